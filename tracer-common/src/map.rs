@@ -1,0 +1,247 @@
+//! Keys and values of the eBPF maps.
+
+/// Depth-one state per thread; more open calls than threads cannot be.
+pub const MAX_THREADS: u32 = 65_536;
+/// Processes traced at once.
+pub const MAX_TARGETS: u32 = 8_192;
+/// Attach points (entry sites) at once.
+pub const MAX_PROBES: u32 = 65_536;
+/// Connections tracked at once.
+pub const MAX_CONNECTIONS: u32 = 65_536;
+
+/// `Probe::operation`: `Message::encode`.
+pub const OP_ENCODE: u8 = 1;
+/// `Probe::operation`: `Message::encode_to_vec`.
+pub const OP_ENCODE_TO_VEC: u8 = 2;
+/// `Probe::operation`: `Message::encode_length_delimited`.
+pub const OP_ENCODE_LENGTH_DELIMITED: u8 = 3;
+/// `Probe::operation`: `Message::encode_length_delimited_to_vec`.
+pub const OP_ENCODE_LENGTH_DELIMITED_TO_VEC: u8 = 4;
+/// `Probe::operation`: `Message::decode`.
+pub const OP_DECODE: u8 = 5;
+/// `Probe::operation`: `Message::decode_length_delimited`.
+pub const OP_DECODE_LENGTH_DELIMITED: u8 = 6;
+/// `Probe::operation`: `Message::merge`.
+pub const OP_MERGE: u8 = 7;
+/// `Probe::operation`: `Message::merge_length_delimited`.
+pub const OP_MERGE_LENGTH_DELIMITED: u8 = 8;
+
+/// `Probe::buffer`: where the bytes are is not known.
+pub const BUFFER_UNKNOWN: u8 = 0;
+/// `Probe::buffer`: pointer in argument `reg_a`, length in argument `reg_b`, at entry.
+pub const BUFFER_SLICE: u8 = 1;
+/// `Probe::buffer`: argument `reg_a` points to a struct with pointer and length, to be read at entry (decode).
+pub const BUFFER_INPUT: u8 = 2;
+/// `Probe::buffer`: argument `reg_a` points to a struct with pointer and length that grows until the exit (encode).
+pub const BUFFER_OUTPUT: u8 = 3;
+/// `Probe::buffer`: argument `reg_a` points to the place where the call leaves a struct with pointer and length.
+pub const BUFFER_RESULT: u8 = 4;
+/// `Probe::buffer`: as [`BUFFER_SLICE`] when `reg_b` is below 4 GiB, else unknown (the plan could not tell the two apart).
+pub const BUFFER_MAYBE_SLICE: u8 = 5;
+
+/// `Probe::flags`: the first argument points to a `Result<(), EncodeError>`: 1, required, remaining when it failed.
+pub const PROBE_ENCODE_RESULT: u8 = 1;
+
+/// What a prost entry site means. Argument registers count 0 to 5: rdi, rsi, rdx, rcx, r8, r9.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Probe {
+    /// `OP_*`.
+    pub operation: u8,
+    /// `BUFFER_*`.
+    pub buffer: u8,
+    /// First argument register of the buffer.
+    pub reg_a: u8,
+    /// Second argument register of the buffer.
+    pub reg_b: u8,
+    /// Offset of the pointer in the buffer's struct.
+    pub ptr_offset: u8,
+    /// Offset of the length in the buffer's struct.
+    pub len_offset: u8,
+    /// `PROBE_*` bits.
+    pub flags: u8,
+    /// Zero.
+    pub reserved: u8,
+}
+
+/// Attach cookie: what to do at this site, and for which probe.
+///
+/// Bits 0..32 probe index, bits 32..48 signed stack delta, bits 48..56 site kind. `rsp + delta` is the address of the
+/// call's return address, at the entry and at every exit: it names the call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cookie {
+    /// Index of the [`Probe`].
+    pub probe: u32,
+    /// Added to rsp to get the address of the return address.
+    pub sp_delta: i16,
+}
+
+impl Cookie {
+    /// Packs into the 64 bits that the kernel hands back at each hit.
+    pub const fn pack(self) -> u64 {
+        self.probe as u64 | ((self.sp_delta as u16 as u64) << 32)
+    }
+
+    /// Inverse of [`Cookie::pack`].
+    pub const fn unpack(raw: u64) -> Self {
+        Self { probe: raw as u32, sp_delta: (raw >> 32) as u16 as i16 }
+    }
+}
+
+/// Thread-local slot is not there.
+pub const TLS_NONE: u32 = 0;
+/// Slot at `fsbase + offset`.
+pub const TLS_STATIC: u32 = 1;
+/// Slot through the dynamic thread vector: module `module`, then `offset`.
+pub const TLS_DTV: u32 = 2;
+
+/// Where a thread-local variable of a process is, relative to the thread pointer (x86-64 `fsbase`).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tls {
+    /// `TLS_*`.
+    pub kind: u32,
+    /// Module number for [`TLS_DTV`].
+    pub module: u32,
+    /// Signed offset.
+    pub offset: i64,
+}
+
+/// `Target::flags`: capture socket calls.
+pub const TARGET_SOCKETS: u32 = 1;
+/// `Target::flags`: the process is a server of the protocol: classify by what it reads.
+pub const TARGET_SERVER: u32 = 2;
+
+/// A traced process.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Target {
+    /// `TARGET_*` bits.
+    pub flags: u32,
+    /// Offset of the task id (u64) in tokio's thread-local context.
+    pub task_id_offset: u32,
+    /// `otel_thread_ctx_v1` (OTEP 4947).
+    pub thread_context: Tls,
+    /// tokio's `CONTEXT`.
+    pub tokio_context: Tls,
+}
+
+/// Key of a connection: a descriptor of a process.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ConnectionKey {
+    /// Process number.
+    pub pid: u32,
+    /// Descriptor.
+    pub fd: u32,
+}
+
+/// `ConnectionState::verdict`: looks like the protocol; capture until the agent has decided.
+pub const VERDICT_CANDIDATE: u32 = 1;
+/// `ConnectionState::verdict`: is the protocol.
+pub const VERDICT_TRACKED: u32 = 2;
+/// `ConnectionState::verdict`: is something else; ignore until closed.
+pub const VERDICT_IGNORED: u32 = 3;
+
+/// State of a connection. The agent writes `verdict` and the `skip_*` fields, the programs the others.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ConnectionState {
+    /// Number of the connection, unique while the agent runs.
+    pub connection: u64,
+    /// Bytes sent so far.
+    pub sent: u64,
+    /// Bytes received so far.
+    pub received: u64,
+    /// `VERDICT_*`.
+    pub verdict: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// What the agent already knows to be the inside of a long value, by connection number and direction: bytes before this
+/// stream offset need not be captured.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Skip {
+    /// Sent bytes below this offset are not needed.
+    pub sent: u64,
+    /// Received bytes below this offset are not needed.
+    pub received: u64,
+}
+
+/// Offsets of kernel fields, from the running kernel's BTF.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KernelOffsets {
+    /// `task_struct.files`
+    pub task_files: u32,
+    /// `task_struct.thread.fsbase`
+    pub task_fsbase: u32,
+    /// `files_struct.fdt`
+    pub files_fdt: u32,
+    /// `fdtable.fd`
+    pub fdtable_fd: u32,
+    /// `fdtable.max_fds`
+    pub fdtable_max: u32,
+    /// `file.f_inode`
+    pub file_inode: u32,
+    /// `inode.i_mode`
+    pub inode_mode: u32,
+    /// `file.private_data`
+    pub file_private: u32,
+    /// `socket.sk`
+    pub socket_sk: u32,
+    /// `socket.type`
+    pub socket_type: u32,
+    /// `sock.__sk_common.skc_family`
+    pub sock_family: u32,
+    /// `sock.__sk_common.skc_daddr`
+    pub sock_daddr: u32,
+    /// `sock.__sk_common.skc_rcv_saddr`
+    pub sock_saddr: u32,
+    /// `sock.__sk_common.skc_dport`
+    pub sock_dport: u32,
+    /// `sock.__sk_common.skc_num`
+    pub sock_num: u32,
+    /// `sock.__sk_common.skc_v6_daddr`
+    pub sock_daddr6: u32,
+    /// `sock.__sk_common.skc_v6_rcv_saddr`
+    pub sock_saddr6: u32,
+    /// Non-zero when the offsets are set.
+    pub known: u32,
+}
+
+/// Index of a per-CPU counter. Each counts what its name says, once per event, and never twice for one event.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counter {
+    /// Message calls that ended in any way (one record is due for each).
+    Messages,
+    /// Message calls inside another one: part of it, no record.
+    MessagesNested,
+    /// Message records that found the ring buffer full.
+    MessagesRingFull,
+    /// Calls not followed because the per-thread map was full.
+    MessagesMapFull,
+    /// Exit sites reached without an open call (the call began before the probes were attached).
+    ExitsWithoutEntry,
+    /// Socket records due.
+    Sockets,
+    /// Socket records that found the ring buffer full.
+    SocketsRingFull,
+    /// Connections not followed because the map was full.
+    ConnectionsMapFull,
+    /// User memory that could not be read (not resident, or gone).
+    UserReadFailed,
+    /// Open, close, exec, exit and fork records due.
+    Lifecycle,
+    /// Lifecycle records that found the ring buffer full.
+    LifecycleRingFull,
+    /// Shim spans due.
+    Shim,
+    /// Shim spans that found the ring buffer full.
+    ShimRingFull,
+    /// Not a counter: how many there are.
+    Count,
+}

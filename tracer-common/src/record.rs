@@ -1,0 +1,140 @@
+//! Records in the ring buffer. Each starts with a [`Head`]; `payload_len` bytes of payload follow the fixed part.
+
+/// Bytes of a message kept from its start; a message up to twice as long as this is kept whole.
+pub const MESSAGE_PREFIX: usize = 512;
+/// Bytes of a longer message kept from its end, where trailers and late fields are.
+pub const MESSAGE_TAIL: usize = 512;
+/// Most bytes of one socket call in one record; longer calls make several records.
+pub const SOCKET_CHUNK: usize = 16 * 1024;
+/// Most bytes of one socket call that are captured; the rest is reported as a gap.
+pub const SOCKET_CAPTURE: usize = 64 * SOCKET_CHUNK;
+/// Most bytes of one record of the shim that are copied.
+pub const SHIM_RECORD: usize = 1024;
+
+/// `Head::kind`: a prost call that ended; a [`Message`] follows.
+pub const KIND_MESSAGE: u16 = 1;
+/// `Head::kind`: bytes that passed a socket; a [`Socket`] follows.
+pub const KIND_SOCKET: u16 = 2;
+/// `Head::kind`: a descriptor became a tracked connection; a [`Connection`] follows.
+pub const KIND_OPEN: u16 = 3;
+/// `Head::kind`: a tracked connection was closed; a [`Connection`] follows.
+pub const KIND_CLOSE: u16 = 4;
+/// `Head::kind`: a process started another program (`execve`); only the head.
+pub const KIND_EXEC: u16 = 5;
+/// `Head::kind`: a process ended (its last thread); only the head.
+pub const KIND_EXIT: u16 = 6;
+/// `Head::kind`: a span of the shim; its record is the payload.
+pub const KIND_SHIM: u16 = 7;
+/// `Head::kind`: a target forked; [`Head::task_id`] holds the child's process number.
+pub const KIND_FORK: u16 = 8;
+
+/// `Head::flags`: `trace_id`, `span_id` and `trace_flags` hold the thread's active context.
+pub const FLAG_CONTEXT: u16 = 1;
+/// `Head::flags` of a message: the call returned an error.
+pub const FLAG_ERROR: u16 = 2;
+/// `Head::flags` of a message: the call ended by a panic.
+pub const FLAG_PANIC: u16 = 4;
+/// `Head::flags` of a message: the call never came back and its stack frame is gone; `end_ns` is when that was seen.
+pub const FLAG_UNWOUND: u16 = 8;
+/// `Head::flags` of a socket record: the call failed; [`Socket::len`] is 0 and [`Socket::errno`] says why.
+pub const FLAG_FAILED: u16 = 16;
+
+/// Fields that every record begins with.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Head {
+    /// One of the `KIND_*` constants.
+    pub kind: u16,
+    /// `FLAG_*` bits.
+    pub flags: u16,
+    /// Bytes of payload after the fixed part of the record.
+    pub payload_len: u32,
+    /// Process (thread group) number.
+    pub pid: u32,
+    /// Thread number.
+    pub tid: u32,
+    /// When the call began.
+    pub start_ns: u64,
+    /// When the call ended.
+    pub end_ns: u64,
+    /// tokio task id at that time, 0 when there is none or it is not known.
+    pub task_id: u64,
+    /// Trace id of the thread's active context (OTEP 4947), with [`FLAG_CONTEXT`].
+    pub trace_id: [u8; 16],
+    /// Span id of the thread's active context, with [`FLAG_CONTEXT`].
+    pub span_id: [u8; 8],
+    /// W3C trace flags of the thread's active context, with [`FLAG_CONTEXT`].
+    pub trace_flags: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// [`Message::size`] when the probe plan does not say where the size is.
+pub const SIZE_UNKNOWN: u64 = u64::MAX;
+
+/// A prost call. The payload is the message's first `prefix_len` bytes and then its last `payload_len - prefix_len`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Message {
+    /// Common fields.
+    pub head: Head,
+    /// Index of the [`crate::map::Probe`] at the call's entry.
+    pub probe: u32,
+    /// Payload bytes from the start of the message.
+    pub prefix_len: u32,
+    /// Bytes encoded, or given to the decoder; [`SIZE_UNKNOWN`] if not known.
+    pub size: u64,
+}
+
+/// Towards the peer.
+pub const DIRECTION_SENT: u32 = 0;
+/// From the peer.
+pub const DIRECTION_RECEIVED: u32 = 1;
+
+/// Bytes of one direction of one connection: `[offset, offset + len)`, of which the payload is the first part.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Socket {
+    /// Common fields.
+    pub head: Head,
+    /// Number of the connection, unique while the agent runs.
+    pub connection: u64,
+    /// Bytes of this direction before these.
+    pub offset: u64,
+    /// Bytes that the record stands for; more than the payload where bytes were not captured.
+    pub len: u64,
+    /// [`DIRECTION_SENT`] or [`DIRECTION_RECEIVED`].
+    pub direction: u32,
+    /// Positive errno with [`FLAG_FAILED`].
+    pub errno: u32,
+}
+
+/// A connection that is tracked from here on, or no longer.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Connection {
+    /// Common fields.
+    pub head: Head,
+    /// Number of the connection, unique while the agent runs.
+    pub connection: u64,
+    /// Descriptor in the process.
+    pub fd: u32,
+    /// `AF_INET` (2), `AF_INET6` (10), `AF_UNIX` (1), or 0 when not known.
+    pub family: u32,
+    /// Local address, network byte order, IPv4 in the first four bytes.
+    pub local_addr: [u8; 16],
+    /// Peer address, network byte order, IPv4 in the first four bytes.
+    pub peer_addr: [u8; 16],
+    /// Local port.
+    pub local_port: u32,
+    /// Peer port.
+    pub peer_port: u32,
+}
+
+const _: () = {
+    assert!(size_of::<Head>() == 72);
+    assert!(size_of::<Message>() == 88);
+    assert!(size_of::<Socket>() == 104);
+    assert!(size_of::<Connection>() == 128);
+    assert!(align_of::<Head>() == 8 && align_of::<Connection>() == 8);
+};

@@ -1,0 +1,1 @@
+//! Spans to OTLP, files and the terminal.

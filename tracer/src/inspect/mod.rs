@@ -1,0 +1,1 @@
+//! From a binary to a probe plan. Pure: bytes in, plan out.

@@ -1,0 +1,15 @@
+//! The agent: from uprobes in running Rust processes to OTLP spans.
+//!
+//! The modules follow the way of the data: [`target`] finds processes, [`inspect`] plans what to probe in their binaries,
+//! [`probe`] owns the kernel objects, [`capture`] turns ring-buffer records into events, [`protocol`] reads what the
+//! events carry, [`trace`] makes spans of them and [`export`] sends the spans away. [`cli`] is the only layer that knows
+//! the command line and standard output. See `ARCHITECTURE.md`.
+
+pub mod capture;
+pub mod cli;
+pub mod export;
+pub mod inspect;
+pub mod probe;
+pub mod protocol;
+pub mod target;
+pub mod trace;

@@ -1,0 +1,3 @@
+//! `tracer`: parses arguments and calls the library.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! The only owner of kernel objects: loads the eBPF programs, attaches and detaches them.

@@ -1,0 +1,1 @@
+//! What the captured bytes say: RESP, TraceContext. Pure and incremental.

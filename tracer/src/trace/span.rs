@@ -1,0 +1,210 @@
+//! A span, as it leaves the correlator and enters the exporters.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
+
+/// 16 bytes, not all zero.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, PartialOrd, Ord)]
+pub struct TraceId(pub [u8; 16]);
+
+/// 8 bytes, not all zero.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, PartialOrd, Ord)]
+pub struct SpanId(pub [u8; 8]);
+
+impl TraceId {
+    /// False for the all-zero id, which W3C Trace Context forbids.
+    pub fn is_valid(self) -> bool {
+        self.0 != [0; 16]
+    }
+
+    /// From exactly 32 hexadecimal digits; `None` for anything else and for the all-zero id.
+    pub fn from_hex(text: &[u8]) -> Option<Self> {
+        let mut id = [0; 16];
+        hex::decode_to_slice(text, &mut id).ok()?;
+        Some(Self(id)).filter(|id| id.is_valid())
+    }
+}
+
+impl SpanId {
+    /// False for the all-zero id, which W3C Trace Context forbids.
+    pub fn is_valid(self) -> bool {
+        self.0 != [0; 8]
+    }
+
+    /// From exactly 16 hexadecimal digits; `None` for anything else and for the all-zero id.
+    pub fn from_hex(text: &[u8]) -> Option<Self> {
+        let mut id = [0; 8];
+        hex::decode_to_slice(text, &mut id).ok()?;
+        Some(Self(id)).filter(|id| id.is_valid())
+    }
+}
+
+impl fmt::Display for TraceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex::encode(self.0))
+    }
+}
+
+impl fmt::Display for SpanId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex::encode(self.0))
+    }
+}
+
+impl fmt::Debug for TraceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl fmt::Debug for SpanId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// W3C trace flag: the caller recorded this trace.
+pub const FLAG_SAMPLED: u8 = 1;
+
+/// What a child needs to know of its parent (W3C Trace Context level 2).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SpanContext {
+    /// Trace of the span.
+    pub trace_id: TraceId,
+    /// The span.
+    pub span_id: SpanId,
+    /// W3C trace flags: bit 0 sampled, bit 1 random trace id.
+    pub flags: u8,
+    /// True when it came from another process.
+    pub remote: bool,
+    /// W3C `tracestate`, empty mostly.
+    pub trace_state: Cow<'static, str>,
+}
+
+impl SpanContext {
+    /// The sampled flag.
+    pub fn is_sampled(&self) -> bool {
+        self.flags & FLAG_SAMPLED != 0
+    }
+}
+
+/// OTLP span kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SpanKind {
+    /// Inside one process.
+    Internal,
+    /// Serves a request.
+    Server,
+    /// Makes a request.
+    Client,
+    /// Creates or sends a message.
+    Producer,
+    /// Handles a message.
+    Consumer,
+}
+
+/// Value of an attribute.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Value {
+    /// UTF-8 text.
+    Str(Cow<'static, str>),
+    /// Text shared by many spans (message types, addresses).
+    Shared(Arc<str>),
+    /// Integer.
+    Int(i64),
+    /// Floating point.
+    Float(f64),
+    /// Truth value.
+    Bool(bool),
+    /// List of texts (process.command_args).
+    List(Vec<String>),
+}
+
+/// Name and value. Names are those of the semantic conventions, or begin with `tracer.`.
+pub type Attribute = (Cow<'static, str>, Value);
+
+/// OTLP status.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub enum Status {
+    /// Nothing said.
+    #[default]
+    Unset,
+    /// Success, said by the instrumented code.
+    Ok,
+    /// Failure, with what is known of it.
+    Error(Cow<'static, str>),
+}
+
+/// Relation to a span that is not the parent.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Link {
+    /// The other span.
+    pub context: SpanContext,
+    /// Why it is linked.
+    pub attributes: Vec<Attribute>,
+}
+
+/// Something that happened at one time within a span.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SpanEvent {
+    /// Nanoseconds of CLOCK_MONOTONIC.
+    pub time_ns: u64,
+    /// What happened.
+    pub name: Cow<'static, str>,
+    /// Details.
+    pub attributes: Vec<Attribute>,
+}
+
+/// A process: number and start time (clock ticks since boot, as in /proc/PID/stat), so that a reused number differs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct ProcessId {
+    /// Process number in the agent's pid namespace.
+    pub pid: u32,
+    /// Start time in clock ticks since boot.
+    pub start_time: u64,
+}
+
+/// A finished span.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Span {
+    /// Whose span it is; the exporters know its resource.
+    pub process: ProcessId,
+    /// Trace.
+    pub trace_id: TraceId,
+    /// This span.
+    pub span_id: SpanId,
+    /// Parent, `None` for the first span of a trace.
+    pub parent: Option<SpanId>,
+    /// True when the parent is in another process.
+    pub parent_remote: bool,
+    /// W3C trace flags.
+    pub flags: u8,
+    /// W3C `tracestate`, empty mostly.
+    pub trace_state: Cow<'static, str>,
+    /// Span name.
+    pub name: Cow<'static, str>,
+    /// Span kind.
+    pub kind: SpanKind,
+    /// Start, nanoseconds of CLOCK_MONOTONIC; exporters turn it into wall-clock time.
+    pub start_ns: u64,
+    /// End, nanoseconds of CLOCK_MONOTONIC.
+    pub end_ns: u64,
+    /// Attributes.
+    pub attributes: Vec<Attribute>,
+    /// Status.
+    pub status: Status,
+    /// Links.
+    pub links: Vec<Link>,
+    /// Events.
+    pub events: Vec<SpanEvent>,
+}
+
+/// What exporters must know of a process: its OTLP resource.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Resource {
+    /// Whose resource.
+    pub process: ProcessId,
+    /// Resource attributes (`service.name`, `process.pid`, ...).
+    pub attributes: Vec<Attribute>,
+}
