@@ -159,6 +159,10 @@ pub struct ConnectionState {
     pub verdict: u32,
     /// Writes that did not look like the protocol while the verdict was unknown.
     pub misses: u32,
+    /// 1 when the connection was seen to be made.
+    pub fresh: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
 /// What the agent knows of a connection; written by the agent only, by connection number.
@@ -293,7 +297,7 @@ const _: () = {
     assert!(size_of::<Tls>() == 16);
     assert!(size_of::<Target>() == 40);
     assert!(size_of::<ConnectionKey>() == 8);
-    assert!(size_of::<ConnectionState>() == 32);
+    assert!(size_of::<ConnectionState>() == 40);
     assert!(size_of::<Advice>() == 24);
     assert!(size_of::<Executable>() == 16);
     assert!(size_of::<KernelOffsets>() == 4 * 23);

@@ -47,6 +47,9 @@ pub fn syscall_enter(ctx: RawTracePointContext) -> i32 {
     let key = ConnectionKey { pid: (pid_tgid >> 32) as u32, fd: fd as u32 };
     if matches!(number, CLOSE | CONNECT | DUP2 | DUP3) {
         stream::close(key);
+        if number == CONNECT {
+            stream::connecting(key);
+        }
         return 0;
     }
     if let Some(state) = CONNECTIONS.get_ptr(&key)

@@ -161,6 +161,15 @@ pub fn close(key: ConnectionKey) {
     }
 }
 
+/// A descriptor is being connected: it carries nothing yet.
+#[inline(always)]
+pub fn connecting(key: ConnectionKey) {
+    let fresh = ConnectionState { fresh: 1, ..ConnectionState::default() };
+    if CONNECTIONS.insert(&key, &fresh, 0).is_err() {
+        count(Counter::ConnectionsMapFull);
+    }
+}
+
 /// Starts to look at a descriptor that was not seen before.
 #[inline(always)]
 fn adopt(key: ConnectionKey) -> Option<&'static mut ConnectionState> {
@@ -214,7 +223,7 @@ fn recognise(
     // SAFETY: the helper has no preconditions.
     state.connection = ((unsafe { bpf_get_smp_processor_id() } as u64 + 1) << 40) | next;
     state.verdict = VERDICT_CANDIDATE;
-    announce(key, state.connection, socket);
+    announce(key, state, socket);
     true
 }
 
@@ -256,17 +265,20 @@ fn stream_socket(fd: u32) -> Option<u64> {
 
 /// Tells the agent of a connection and its addresses.
 #[inline(always)]
-fn announce(key: ConnectionKey, connection: u64, sock: u64) {
+fn announce(key: ConnectionKey, state: &ConnectionState, sock: u64) {
     let Some(offsets) = OFFSETS.get(0) else { return };
     let Some(mut entry) = reserve::<Connection>(Counter::Lifecycle, Counter::LifecycleRingFull) else { return };
     // SAFETY: reading the clock has no preconditions.
     let now = unsafe { aya_ebpf::helpers::bpf_ktime_get_ns() };
     let record = entry.write(Connection {
         head: head(KIND_OPEN, now, now),
-        connection,
+        connection: state.connection,
         fd: key.fd,
         ..Connection::default()
     });
+    if state.fresh == 1 {
+        record.head.flags = FLAG_FRESH;
+    }
     let family = kernel::<u16>(sock + offsets.sock_family as u64).unwrap_or(0);
     record.family = family as u32;
     record.local_port = kernel::<u16>(sock + offsets.sock_num as u64).unwrap_or(0) as u32;
