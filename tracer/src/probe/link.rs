@@ -138,4 +138,16 @@ impl Link {
         // SAFETY: as above.
         Ok(Self { _link: unsafe { OwnedFd::from_raw_fd(fd as i32) }, _event: event })
     }
+
+    /// Detaches many. Each detach waits for the kernel's RCU, so they wait together.
+    pub fn drop_all(mut links: Vec<Self>) {
+        const THREADS: usize = 64;
+        let share = links.len().div_ceil(THREADS).max(1);
+        std::thread::scope(|scope| {
+            while !links.is_empty() {
+                let part = links.split_off(links.len().saturating_sub(share));
+                scope.spawn(move || drop(part));
+            }
+        });
+    }
 }

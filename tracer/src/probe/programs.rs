@@ -110,6 +110,16 @@ impl Programs {
         Ok(self)
     }
 
+    /// Ends the watching of processes and system calls; what is in the ring buffer can still be read.
+    pub fn stop(&mut self) {
+        for (name, _) in PROCESS_PROGRAMS.into_iter().chain(SYSCALL_PROGRAMS) {
+            if let Ok(program) = program::<RawTracePoint>(&mut self.ebpf, name) {
+                // A program that was not loaded has nothing to unload.
+                let _ = program.unload();
+            }
+        }
+    }
+
     /// The ring buffer, once.
     pub fn take_events(&mut self) -> Option<RingBuf<MapData>> {
         self.events.take()
