@@ -8,9 +8,11 @@ use tracer_common::map::{
     BUFFER_INPUT, BUFFER_OUTPUT, BUFFER_RESULT, BUFFER_SLICE, PROBE_ENCODE_RESULT, Probe,
 };
 
+use super::callees::Growth;
 use super::flow::Flow;
 use super::layout::{self, Layout};
 use super::plan::Operation;
+use super::values::Uses;
 
 /// The probe of a function whose buffer type is known.
 pub(super) fn probe(flow: &Flow<'_, '_>, operation: Operation, buffer: Option<&str>) -> Probe {
@@ -65,6 +67,95 @@ pub(super) fn probe(flow: &Flow<'_, '_>, operation: Operation, buffer: Option<&s
         Operation::EncodeToVec | Operation::EncodeLengthDelimitedToVec => {}
     }
     probe
+}
+
+/// What the code says about the type of the buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Guess {
+    /// It is this one.
+    Type(&'static str),
+    /// It keeps pointer and length in the same places.
+    Like(&'static str),
+}
+
+impl Guess {
+    /// A type of the right layout.
+    pub(super) fn layout(self) -> &'static str {
+        match self {
+            Self::Type(name) | Self::Like(name) => name,
+        }
+    }
+
+    /// The type's name, if it is certain.
+    pub(super) fn name(self) -> Option<&'static str> {
+        match self {
+            Self::Type(name) => Some(name),
+            Self::Like(_) => None,
+        }
+    }
+}
+
+/// The type of the buffer, from what the code does with it; for symbols that do not name it.
+///
+/// Only the types of [`layout`] are told apart, and only by what no other type does.
+pub(super) fn guess(
+    flow: &Flow<'_, '_>,
+    operation: Operation,
+    uses: &Uses,
+    growth: Growth,
+) -> Option<Guess> {
+    let (read, _) = flow.live_arguments()?;
+    match operation {
+        Operation::Encode | Operation::EncodeLengthDelimited => {
+            encoded_into(uses, growth).filter(|_| read == 0b111)
+        }
+        Operation::Decode | Operation::DecodeLengthDelimited => match read {
+            0b111 if uses.byte_pointers.contains(&1) => Some(Guess::Type("&[u8]")),
+            0b011
+                if uses.byte_pointers.contains(&0)
+                    && !uses.words.iter().any(|(argument, _)| *argument < 2) =>
+            {
+                Some(Guess::Type("&[u8]"))
+            }
+            0b011 => behind_pointer(uses, 1),
+            0b001 => behind_pointer(uses, 0),
+            _ => None,
+        },
+        Operation::Merge | Operation::MergeLengthDelimited => match read {
+            0b111 if uses.byte_pointers.contains(&1) => Some(Guess::Type("&[u8]")),
+            0b011 => behind_pointer(uses, 1),
+            _ => None,
+        },
+        Operation::EncodeToVec | Operation::EncodeLengthDelimitedToVec => None,
+    }
+}
+
+/// A buffer whose free room is asked for: `isize::MAX` less its length.
+fn encoded_into(uses: &Uses, growth: Growth) -> Option<Guess> {
+    let buffer: Vec<i64> = uses
+        .words
+        .iter()
+        .filter(|(argument, _)| *argument == 2)
+        .map(|(_, offset)| *offset)
+        .collect();
+    let asks = |length: i64, last: i64| {
+        buffer.contains(&length) && buffer.iter().all(|offset| (0..=last).contains(offset))
+    };
+    if growth.bytes_mut {
+        return (asks(8, 16) && !growth.vec).then_some(Guess::Type("bytes::bytes_mut::BytesMut"));
+    }
+    (growth.vec && asks(16, 16)).then_some(Guess::Type("alloc::vec::Vec<u8>"))
+}
+
+/// A buffer in memory, read through its fields.
+fn behind_pointer(uses: &Uses, argument: u8) -> Option<Guess> {
+    let read = |offset| uses.words.contains(&(argument, offset));
+    if uses.dropped_bytes.contains(&argument) {
+        return Some(Guess::Type("bytes::bytes::Bytes"));
+    }
+    // Cursors and limits have a third word that is read; a slice in memory reads alike a `BytesMut`, and is laid out alike.
+    (uses.byte_fields.contains(&(argument, 0)) && read(8) && !read(16))
+        .then_some(Guess::Like("&mut &[u8]"))
 }
 
 fn slice(probe: &mut Probe, first: u8) {

@@ -32,6 +32,8 @@ pub(super) struct Flow<'f, 'a> {
     pub(super) function: &'f Function<'a>,
     /// Targets of the indirect jumps that go through a table.
     tables: HashMap<usize, Vec<usize>>,
+    /// Which instructions a jump of the function leads to.
+    targets: Vec<bool>,
 }
 
 /// How a function can be left.
@@ -55,7 +57,22 @@ impl<'f, 'a> Flow<'f, 'a> {
                 tables.insert(index, targets);
             }
         }
-        Self { function, tables }
+        let mut targets = vec![false; function.instructions.len()];
+        let jumps = function.instructions.iter().filter(|instruction| {
+            matches!(
+                instruction.flow_control(),
+                FlowControl::UnconditionalBranch | FlowControl::ConditionalBranch
+            )
+        });
+        let direct = jumps.filter_map(|jump| function.index_at(direct_target(jump)?));
+        for target in direct.chain(tables.values().flatten().copied()) {
+            targets[target] = true;
+        }
+        Self {
+            function,
+            tables,
+            targets,
+        }
     }
 
     /// How the instruction leaves the function, if it does.
@@ -99,19 +116,7 @@ impl<'f, 'a> Flow<'f, 'a> {
 
     /// Whether a jump of the function leads to this instruction.
     pub(super) fn is_target(&self, index: usize) -> bool {
-        let address = self.function.instructions[index].ip();
-        let direct = self.function.instructions.iter().any(|instruction| {
-            matches!(
-                instruction.flow_control(),
-                FlowControl::UnconditionalBranch | FlowControl::ConditionalBranch
-            ) && direct_target(instruction) == Some(address)
-        });
-        direct
-            || self
-                .tables
-                .values()
-                .flatten()
-                .any(|target| *target == index)
+        self.targets.get(index).copied().unwrap_or_default()
     }
 
     /// What to add to rsp at each instruction to get the address of the return address; none where that is not known.

@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::buffers;
+use super::buffers::{self, Guess};
+use super::callees::{Callee, Callees};
 use super::code::Function;
 use super::entry::entry;
 use super::exits::{AfterCalls, exits};
@@ -14,6 +15,8 @@ use super::plan::{FunctionEntry, MessageFn, Operation, ProbePlan, Remark, Remark
 use super::references::Hits;
 use super::relocations::Relocations;
 use super::symbols::{Symbols, demangle};
+use super::types;
+use super::values::uses;
 
 /// More prost functions than this are not planned.
 const MAX_MESSAGES: usize = 65_536;
@@ -71,9 +74,9 @@ impl Catalog {
 }
 
 /// Adds prost functions, decode errors and panics to the plan.
-pub(super) fn plan(
-    image: &Image<'_>,
-    symbols: &Symbols<'_>,
+pub(super) fn plan<'a>(
+    image: &Image<'a>,
+    symbols: &Symbols<'a>,
     relocations: &Relocations,
     catalog: &Catalog,
     plan: &mut ProbePlan,
@@ -92,18 +95,23 @@ pub(super) fn plan(
             .copied()
             .filter(|address| symbols.exported(*address)),
     );
-    let layouts_known = plan.producer.as_deref().is_some_and(layout::known_compiler);
+    let planner = Planner {
+        image,
+        symbols,
+        callees: Callees::new(image, symbols, relocations),
+        after_calls,
+        open,
+        layouts_known: plan.producer.as_deref().is_some_and(layout::known_compiler),
+    };
+    let mut types = HashMap::new();
+    let mut delegates = Vec::new();
     for (address, methods) in &catalog.methods {
-        match message(
-            image,
-            symbols,
-            &after_calls,
-            &open,
-            *address,
-            methods,
-            layouts_known,
-        ) {
-            Ok(message) => plan.messages.push(message),
+        match planner.message(*address, methods) {
+            Ok((message, delegate)) => {
+                types.insert(*address, message.message_type.clone());
+                delegates.push(delegate);
+                plan.messages.push(message);
+            }
             Err(reason) => plan.remarks.push(Remark {
                 kind: RemarkKind::Untraceable,
                 subject: Some(subject(methods, *address)),
@@ -160,42 +168,90 @@ fn decode<'a>(
     }
 }
 
-fn message(
-    image: &Image<'_>,
-    symbols: &Symbols<'_>,
-    after_calls: &AfterCalls,
-    open: &HashSet<u64>,
-    address: u64,
-    methods: &[Method],
+struct Planner<'i, 'a> {
+    image: &'i Image<'a>,
+    symbols: &'i Symbols<'a>,
+    callees: Callees<'i, 'a>,
+    after_calls: AfterCalls,
+    /// Functions that are called from where nobody can see.
+    open: HashSet<u64>,
     layouts_known: bool,
-) -> Result<MessageFn, &'static str> {
-    let function = decode(image, symbols, address)?;
-    let flow = Flow::new(image, &function);
-    let operation = methods
-        .first()
-        .and_then(Method::operation)
-        .ok_or("it has no name")?;
-    let (exit_kind, exits) = exits(image, &flow, after_calls, open)?;
-    let message_type = same(methods.iter().map(|method| method.message.as_deref()));
-    let buffer_type = same(methods.iter().map(|method| method.buffer.as_deref()));
-    let same_operation = methods
-        .iter()
-        .all(|method| method.operation() == Some(operation));
-    let known = buffer_type.filter(|_| layouts_known && same_operation);
-    Ok(MessageFn {
-        operation,
-        message_type: message_type.map(str::to_owned),
-        type_source: if message_type.is_some() {
+}
+
+impl Planner<'_, '_> {
+    /// Plans one function, and names the function that does the work for it, whose message is therefore the same.
+    fn message(
+        &self,
+        address: u64,
+        methods: &[Method],
+    ) -> Result<(MessageFn, Option<u64>), &'static str> {
+        let image = self.image;
+        let function = decode(image, self.symbols, address)?;
+        let flow = Flow::new(image, &function);
+        let operation = methods
+            .first()
+            .and_then(Method::operation)
+            .ok_or("it has no name")?;
+        let (exit_kind, exits) = exits(image, &flow, &self.after_calls, &self.open)?;
+        let entry = entry(image, &flow)?;
+        let mut message_type =
+            same(methods.iter().map(|method| method.message.as_deref())).map(str::to_owned);
+        let mut type_source = if message_type.is_some() {
             TypeSource::Symbol
         } else {
             TypeSource::Unknown
-        },
-        buffer_type: buffer_type.map(str::to_owned),
-        entry: entry(image, &flow)?,
-        exits,
-        exit_kind,
-        probe: buffers::probe(&flow, operation, known),
-    })
+        };
+        let mut buffer_type = same(methods.iter().map(|method| method.buffer.as_deref()));
+        let mut layout = buffer_type;
+        let legacy = methods.iter().all(|method| method.message.is_none());
+        if legacy {
+            let uses = uses(&flow);
+            if let Some((name, source)) =
+                types::message_type(image, &flow, &self.callees, &uses, operation)
+            {
+                (message_type, type_source) = (Some(name), source);
+            }
+            let guess = buffers::guess(&flow, operation, &uses, self.callees.growth(&function));
+            buffer_type = guess.and_then(Guess::name);
+            layout = guess.map(Guess::layout);
+        }
+        let same_operation = methods
+            .iter()
+            .all(|method| method.operation() == Some(operation));
+        let layout = layout.filter(|_| self.layouts_known && same_operation);
+        let message = MessageFn {
+            operation,
+            message_type,
+            type_source,
+            buffer_type: buffer_type.map(str::to_owned),
+            entry,
+            exits,
+            exit_kind,
+            probe: buffers::probe(&flow, operation, layout),
+        };
+        Ok((message, self.delegate(&function, operation)))
+    }
+
+    /// The only `merge` that a decode calls.
+    fn delegate(&self, function: &Function<'_>, operation: Operation) -> Option<u64> {
+        if operation.is_encode() {
+            return None;
+        }
+        let mut found = None;
+        for target in function
+            .instructions
+            .iter()
+            .filter_map(|instruction| self.callees.target(instruction))
+        {
+            let merges = self.callees.at(target).iter().any(|callee| {
+                matches!(callee, Callee::Method(method) if matches!(method.name.as_str(), "merge" | "merge_length_delimited"))
+            });
+            if merges && found.replace(target).is_some_and(|other| other != target) {
+                return None;
+            }
+        }
+        found
+    }
 }
 
 /// The value if all agree on it.

@@ -15,6 +15,7 @@
 //! ```
 
 mod buffers;
+mod callees;
 mod code;
 mod entry;
 mod error;
@@ -33,6 +34,8 @@ pub mod render;
 mod sockets;
 mod symbols;
 mod tls;
+mod types;
+mod values;
 
 use std::fs::File;
 use std::path::Path;

@@ -120,14 +120,6 @@ pub(super) fn is_rust_panic(name: &str) -> bool {
     )
 }
 
-/// Whether the function adds a message and field name to a decode error.
-pub(super) fn is_error_push(name: &str) -> bool {
-    matches!(
-        name,
-        "prost::error::DecodeError::push" | "<prost::error::DecodeError>::push"
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
