@@ -1,7 +1,6 @@
 //! Attached files: which probes are where, once per file (and per process where only numbers were asked for).
 
 use std::collections::{HashMap, HashSet};
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use tracer_common::map::{Cookie, Executable, MAX_PROBES, Target};
@@ -25,14 +24,8 @@ pub enum AttachError {
         source: InspectError,
     },
     /// It is not there.
-    #[error("cannot read {path}")]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        #[source]
-        source: std::io::Error,
-    },
+    #[error("cannot read the program")]
+    Read(#[from] std::io::Error),
     /// The kernel refused.
     #[error(transparent)]
     Link(#[from] LinkError),
@@ -106,13 +99,11 @@ impl Attachments {
     /// Attaches to an executable that is not running yet.
     pub(super) fn file<S: Sink>(
         &mut self,
-        path: &Path,
+        file: &MappedFile,
         programs: &mut Programs,
         sink: &mut S,
     ) -> Result<Attached, AttachError> {
-        let metadata =
-            std::fs::metadata(path).map_err(|source| AttachError::Read { path: path.to_owned(), source })?;
-        self.attach(path, (metadata.dev(), metadata.ino()), None, programs, sink)
+        self.attach(&file.path, file.key, None, programs, sink)
     }
 
     /// Makes every process that starts this executable a target at once.

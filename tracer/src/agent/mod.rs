@@ -7,15 +7,15 @@ mod balance;
 mod sink;
 
 use std::collections::{BTreeMap, HashMap};
-use std::os::fd::AsRawFd as _;
-use std::time::Duration;
 
 use aya::maps::{MapData, RingBuf};
-use tracer_common::map::{Counter, TARGET_SOCKETS, Target};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
+use tracer_common::map::{Counter, TARGET_SOCKETS, TLS_NONE, Target, Tls};
 
 use crate::capture::{Event, Item, ProcessInfo};
 use crate::probe::{LoadError, Options as ProbeOptions, Programs};
-use crate::target::{HostFacts, Process, ProcessError, Selector, process_info};
+use crate::target::{HostFacts, MappedFile, Process, ProcessError, Selector, process_info};
 use crate::trace::span::ProcessId;
 
 use attach::Attachments;
@@ -24,7 +24,15 @@ pub use balance::{Balance, KernelCounts};
 pub use sink::{Recorder, Sink, SpanSink};
 
 /// How long records may wait in the ring buffer. A wake-up per record would cost more than the record.
-const DRAIN_EVERY: Duration = Duration::from_millis(5);
+const DRAIN_EVERY: Timespec = Timespec { tv_sec: 0, tv_nsec: 5_000_000 };
+
+/// What the programs do for every target.
+const TARGET: Target = Target {
+    flags: TARGET_SOCKETS,
+    task_id_offset: 0,
+    thread_context: Tls { kind: TLS_NONE, module: 0, offset: 0 },
+    tokio_context: Tls { kind: TLS_NONE, module: 0, offset: 0 },
+};
 
 /// Why a session cannot start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -95,7 +103,9 @@ impl<S: Sink> Agent<S> {
     /// # Errors
     /// When the file cannot be read or probed.
     pub fn expect(&mut self, executable: &std::path::Path) -> Result<(), AgentError> {
-        self.attachments.file(executable, &mut self.programs, &mut self.sink)?;
+        let file = MappedFile::open(executable).map_err(AttachError::from)?;
+        self.attachments.file(&file, &mut self.programs, &mut self.sink)?;
+        self.attachments.watch(&file, TARGET, &mut self.programs)?;
         Ok(())
     }
 
@@ -119,14 +129,10 @@ impl<S: Sink> Agent<S> {
     /// # Errors
     /// When the ring buffer cannot be waited for.
     pub fn step(&mut self) -> Result<(), AgentError> {
-        let mut poll = libc::pollfd { fd: self.ring.as_raw_fd(), events: libc::POLLIN, revents: 0 };
-        // SAFETY: `poll` is one valid entry for the time of the call.
-        let ready = unsafe { libc::poll(&raw mut poll, 1, DRAIN_EVERY.as_millis() as i32) };
-        if ready < 0 {
-            let error = std::io::Error::last_os_error();
-            if error.kind() != std::io::ErrorKind::Interrupted {
-                return Err(AgentError::Wait(error));
-            }
+        let mut events = [PollFd::new(&self.ring, PollFlags::IN)];
+        match rustix::event::poll(&mut events, Some(&DRAIN_EVERY)) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(AgentError::Wait(error.into())),
         }
         self.drain();
         Ok(())
@@ -239,7 +245,7 @@ impl<S: Sink> Agent<S> {
         );
         self.sink.item(&Item::Process(info));
         self.processes.insert(process.id.pid, process.id);
-        let target = Target { flags: TARGET_SOCKETS, ..Target::default() };
+        let target = TARGET;
         self.programs.set_target(process.id.pid, target)?;
         if self.options.selector.matches_successors(process)
             && let Some(executable) = process.executable()
@@ -257,9 +263,7 @@ enum Lifecycle {
 
 /// The clock of the records.
 pub fn monotonic_ns() -> u64 {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: `time` is valid for writes for the time of the call; this clock exists on every Linux.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
