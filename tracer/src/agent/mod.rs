@@ -180,20 +180,11 @@ impl<S: Sink> Agent<S> {
     }
 
     fn drain(&mut self) {
-        while let Some(record) = self.ring.next() {
-            let event = Event::read(&record);
-            self.sink.item(&Item::Record(&record));
-            let lifecycle = match event {
-                Ok(Event::Exec(head)) => Some((head.pid, Lifecycle::Started)),
-                Ok(Event::Fork(head)) => Some((head.task_id as u32, Lifecycle::Started)),
-                Ok(Event::Exit(head)) => Some((head.pid, Lifecycle::Ended)),
-                _ => None,
-            };
-            drop(record);
+        while let Some(lifecycle) = self.next_record() {
             match lifecycle {
-                Some((pid, Lifecycle::Started)) => self.started(pid),
-                Some((pid, Lifecycle::Ended)) => self.ended(pid),
-                None => {}
+                Lifecycle::Started(pid) => self.started(pid),
+                Lifecycle::Ended(pid) => self.ended(pid),
+                Lifecycle::Unchanged => {}
             }
         }
         for (connection, advice) in self.sink.take_advice() {
@@ -205,6 +196,18 @@ impl<S: Sink> Agent<S> {
             self.programs.forget(connection);
         }
         self.sink.tick(monotonic_ns());
+    }
+
+    /// Passes on one record; says what it means for the targets. `None` when there is no more.
+    fn next_record(&mut self) -> Option<Lifecycle> {
+        let record = self.ring.next()?;
+        self.sink.item(&Item::Record(&record));
+        Some(match Event::read(&record) {
+            Ok(Event::Exec(head)) => Lifecycle::Started(head.pid),
+            Ok(Event::Fork(head)) => Lifecycle::Started(head.task_id as u32),
+            Ok(Event::Exit(head)) => Lifecycle::Ended(head.pid),
+            _ => Lifecycle::Unchanged,
+        })
     }
 
     /// A process began to run a program.
@@ -257,8 +260,9 @@ impl<S: Sink> Agent<S> {
 }
 
 enum Lifecycle {
-    Started,
-    Ended,
+    Started(u32),
+    Ended(u32),
+    Unchanged,
 }
 
 /// The clock of the records.

@@ -41,7 +41,7 @@ pub fn main(args: &Args) -> Result<()> {
         return Ok(());
     }
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_header(["PID", "NAME", "PROST", "SHIM", "NOTE"]);
+    table.load_style(presets::NOTHING).set_header(["PID", "NAME", "PROST", "SHIM", "NOTE"]);
     for row in rows {
         let shim = if row.shim { "yes" } else { "-" };
         table.add_row([row.pid.to_string(), row.name, row.prost_functions.to_string(), shim.to_owned(), row.note]);

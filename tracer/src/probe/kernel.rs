@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use btf_rs::{Btf, BtfType as _, Type};
+use btf_rs::{Btf, Type};
 use tracer_common::map::KernelOffsets;
 
 /// Where kernels since 5.2 describe their own types.

@@ -68,7 +68,7 @@ impl Correlator {
         let key = flow_key(&record.head);
         let (prefix, tail) = payload.split_at_checked(record.prefix_len as usize).unwrap_or((payload, &[]));
         let body = Body::new(record, prefix, kind.delimited);
-        let header = find_trace_context(body.prefix, tail, tail.is_empty()).map(|header| SpanContext {
+        let header = find_trace_context(body.prefix, tail, body.size).map(|header| SpanContext {
             trace_id: header.trace_id,
             span_id: header.span_id,
             flags: if header.sampled { FLAG_SAMPLED } else { 0 },

@@ -79,12 +79,13 @@ impl Correlator {
         let connection = self.connection(record.connection, process, true);
         connection.judge(sent, bytes);
         if connection.verdict == Verdict::No {
+            let news = connection.advised.verdict != VERDICT_IGNORED;
+            connection.advised.verdict = VERDICT_IGNORED;
+            connection.held.clear();
+            let advice = connection.advised;
             self.counts.sockets_ignored += 1;
-            if connection.advised.verdict != VERDICT_IGNORED {
-                connection.advised.verdict = VERDICT_IGNORED;
+            if news {
                 self.counts.connections_rejected += 1;
-                let advice = connection.advised;
-                connection.held.clear();
                 self.output.advice.push((record.connection, advice));
             }
             return;

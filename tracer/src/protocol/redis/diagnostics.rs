@@ -30,3 +30,37 @@ pub struct Diagnostics {
     /// Bytes that came a second time or after later ones.
     pub bytes_stale: u64,
 }
+
+impl Diagnostics {
+    /// Adds the counters of another connection.
+    pub fn add(&mut self, other: &Self) {
+        let Self {
+            requests_lost,
+            replies_lost,
+            requests_malformed,
+            replies_malformed,
+            commands_unpaired,
+            commands_unaligned,
+            commands_overflow,
+            commands_truncated,
+            replies_unseen,
+            replies_overflow,
+            push_messages,
+            bytes_skipped,
+            bytes_stale,
+        } = other;
+        self.requests_lost += requests_lost;
+        self.replies_lost += replies_lost;
+        self.requests_malformed += requests_malformed;
+        self.replies_malformed += replies_malformed;
+        self.commands_unpaired += commands_unpaired;
+        self.commands_unaligned += commands_unaligned;
+        self.commands_overflow += commands_overflow;
+        self.commands_truncated += commands_truncated;
+        self.replies_unseen += replies_unseen;
+        self.replies_overflow += replies_overflow;
+        self.push_messages += push_messages;
+        self.bytes_skipped += bytes_skipped;
+        self.bytes_stale += bytes_stale;
+    }
+}
