@@ -34,6 +34,8 @@ mod session;
 mod stream;
 mod subscriptions;
 mod table;
+#[cfg(test)]
+mod tests;
 mod text;
 mod tracker;
 

@@ -425,5 +425,5 @@ fn time<T>(command: &mut Command<T>, reply: &Reply, first: bool) {
         command.first_reply_ns = reply.first_ns;
     }
     command.end_ns = reply.end_ns;
-    command.response_bytes += reply.bytes;
+    command.response_bytes = command.response_bytes.saturating_add(reply.bytes);
 }

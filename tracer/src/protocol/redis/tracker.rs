@@ -118,7 +118,8 @@ impl<T: Clone> Tracker<T> {
         let is_request = self.is_request(chunk.direction);
         let stream = if is_request { &mut self.request_stream } else { &mut self.reply_stream };
         let piece = stream.take(chunk.offset, chunk.len, chunk.data);
-        self.session.diagnostics.bytes_stale += piece.stale;
+        let stale = &mut self.session.diagnostics.bytes_stale;
+        *stale = stale.saturating_add(piece.stale);
         if is_request {
             self.feed_requests(&chunk, piece, &tag, out);
             self.requesting = true;
@@ -160,7 +161,7 @@ impl<T: Clone> Tracker<T> {
         if !self.request_stream.synced {
             let found = if at_start && looks_like_redis(data) != Verdict::No { Some(0) } else { find_request(data) };
             let skipped = found.unwrap_or(data.len());
-            self.session.diagnostics.bytes_skipped += skipped as u64;
+            self.pass_over(skipped as u64);
             data = &data[skipped..];
             at_start &= skipped == 0;
             self.request_stream.synced = found.is_some();
@@ -176,12 +177,12 @@ impl<T: Clone> Tracker<T> {
     fn pass_request_bytes(&mut self, len: u64, chunk: &Chunk<'_>, tag: &T, out: &mut Vec<Command<T>>) {
         if len == 0 {
         } else if !self.request_stream.synced {
-            self.session.diagnostics.bytes_skipped += len;
+            self.pass_over(len);
         } else if self.requests.gap(len) {
             self.parse_requests(&[], false, chunk, tag, out);
         } else {
             self.session.diagnostics.requests_lost += 1;
-            self.session.diagnostics.bytes_skipped += len;
+            self.pass_over(len);
             self.lose_requests();
         }
     }
@@ -210,7 +211,7 @@ impl<T: Clone> Tracker<T> {
                 }
                 Err(Malformed) => {
                     self.session.diagnostics.requests_malformed += 1;
-                    self.session.diagnostics.bytes_skipped += data.len() as u64;
+                    self.pass_over(data.len() as u64);
                     return self.lose_requests();
                 }
             }
@@ -254,7 +255,7 @@ impl<T: Clone> Tracker<T> {
         if self.reply_stream.synced {
             self.parse_replies(piece.data, chunk, out);
         } else {
-            self.session.diagnostics.bytes_skipped += piece.data.len() as u64;
+            self.pass_over(piece.data.len() as u64);
             // These may have been the replies of the commands that wait.
             self.unalign();
         }
@@ -266,12 +267,12 @@ impl<T: Clone> Tracker<T> {
     fn pass_reply_bytes(&mut self, len: u64, chunk: &Chunk<'_>, out: &mut Vec<Command<T>>) {
         if len == 0 {
         } else if !self.reply_stream.synced {
-            self.session.diagnostics.bytes_skipped += len;
+            self.pass_over(len);
         } else if self.replies.gap(len) {
             self.parse_replies(&[], chunk, out);
         } else {
             self.session.diagnostics.replies_lost += 1;
-            self.session.diagnostics.bytes_skipped += len;
+            self.pass_over(len);
             self.lose_replies();
         }
     }
@@ -289,11 +290,17 @@ impl<T: Clone> Tracker<T> {
                 Ok(None) => return,
                 Err(Malformed) => {
                     self.session.diagnostics.replies_malformed += 1;
-                    self.session.diagnostics.bytes_skipped += data.len() as u64;
+                    self.pass_over(data.len() as u64);
                     return self.lose_replies();
                 }
             }
         }
+    }
+
+    /// Counts bytes that nobody reads.
+    fn pass_over(&mut self, len: u64) {
+        let skipped = &mut self.session.diagnostics.bytes_skipped;
+        *skipped = skipped.saturating_add(len);
     }
 
     fn lose_requests(&mut self) {
