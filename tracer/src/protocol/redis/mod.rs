@@ -32,6 +32,7 @@ mod reply;
 mod request;
 mod session;
 mod stream;
+mod subcommands;
 mod subscriptions;
 mod table;
 #[cfg(test)]

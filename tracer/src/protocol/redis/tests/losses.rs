@@ -1,5 +1,7 @@
 //! Bytes that were not captured, and connections that were open before the agent came.
 
+use proptest::prelude::*;
+
 use super::*;
 
 fn get(connection: &mut Connection) {
@@ -157,4 +159,96 @@ fn every_command_is_given_out_or_counted() {
     let given = connection.commands.len() as u64;
     assert!(given > 200, "{given} {counted:?}");
     assert_eq!(given + counted.commands_unpaired + counted.commands_unaligned + counted.commands_overflow, sent);
+}
+
+#[test]
+fn a_shared_connection_is_paired_again_when_it_rests() {
+    let mut connection = Connection::new();
+    // The second command is sent while the first one waits.
+    connection.send(request("GET a")).send(request("GET b")).receive("$-1\r\n").receive("$-1\r\n");
+    connection.take();
+    connection.send(request("GET a")).lose(Direction::Received, 5).send(request("GET b")).receive("$-1\r\n");
+    for _ in 0..10 {
+        get(&mut connection);
+    }
+    assert!(connection.commands.is_empty(), "replies to others may be under way");
+    connection.now += 10_000_000;
+    get(&mut connection);
+    assert_eq!(connection.one().end_ns, connection.now + 5);
+    assert_eq!(connection.tracker.diagnostics().commands_unaligned, 10);
+}
+
+#[test]
+fn a_shared_connection_that_never_rests_is_not_given_up() {
+    let mut connection = Connection::new();
+    connection.send(request("GET a")).send(request("GET b")).receive("$-1\r\n$-1\r\n").take();
+    connection.send(request("GET a")).lose(Direction::Received, 5).receive("$-1\r\n");
+    for _ in 0..1200 {
+        connection.now += 1_000_000;
+        get(&mut connection);
+    }
+    assert!((100..300).contains(&connection.commands.len()));
+}
+
+#[test]
+fn replies_switched_off_before_the_agent_came() {
+    let mut connection = Connection::opened_before();
+    for _ in 0..2000 {
+        connection.send(request("SET a 1"));
+    }
+    let commands = connection.take();
+    assert_eq!(commands.len(), 2000);
+    assert!(commands.iter().all(|command| command.no_reply && command.end_ns == command.sent_ns));
+    connection.send(request("CLIENT REPLY ON")).receive("+OK\r\n").send(request("GET a")).receive("$-1\r\n");
+    let commands = connection.take();
+    assert!(commands.iter().all(|command| !command.no_reply));
+}
+
+/// A request whose reply's length tells whose it is.
+fn echo(number: u64) -> (Vec<u8>, Vec<u8>) {
+    let text = "x".repeat(number as usize % 97);
+    (request(&format!("ECHO {text}")), format!("${}\r\n{text}\r\n", text.len()).into_bytes())
+}
+
+proptest! {
+    /// What happens to each round's calls: 0 and 1 lose the record, 2 and 3 cut it, others leave it whole.
+    #[test]
+    fn clients_that_wait_are_never_given_anothers_reply(
+        opened_before: bool,
+        rounds in prop::collection::vec((1u64..5, 0u8..30, 0u8..30, any::<prop::sample::Index>()), 1..200),
+    ) {
+        let mut connection = if opened_before { Connection::opened_before() } else { Connection::new() };
+        let (mut number, mut total) = (0, 0);
+        // What is lost before anything was seen leaves no gap.
+        get(&mut connection);
+        connection.take();
+        let pass = |connection: &mut Connection, direction, bytes: &[u8], fate: u8, at: prop::sample::Index| match fate {
+            0 | 1 => {
+                connection.now += 10;
+                connection.lose(direction, bytes.len() as u64);
+            }
+            2 | 3 => {
+                connection.call(direction, &bytes[..at.index(bytes.len())], bytes.len() as u64);
+            }
+            _ => {
+                connection.call(direction, bytes, bytes.len() as u64);
+            }
+        };
+        for (batch, sent, received, at) in &rounds {
+            let (requests, replies): (Vec<_>, Vec<_>) = (number..number + batch).map(echo).unzip();
+            (number, total) = (number + batch, total + batch);
+            pass(&mut connection, Direction::Sent, &requests.concat(), *sent, *at);
+            pass(&mut connection, Direction::Received, &replies.concat(), *received, *at);
+        }
+        for command in &connection.commands {
+            let said = command.request_bytes - command.response_bytes;
+            prop_assert_eq!(said, 14, "{:?}", command);
+        }
+        let counted = connection.tracker.diagnostics();
+        let given = connection.commands.len() as u64;
+        prop_assert!(given + counted.commands_unpaired + counted.commands_unaligned <= total);
+        if rounds.iter().all(|(_, sent, received, _)| *sent > 3 && *received > 3) {
+            prop_assert_eq!(given, total);
+        }
+    }
 }

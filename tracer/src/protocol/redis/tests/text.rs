@@ -35,6 +35,8 @@ fn sanitized() {
         ("CLIENT secret", "CLIENT ?"),
         ("CONFIG SET maxmemory 1", "CONFIG SET ? ?"),
         ("OBJECT ENCODING k", "OBJECT ENCODING ?"),
+        ("DEBUG SLEEP 1", "DEBUG SLEEP ?"),
+        ("DEBUG OBJECT SLEEP", "DEBUG OBJECT ?"),
         ("HELLO 3 AUTH default hunter2 SETNAME me", "HELLO ? AUTH ? ? SETNAME ?"),
         ("hunter2! x", "_OTHER ?"),
         ("JSON.SET doc $ {}", "JSON.SET ? ? ?"),
