@@ -46,6 +46,11 @@ impl Calls {
         Some(Batch { kind: BatchKind::Pipeline, id, index, size: call.size, operation })
     }
 
+    /// Send calls that have commands waiting.
+    pub(super) fn open(&self) -> usize {
+        self.open.len()
+    }
+
     /// Forgets the calls: none of their commands waits any longer.
     pub(super) fn clear(&mut self) {
         self.open.clear();

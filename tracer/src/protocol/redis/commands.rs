@@ -1,5 +1,6 @@
 //! The commands of Redis 7.0 (from its own `COMMAND`), those of later versions and of the common modules, sorted by name.
 
+use super::subcommands::*;
 use super::table::Channels::{Channel, Pattern, Shard};
 use super::table::Effect::*;
 use super::table::{Info, REST, command};
@@ -42,7 +43,18 @@ pub(super) static COMMANDS: &[Info] = &[
     command("CONFIG").subcommands(CONFIG).secret(),
     command("COPY").keys(1, 2, 1).options(3, &[("DB", 1), ("REPLACE", 0)]),
     command("DBSIZE"),
-    command("DEBUG").subcommands(DEBUG),
+    command("DEBUG").leading_options(
+        1,
+        &[
+            ("JMAP", REST),
+            ("LISTPACK", REST),
+            ("OBJECT", REST),
+            ("POPULATE", REST),
+            ("RELOAD", REST),
+            ("SET-ACTIVE-EXPIRE", REST),
+            ("SLEEP", REST),
+        ],
+    ),
     command("DECR").key(),
     command("DECRBY").key(),
     command("DEL").keys(1, -1, 1),
@@ -312,10 +324,8 @@ pub(super) static COMMANDS: &[Info] = &[
     command("SMOVE").keys(1, 2, 1),
     command("SORT")
         .key()
-        .key()
         .options(2, &[("BY", 1), ("LIMIT", 2), ("GET", 1), ("ASC", 0), ("DESC", 0), ("ALPHA", 0), ("STORE", 1)]),
     command("SORT_RO")
-        .key()
         .key()
         .options(2, &[("BY", 1), ("LIMIT", 2), ("GET", 1), ("ASC", 0), ("DESC", 0), ("ALPHA", 0), ("STORE", 1)]),
     command("SPOP").key(),
@@ -439,139 +449,3 @@ pub(super) static COMMANDS: &[Info] = &[
         .counted_keys(1, 2)
         .options(4, &[("WEIGHTS", 0), ("AGGREGATE", 0), ("SUM", 0), ("MIN", 0), ("MAX", 0)]),
 ];
-
-const ACL: &[&str] = &[
-    "CAT", "DELUSER", "DRYRUN", "GENPASS", "GETUSER", "HELP", "LIST", "LOAD", "LOG", "SAVE", "SETUSER", "USERS",
-    "WHOAMI",
-];
-const CLIENT: &[&str] = &[
-    "CACHING",
-    "CAPA",
-    "GETNAME",
-    "GETREDIR",
-    "HELP",
-    "ID",
-    "IMPORT-SOURCE",
-    "INFO",
-    "KILL",
-    "LIST",
-    "NO-EVICT",
-    "NO-TOUCH",
-    "PAUSE",
-    "REPLY",
-    "SETINFO",
-    "SETNAME",
-    "TRACKING",
-    "TRACKINGINFO",
-    "UNBLOCK",
-    "UNPAUSE",
-];
-const CLUSTER: &[&str] = &[
-    "ADDSLOTS",
-    "ADDSLOTSRANGE",
-    "BUMPEPOCH",
-    "COUNT-FAILURE-REPORTS",
-    "COUNTKEYSINSLOT",
-    "DELSLOTS",
-    "DELSLOTSRANGE",
-    "FAILOVER",
-    "FLUSHSLOTS",
-    "FORGET",
-    "GETKEYSINSLOT",
-    "HELP",
-    "INFO",
-    "KEYSLOT",
-    "LINKS",
-    "MEET",
-    "MIGRATION",
-    "MYID",
-    "MYSHARDID",
-    "NODES",
-    "REPLICAS",
-    "REPLICATE",
-    "RESET",
-    "SAVECONFIG",
-    "SET-CONFIG-EPOCH",
-    "SETSLOT",
-    "SHARDS",
-    "SLAVES",
-    "SLOT-STATS",
-    "SLOTS",
-];
-const COMMAND: &[&str] = &["COUNT", "DOCS", "GETKEYS", "GETKEYSANDFLAGS", "HELP", "INFO", "LIST"];
-const COMMANDLOG: &[&str] = &["GET", "HELP", "LEN", "RESET"];
-const CONFIG: &[&str] = &["GET", "HELP", "RESETSTAT", "REWRITE", "SET"];
-const DEBUG: &[&str] = &[
-    "CHANGE-REPL-ID",
-    "CONFIG-REWRITE-FORCE-ALL",
-    "DIGEST",
-    "DIGEST-VALUE",
-    "DROP-CLUSTER-PACKET-FILTER",
-    "ERROR",
-    "HTSTATS",
-    "HTSTATS-KEY",
-    "JMAP",
-    "LEAK",
-    "LISTPACK",
-    "LOADAOF",
-    "LOG",
-    "MALLCTL",
-    "MALLCTL-STR",
-    "OBJECT",
-    "OOM",
-    "PANIC",
-    "PAUSE-CRON",
-    "POPULATE",
-    "PROTOCOL",
-    "QUICKLIST",
-    "QUICKLIST-PACKED-THRESHOLD",
-    "RELOAD",
-    "REPLICATE",
-    "RESTART",
-    "SDSLEN",
-    "SEGFAULT",
-    "SET-ACTIVE-EXPIRE",
-    "SET-DISABLE-DENY-SCRIPTS",
-    "SLEEP",
-    "STREAM",
-    "STRINGMATCH-LEN",
-    "STRUCTSIZE",
-    "ZIPLIST",
-];
-const FUNCTION: &[&str] = &["DELETE", "DUMP", "FLUSH", "HELP", "KILL", "LIST", "LOAD", "RESTORE", "STATS"];
-const LATENCY: &[&str] = &["DOCTOR", "GRAPH", "HELP", "HISTOGRAM", "HISTORY", "LATEST", "RESET"];
-const MEMORY: &[&str] = &["DOCTOR", "HELP", "MALLOC-STATS", "PURGE", "STATS", "USAGE"];
-const MODULE: &[&str] = &["HELP", "LIST", "LOAD", "LOADEX", "UNLOAD"];
-const OBJECT: &[&str] = &["ENCODING", "FREQ", "HELP", "IDLETIME", "REFCOUNT"];
-const PUBSUB: &[&str] = &["CHANNELS", "HELP", "NUMPAT", "NUMSUB", "SHARDCHANNELS", "SHARDNUMSUB"];
-const SCRIPT: &[&str] = &["DEBUG", "EXISTS", "FLUSH", "HELP", "KILL", "LOAD", "SHOW"];
-const SENTINEL: &[&str] = &[
-    "CKQUORUM",
-    "CONFIG",
-    "DEBUG",
-    "FAILOVER",
-    "FLUSHCONFIG",
-    "GET-MASTER-ADDR-BY-NAME",
-    "GET-PRIMARY-ADDR-BY-NAME",
-    "HELP",
-    "INFO-CACHE",
-    "IS-MASTER-DOWN-BY-ADDR",
-    "IS-PRIMARY-DOWN-BY-ADDR",
-    "MASTER",
-    "MASTERS",
-    "MONITOR",
-    "MYID",
-    "PENDING-SCRIPTS",
-    "PRIMARIES",
-    "PRIMARY",
-    "REMOVE",
-    "REPLICAS",
-    "RESET",
-    "SENTINELS",
-    "SET",
-    "SIMULATE-FAILURE",
-    "SLAVES",
-];
-const SLOWLOG: &[&str] = &["GET", "HELP", "LEN", "RESET"];
-const XGROUP: &[&str] = &["CREATE", "CREATECONSUMER", "DELCONSUMER", "DESTROY", "HELP", "SETID"];
-const XINFO: &[&str] = &["CONSUMERS", "GROUPS", "HELP", "STREAM"];

@@ -32,8 +32,11 @@ mod reply;
 mod request;
 mod session;
 mod stream;
+mod subcommands;
 mod subscriptions;
 mod table;
+#[cfg(test)]
+mod tests;
 mod text;
 mod tracker;
 

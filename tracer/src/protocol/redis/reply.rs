@@ -159,7 +159,7 @@ impl Replies {
     pub(super) fn gap(&mut self, len: u64) -> bool {
         let inside = self.scanner.gap(len);
         if let Some(reply) = self.reply.as_mut().filter(|_| inside) {
-            reply.bytes += len;
+            reply.bytes = reply.bytes.saturating_add(len);
         }
         inside
     }

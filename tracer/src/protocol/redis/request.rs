@@ -116,7 +116,7 @@ impl Requests {
     pub(super) fn gap(&mut self, len: u64) -> bool {
         let inside = self.scanner.gap(len);
         if inside {
-            self.draft.bytes += len;
+            self.draft.bytes = self.draft.bytes.saturating_add(len);
         }
         inside
     }

@@ -17,6 +17,10 @@ use super::table::Effect;
 
 /// Most commands that wait for a reply.
 const MAX_WAITING: usize = 1 << 20;
+/// Room that is kept for waiting commands after a long pipeline.
+const ROOM: usize = 1024;
+/// Send calls without any reply after which replies must have been switched off before the agent came.
+const SILENT_CALLS: usize = 1024;
 /// Most replies that wait for a command.
 const MAX_EARLY: usize = 1 << 14;
 
@@ -73,6 +77,10 @@ pub(super) struct Session<T> {
     subscriptions: Subscriptions,
     monitoring: bool,
     resp3: bool,
+    /// A reply has come.
+    heard: bool,
+    /// Commands were sent while others of earlier calls waited: many tasks share the connection.
+    pub shared: bool,
     pub diagnostics: Diagnostics,
 }
 
@@ -92,6 +100,8 @@ impl<T> Session<T> {
             subscriptions: Subscriptions::default(),
             monitoring: false,
             resp3: false,
+            heard: false,
+            shared: false,
             diagnostics: Diagnostics::default(),
         }
     }
@@ -144,6 +154,10 @@ impl<T> Session<T> {
         };
         let (effect, asks) = (request.effect, request.asks);
         self.waiting.push_back(Waiting { command, effect, asks, call, confirmed: 0, expected });
+        if !self.heard && self.database.is_none() && self.calls.open() > SILENT_CALLS {
+            self.mode = ReplyMode::Off;
+            self.waiting.iter_mut().for_each(|waiting| waiting.command.no_reply = true);
+        }
         self.settle_silent(out);
         while !self.waiting.is_empty()
             && let Some(reply) = self.early.pop_front()
@@ -158,6 +172,7 @@ impl<T> Session<T> {
             self.diagnostics.push_messages += 1;
             return Ok(());
         }
+        self.heard = true;
         if !self.waiting.is_empty() {
             self.pair(reply, out);
             return Ok(());
@@ -174,7 +189,7 @@ impl<T> Session<T> {
             return Ok(());
         }
         self.diagnostics.replies_overflow += self.early.len() as u64 + 1;
-        self.early.clear();
+        self.early = VecDeque::new();
         Err(TooManyReplies)
     }
 
@@ -182,9 +197,9 @@ impl<T> Session<T> {
     pub(super) fn give_up(&mut self) {
         self.diagnostics.commands_unpaired += self.waiting.len() as u64;
         self.diagnostics.replies_unseen += self.early.len() as u64;
-        self.waiting.clear();
+        self.waiting = VecDeque::new();
         self.unrecorded = 0;
-        self.early.clear();
+        self.early = VecDeque::new();
         self.calls.clear();
         self.transaction = None;
         self.multi_sent = false;
@@ -316,6 +331,10 @@ impl<T> Session<T> {
         let Some(mut waiting) = self.take() else { return };
         let command = &mut waiting.command;
         time(command, &reply, true);
+        self.shared |= self
+            .waiting
+            .front()
+            .is_some_and(|next| next.call.0 != waiting.call.0 && next.command.start_ns <= reply.first_ns);
         let queued = reply.status == Status::Queued;
         if queued {
             self.transaction.get_or_insert_default().queue(command, waiting.asks);
@@ -385,6 +404,9 @@ impl<T> Session<T> {
     fn take(&mut self) -> Option<Waiting<T>> {
         let mut waiting = self.waiting.pop_front()?;
         waiting.command.database = self.database;
+        if self.waiting.is_empty() && self.waiting.capacity() > ROOM {
+            self.waiting = VecDeque::new();
+        }
         Some(waiting)
     }
 
@@ -425,5 +447,5 @@ fn time<T>(command: &mut Command<T>, reply: &Reply, first: bool) {
         command.first_reply_ns = reply.first_ns;
     }
     command.end_ns = reply.end_ns;
-    command.response_bytes += reply.bytes;
+    command.response_bytes = command.response_bytes.saturating_add(reply.bytes);
 }

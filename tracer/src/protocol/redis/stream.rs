@@ -34,9 +34,10 @@ impl Stream {
 
     /// Takes a chunk of `len` bytes at `offset`, of which `data` is the first part.
     pub(super) fn take<'a>(&mut self, offset: u64, len: u64, data: &'a [u8]) -> Piece<'a> {
+        let len = len.min(u64::MAX - offset);
         let data = &data[..data.len().min(usize::try_from(len).unwrap_or(usize::MAX))];
         let next = self.next.unwrap_or(offset);
-        let end = offset.saturating_add(len);
+        let end = offset + len;
         self.next = Some(end.max(next));
         let stale = next.saturating_sub(offset).min(len);
         let data = data.get(usize::try_from(stale).unwrap_or(usize::MAX)..).unwrap_or(&[]);
@@ -71,8 +72,8 @@ mod tests {
         assert_eq!(stream.take(0, 2, b"ab"), Piece { missing: 0, stale: 2, data: b"", rest: 0 });
         assert_eq!(stream.take(11, 1, b"more than said"), Piece { missing: 0, stale: 0, data: b"m", rest: 0 });
         assert_eq!(stream.take(10, 4, b"b"), Piece { missing: 0, stale: 2, data: b"", rest: 2 });
-        let late = Stream::new(false).take(u64::MAX, u64::MAX, b"x");
-        assert_eq!(late, Piece { missing: 0, stale: 0, data: b"x", rest: u64::MAX - 1 });
+        let late = Stream::new(false).take(u64::MAX - 3, u64::MAX, b"x");
+        assert_eq!(late, Piece { missing: 0, stale: 0, data: b"x", rest: 2 });
     }
 
     #[test]

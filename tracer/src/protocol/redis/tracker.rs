@@ -2,8 +2,9 @@
 //!
 //! As long as no framing byte is missing, this is plain parsing. Otherwise the position is found again in two steps. The
 //! *stream* is in step at the start of a chunk that looks like the start of a request or reply. The *pairing* is in step
-//! when, besides, nothing can be under way: no command waits, and the last call before this send was a receive. Commands
-//! until then are counted ([`Diagnostics::commands_unaligned`]) and not given out, because their replies could be anybody's.
+//! when, besides, nothing seems to be under way: no command waits, and the last call before this send was a receive; on a
+//! connection that many tasks share, also nothing happened for a while. Commands until then are counted
+//! ([`Diagnostics::commands_unaligned`]) and not given out, because their replies could be anybody's.
 
 use super::classify::{Verdict, find_request, looks_like_redis, looks_like_replies};
 use super::command::{Command, Quality};
@@ -18,6 +19,11 @@ use crate::protocol::resp::Malformed;
 
 /// Silence after which no reply can be under way, save those of blocking commands.
 const SILENCE_NS: u64 = 1_000_000_000;
+
+/// Silence after which replies are hardly under way.
+const PAUSE_NS: u64 = 5_000_000;
+/// Longest wait for such a pause on a connection that never rests.
+const PATIENCE_NS: u64 = 1_000_000_000;
 
 /// Towards whom, seen from the traced process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +78,10 @@ pub struct Tracker<T> {
     requesting: bool,
     /// End of the last call that brought replies.
     last_reply_ns: u64,
+    /// End of the last call that took requests.
+    last_request_ns: u64,
+    /// When the pairing was lost.
+    unaligned_ns: u64,
     /// The connection has become a replication stream: no more commands.
     replicating: bool,
 }
@@ -104,6 +114,8 @@ impl<T: Clone> Tracker<T> {
             aligned: !opened_before,
             requesting: false,
             last_reply_ns: 0,
+            last_request_ns: 0,
+            unaligned_ns: 0,
             replicating: false,
         }
     }
@@ -118,10 +130,12 @@ impl<T: Clone> Tracker<T> {
         let is_request = self.is_request(chunk.direction);
         let stream = if is_request { &mut self.request_stream } else { &mut self.reply_stream };
         let piece = stream.take(chunk.offset, chunk.len, chunk.data);
-        self.session.diagnostics.bytes_stale += piece.stale;
+        let stale = &mut self.session.diagnostics.bytes_stale;
+        *stale = stale.saturating_add(piece.stale);
         if is_request {
             self.feed_requests(&chunk, piece, &tag, out);
             self.requesting = true;
+            self.last_request_ns = self.last_request_ns.max(chunk.end_ns);
         } else {
             self.feed_replies(&chunk, piece, out);
             self.requesting = false;
@@ -160,7 +174,7 @@ impl<T: Clone> Tracker<T> {
         if !self.request_stream.synced {
             let found = if at_start && looks_like_redis(data) != Verdict::No { Some(0) } else { find_request(data) };
             let skipped = found.unwrap_or(data.len());
-            self.session.diagnostics.bytes_skipped += skipped as u64;
+            self.pass_over(skipped as u64);
             data = &data[skipped..];
             at_start &= skipped == 0;
             self.request_stream.synced = found.is_some();
@@ -176,12 +190,12 @@ impl<T: Clone> Tracker<T> {
     fn pass_request_bytes(&mut self, len: u64, chunk: &Chunk<'_>, tag: &T, out: &mut Vec<Command<T>>) {
         if len == 0 {
         } else if !self.request_stream.synced {
-            self.session.diagnostics.bytes_skipped += len;
+            self.pass_over(len);
         } else if self.requests.gap(len) {
             self.parse_requests(&[], false, chunk, tag, out);
         } else {
             self.session.diagnostics.requests_lost += 1;
-            self.session.diagnostics.bytes_skipped += len;
+            self.pass_over(len);
             self.lose_requests();
         }
     }
@@ -210,7 +224,7 @@ impl<T: Clone> Tracker<T> {
                 }
                 Err(Malformed) => {
                     self.session.diagnostics.requests_malformed += 1;
-                    self.session.diagnostics.bytes_skipped += data.len() as u64;
+                    self.pass_over(data.len() as u64);
                     return self.lose_requests();
                 }
             }
@@ -225,7 +239,10 @@ impl<T: Clone> Tracker<T> {
         let quiet = self.session.is_idle() && chunk.start_ns >= self.last_reply_ns;
         if !self.aligned {
             let between = self.replies.is_between() || !self.reply_stream.synced;
-            self.aligned = at_start && quiet && between && !self.requesting;
+            let pause = chunk.start_ns.saturating_sub(self.last_reply_ns.max(self.last_request_ns));
+            let waited = chunk.start_ns.saturating_sub(self.unaligned_ns);
+            let rests = !self.session.shared || pause >= PAUSE_NS || waited >= PATIENCE_NS;
+            self.aligned = at_start && quiet && between && !self.requesting && rests;
         }
         if self.aligned && quiet && self.last_reply_ns > 0 && chunk.start_ns - self.last_reply_ns > SILENCE_NS {
             self.quality = Quality::Certain;
@@ -249,12 +266,13 @@ impl<T: Clone> Tracker<T> {
         self.pass_reply_bytes(piece.missing, chunk, out);
         if !self.reply_stream.synced {
             let due = self.aligned && self.session.oldest_ns().is_some_and(|oldest| oldest <= chunk.end_ns);
-            self.reply_stream.synced = due && piece.stale == 0 && looks_like_replies(piece.data) != Verdict::No;
+            let joined = piece.missing == 0 && piece.stale == 0;
+            self.reply_stream.synced = due && joined && looks_like_replies(piece.data) != Verdict::No;
         }
         if self.reply_stream.synced {
             self.parse_replies(piece.data, chunk, out);
         } else {
-            self.session.diagnostics.bytes_skipped += piece.data.len() as u64;
+            self.pass_over(piece.data.len() as u64);
             // These may have been the replies of the commands that wait.
             self.unalign();
         }
@@ -266,12 +284,12 @@ impl<T: Clone> Tracker<T> {
     fn pass_reply_bytes(&mut self, len: u64, chunk: &Chunk<'_>, out: &mut Vec<Command<T>>) {
         if len == 0 {
         } else if !self.reply_stream.synced {
-            self.session.diagnostics.bytes_skipped += len;
+            self.pass_over(len);
         } else if self.replies.gap(len) {
             self.parse_replies(&[], chunk, out);
         } else {
             self.session.diagnostics.replies_lost += 1;
-            self.session.diagnostics.bytes_skipped += len;
+            self.pass_over(len);
             self.lose_replies();
         }
     }
@@ -289,11 +307,17 @@ impl<T: Clone> Tracker<T> {
                 Ok(None) => return,
                 Err(Malformed) => {
                     self.session.diagnostics.replies_malformed += 1;
-                    self.session.diagnostics.bytes_skipped += data.len() as u64;
+                    self.pass_over(data.len() as u64);
                     return self.lose_replies();
                 }
             }
         }
+    }
+
+    /// Counts bytes that nobody reads.
+    fn pass_over(&mut self, len: u64) {
+        let skipped = &mut self.session.diagnostics.bytes_skipped;
+        *skipped = skipped.saturating_add(len);
     }
 
     fn lose_requests(&mut self) {
@@ -302,8 +326,8 @@ impl<T: Clone> Tracker<T> {
         }
         self.requests.reset();
         self.request_stream.synced = false;
-        self.aligned = false;
         self.quality = Quality::Resynced;
+        self.misalign();
     }
 
     fn lose_replies(&mut self) {
@@ -313,9 +337,16 @@ impl<T: Clone> Tracker<T> {
         self.unalign();
     }
 
+    /// Later commands cannot be paired.
+    fn misalign(&mut self) {
+        if std::mem::take(&mut self.aligned) {
+            self.unaligned_ns = self.last_reply_ns.max(self.last_request_ns);
+        }
+    }
+
     /// Replies can no longer be told apart.
     fn unalign(&mut self) {
-        self.aligned = false;
+        self.misalign();
         if let Some(begun) = &mut self.begun {
             begun.aligned = false;
         }
