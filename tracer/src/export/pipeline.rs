@@ -306,3 +306,6 @@ impl Drop for Pipeline {
         self.handle.shared.close();
     }
 }
+
+#[cfg(test)]
+mod tests;

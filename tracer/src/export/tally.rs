@@ -100,10 +100,13 @@ impl Tally {
         self.retries.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Remembers what went wrong last, for the report.
+    /// Remembers what went wrong last, for the report, and warns of it unless it is the same as before.
     pub fn failed(&self, error: String) {
-        tracing::warn!(exporter = %self.name, "{error}");
-        *self.last_error.lock().expect("no panic while it is held") = Some(error);
+        let mut last = self.last_error.lock().expect("no panic while it is held");
+        if last.as_ref() != Some(&error) {
+            tracing::warn!(exporter = %self.name, "{error}");
+            *last = Some(error);
+        }
     }
 
     /// Spans accepted that have no fate yet: queued, held or in a request.

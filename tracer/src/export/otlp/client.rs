@@ -101,7 +101,7 @@ impl Partial {
 
 #[derive(Debug)]
 enum Transport {
-    Grpc(GrpcTransport),
+    Grpc(Box<GrpcTransport>),
     Http(HttpTransport),
 }
 
@@ -124,7 +124,7 @@ impl OtlpClient {
         // The first caller decides for the process; whoever was before installed a provider as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let transport = match settings.protocol {
-            Protocol::Grpc => Transport::Grpc(GrpcTransport::new(&settings)?),
+            Protocol::Grpc => Transport::Grpc(Box::new(GrpcTransport::new(&settings)?)),
             Protocol::HttpProtobuf => Transport::Http(HttpTransport::new(&settings)?),
         };
         Ok(Self {

@@ -257,11 +257,8 @@ async fn http_delivers_with_headers_and_compression() {
         let mut body = Vec::new();
         match compression {
             Compression::Gzip => {
-                io::Read::read_to_end(
-                    &mut flate2::read::GzDecoder::new(&seen.body[..]),
-                    &mut body,
-                )
-                .unwrap();
+                io::Read::read_to_end(&mut flate2::read::GzDecoder::new(&seen.body[..]), &mut body)
+                    .unwrap();
             }
             _ => body.extend_from_slice(&seen.body),
         }
