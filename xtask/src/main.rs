@@ -8,6 +8,8 @@ mod test;
 mod vm;
 mod workspace;
 
+use std::process::ExitCode;
+
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
@@ -35,12 +37,20 @@ enum Task {
     Vm(vm::Args),
 }
 
-fn main() -> anyhow::Result<()> {
-    match Cli::parse().task {
+fn main() -> ExitCode {
+    let done = match Cli::parse().task {
         Task::Setup(args) => setup::main(&args),
         Task::BuildEbpf => build_ebpf::main(),
         Task::Test(args) => test::main(&args),
         Task::Lint(args) => lint::main(&args),
         Task::Vm(args) => vm::main(&args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        // Without a backtrace: the chain of causes says what went wrong with what.
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }

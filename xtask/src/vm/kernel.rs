@@ -6,6 +6,9 @@ use anyhow::{Context, Result, bail};
 
 use crate::{setup::apt::Suite, workspace};
 
+/// The names of kernel packages start so.
+const IMAGE: &str = "linux-image-";
+
 /// Which release has which kernel; backports hold the others.
 const SUITES: [(&str, &str); 3] = [
     ("6.1", "bookworm"),
@@ -32,27 +35,38 @@ pub fn fetch(version: &str) -> Result<PathBuf> {
         .find(|(known, _)| *known == version || known.is_empty())
         .expect("the last one fits all");
     let suite = Suite::open(suite)?;
-    let packages = suite.packages("linux-image-")?;
-    let Some(package) = newest(version, "linux-image-", &packages) else {
+    let images = suite.packages(IMAGE)?;
+    let Some(image) = newest(version, IMAGE, &images) else {
         bail!(
             "{suite} has no kernel {version}; it has {}",
-            available(&packages).join(", ")
+            available(&images).join(", ")
         );
+    };
+    let release = &image[IMAGE.len()..];
+    // Newer packages of that name are empty and depend on one with the binary alone.
+    let binary = format!("linux-binary-{release}");
+    let package = if suite.packages(&binary)?.contains(&binary) {
+        &binary
+    } else {
+        image
     };
     let scratch = tempfile::tempdir_in(workspace::tools())?;
     suite.unpack(package, scratch.path())?;
-    let boot = fs::read_dir(scratch.path().join("boot"))
-        .with_context(|| format!("{package} has no /boot"))?;
-    for file in boot {
-        let file = file?;
-        if file.file_name().to_string_lossy().starts_with("vmlinuz-") {
-            fs::create_dir_all(dir())?;
-            let image = dir().join(file.file_name());
-            fs::rename(file.path(), &image)?;
-            return Ok(image);
-        }
-    }
-    bail!("{package} holds no kernel")
+    let places = [
+        format!("boot/vmlinuz-{release}"),
+        format!("usr/lib/modules/{release}/vmlinuz"),
+    ];
+    let found = places
+        .iter()
+        .map(|place| scratch.path().join(place))
+        .find(|file| file.is_file());
+    fs::create_dir_all(dir())?;
+    let kernel = dir().join(format!("vmlinuz-{release}"));
+    fs::rename(
+        found.with_context(|| format!("{package} holds no kernel"))?,
+        &kernel,
+    )?;
+    Ok(kernel)
 }
 
 fn dir() -> PathBuf {
@@ -92,7 +106,7 @@ fn numbers(name: &str) -> Vec<u64> {
 fn available(packages: &[String]) -> Vec<String> {
     let mut versions: Vec<Vec<u64>> = packages
         .iter()
-        .filter_map(|name| release(name, "linux-image-"))
+        .filter_map(|name| release(name, IMAGE))
         .map(|release| numbers(release).into_iter().take(2).collect())
         .collect();
     versions.sort();

@@ -24,6 +24,9 @@ const KERNELS: [&str; 3] = ["6.1", "6.12", "6.18"];
 /// The target program of the check.
 const TARGET: &str = "prost_redis";
 
+/// Lines of a failed boot that are shown.
+const SHOWN_LINES: usize = 40;
+
 #[derive(clap::Args)]
 pub struct Args {
     /// Versions to boot, such as 7.1
@@ -51,16 +54,16 @@ pub fn main(args: &Args) -> Result<()> {
     let mut table = Vec::new();
     for version in &args.kernels {
         let log = dir.join(format!("{version}.log"));
+        // Of an earlier boot: what is shown has to be of this one.
+        fs::write(&log, "")?;
         let started = Instant::now();
         let outcome = boot(version, &archive, &log, Duration::from_secs(args.deadline))
             .unwrap_or_else(|error| Outcome::Failed(format!("{error:#}")));
-        table.push(format!(
-            "{version:<8} {:>6.1} s  {outcome}  ({})",
-            started.elapsed().as_secs_f32(),
-            log.display()
-        ));
+        let seconds = started.elapsed().as_secs_f32();
+        table.push(format!("{version:<8} {seconds:>6.1} s  {outcome}"));
         if outcome != Outcome::Passed {
             failed.push(version.as_str());
+            show_end(&log)?;
         }
     }
     if !args.keep {
@@ -93,6 +96,15 @@ fn boot(version: &str, archive: &Path, log: &Path, deadline: Duration) -> Result
     run::step(&format!("boot {}", image.display()), || {
         qemu::boot(&image, archive, log, deadline)
     })
+}
+
+/// The end of a console's log: what went on before the failure.
+fn show_end(log: &Path) -> Result<()> {
+    let text = String::from_utf8_lossy(&fs::read(log)?).into_owned();
+    let lines: Vec<&str> = text.lines().collect();
+    let end = &lines[lines.len().saturating_sub(SHOWN_LINES)..];
+    eprintln!("the end of {}:\n  {}", log.display(), end.join("\n  "));
+    Ok(())
 }
 
 /// Builds what runs in the machine and packs it with the libraries that it is linked with.
