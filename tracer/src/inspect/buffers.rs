@@ -102,28 +102,32 @@ pub(super) fn guess(
     flow: &Flow<'_, '_>,
     operation: Operation,
     uses: &Uses,
+    dropped: &[(u8, String)],
     growth: Growth,
 ) -> Option<Guess> {
     let (read, _) = flow.live_arguments()?;
+    let slice = |argument| {
+        uses.byte_pointers
+            .contains(&argument)
+            .then_some(Guess::Type("&[u8]"))
+    };
+    let pointer = |argument| behind_pointer(uses, dropped, argument);
+    let words = |argument| uses.words.iter().any(|(other, _)| *other == argument);
     match operation {
         Operation::Encode | Operation::EncodeLengthDelimited => {
             encoded_into(uses, growth).filter(|_| read == 0b111)
         }
         Operation::Decode | Operation::DecodeLengthDelimited => match read {
-            0b111 if uses.byte_pointers.contains(&1) => Some(Guess::Type("&[u8]")),
-            0b011
-                if uses.byte_pointers.contains(&0)
-                    && !uses.words.iter().any(|(argument, _)| *argument < 2) =>
-            {
-                Some(Guess::Type("&[u8]"))
-            }
-            0b011 => behind_pointer(uses, 1),
-            0b001 => behind_pointer(uses, 0),
+            0b111 => slice(1),
+            0b011 => slice(0)
+                .filter(|_| !words(0) && !words(1))
+                .or_else(|| pointer(1)),
+            0b001 => pointer(0),
             _ => None,
         },
         Operation::Merge | Operation::MergeLengthDelimited => match read {
-            0b111 if uses.byte_pointers.contains(&1) => Some(Guess::Type("&[u8]")),
-            0b011 => behind_pointer(uses, 1),
+            0b111 => slice(1),
+            0b011 => pointer(1),
             _ => None,
         },
         Operation::EncodeToVec | Operation::EncodeLengthDelimitedToVec => None,
@@ -148,10 +152,20 @@ fn encoded_into(uses: &Uses, growth: Growth) -> Option<Guess> {
 }
 
 /// A buffer in memory, read through its fields.
-fn behind_pointer(uses: &Uses, argument: u8) -> Option<Guess> {
+fn behind_pointer(uses: &Uses, dropped: &[(u8, String)], argument: u8) -> Option<Guess> {
+    const BYTES: &str = "bytes::bytes::Bytes";
+    const BYTES_MUT: &str = "bytes::bytes_mut::BytesMut";
+    let drops = |name: &str| {
+        dropped
+            .iter()
+            .any(|(other, dropped)| *other == argument && dropped == name)
+    };
     let read = |offset| uses.words.contains(&(argument, offset));
-    if uses.dropped_bytes.contains(&argument) {
-        return Some(Guess::Type("bytes::bytes::Bytes"));
+    if uses.dropped_bytes.contains(&argument) || drops(BYTES) {
+        return Some(Guess::Type(BYTES));
+    }
+    if drops(BYTES_MUT) {
+        return Some(Guess::Type(BYTES_MUT));
     }
     // Cursors and limits have a third word that is read; a slice in memory reads alike a `BytesMut`, and is laid out alike.
     (uses.byte_fields.contains(&(argument, 0)) && read(8) && !read(16))

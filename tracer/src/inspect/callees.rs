@@ -156,6 +156,12 @@ fn classify(mangled: &str) -> Callee {
     if let Some(dropped) = dropped.and_then(|rest| rest.strip_prefix('<')?.strip_suffix('>')) {
         return Callee::Drop(dropped.to_owned());
     }
+    let dropped = name
+        .strip_suffix(" as core::ops::drop::Drop>::drop")
+        .and_then(|rest| rest.strip_prefix('<'));
+    if let Some(dropped) = dropped {
+        return Callee::Drop(dropped.to_owned());
+    }
     // Legacy names have no brackets around the type of an inherent method.
     let path: String = name
         .split("::<")

@@ -16,7 +16,7 @@ use super::references::Hits;
 use super::relocations::Relocations;
 use super::symbols::{Symbols, demangle};
 use super::types;
-use super::values::uses;
+use super::values::{self, Uses, Value};
 
 /// More prost functions than this are not planned.
 const MAX_MESSAGES: usize = 65_536;
@@ -205,13 +205,19 @@ impl Planner<'_, '_> {
         let mut layout = buffer_type;
         let legacy = methods.iter().all(|method| method.message.is_none());
         if legacy {
-            let uses = uses(&flow);
+            let uses = self.uses(&flow);
             if let Some((name, source)) =
                 types::message_type(image, &flow, &self.callees, &uses, operation)
             {
                 (message_type, type_source) = (Some(name), source);
             }
-            let guess = buffers::guess(&flow, operation, &uses, self.callees.growth(&function));
+            let guess = buffers::guess(
+                &flow,
+                operation,
+                &uses,
+                &self.dropped(&flow, &uses),
+                self.callees.growth(&function),
+            );
             buffer_type = guess.and_then(Guess::name);
             layout = guess.map(Guess::layout);
         }
@@ -230,6 +236,46 @@ impl Planner<'_, '_> {
             probe: buffers::probe(&flow, operation, layout),
         };
         Ok((message, self.delegate(&function, operation)))
+    }
+
+    /// What a function does with its arguments, also through a function that it gives a pointer and length to.
+    fn uses(&self, flow: &Flow<'_, '_>) -> Uses {
+        let mut uses = values::uses(flow);
+        let mut through = HashSet::new();
+        for call in &uses.calls {
+            let target = self.callees.target(&flow.function.instructions[call.index]);
+            let Some(callee) = target
+                .filter(|_| !call.pairs.is_empty())
+                .and_then(|target| self.callees.decode(target))
+            else {
+                continue;
+            };
+            let inner = values::uses(&Flow::new(self.image, &callee));
+            for (position, first) in &call.pairs {
+                if inner.byte_fields.contains(&(*position, 0)) {
+                    through.insert(*first);
+                }
+            }
+        }
+        uses.byte_pointers.extend(through);
+        uses
+    }
+
+    /// Arguments that point to a value which the function drops, with the value's type.
+    fn dropped(&self, flow: &Flow<'_, '_>, uses: &Uses) -> Vec<(u8, String)> {
+        let mut dropped = Vec::new();
+        for call in &uses.calls {
+            let Value::Argument(argument, 0) = call.this else {
+                continue;
+            };
+            let Some(target) = self.callees.target(&flow.function.instructions[call.index]) else {
+                continue;
+            };
+            if let [Callee::Drop(name)] = &*self.callees.at(target) {
+                dropped.push((argument, name.clone()));
+            }
+        }
+        dropped
     }
 
     /// The only `merge` that a decode calls.

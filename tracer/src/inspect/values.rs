@@ -26,13 +26,15 @@ pub(super) enum Value {
     Frame(i64),
 }
 
-/// A call with what is known of its first argument.
-#[derive(Clone, Copy, Debug)]
+/// A call with what is known of its arguments.
+#[derive(Clone, Debug)]
 pub(super) struct Call {
     /// Index of the instruction.
     pub(super) index: usize,
     /// Value of rdi.
     pub(super) this: Value,
+    /// Argument of the call that points to a pair of own arguments, and the first of these.
+    pub(super) pairs: Vec<(u8, u8)>,
 }
 
 /// What has been seen.
@@ -119,6 +121,24 @@ impl State {
         }
     }
 
+    /// Arguments for a call that point to two own arguments, one behind the other.
+    fn pairs(&self) -> Vec<(u8, u8)> {
+        let pair = |(position, register): (usize, Register)| {
+            let Value::Frame(offset) = self.get(register) else {
+                return None;
+            };
+            let first = self.load(Value::Frame(offset));
+            let second = self.load(Value::Frame(offset.checked_add(8)?));
+            match (first, second) {
+                (Value::Argument(first, 0), Value::Argument(second, 0)) if second == first + 1 => {
+                    Some((position as u8, first))
+                }
+                _ => None,
+            }
+        };
+        ARGUMENTS.into_iter().enumerate().filter_map(pair).collect()
+    }
+
     /// Notes what a store of so many bytes leaves.
     fn store(&mut self, address: Value, size: usize, value: Value) {
         match address {
@@ -194,6 +214,7 @@ fn observe(
         uses.calls.push(Call {
             index,
             this: state.get(Register::RDI),
+            pairs: state.pairs(),
         });
         if instruction.op0_kind() == OpKind::Memory
             && let Value::Field(argument, 0) = state.get(instruction.memory_base())
