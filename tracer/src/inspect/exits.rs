@@ -167,7 +167,7 @@ fn landing(image: &Image<'_>, caller: &Function<'_>, call: usize, operation: Ope
             return site(image, caller, instruction, delta).map_or(Landing::Unknown, Landing::At);
         }
         if instruction.flow_control() != FlowControl::Next
-            || kept.endangered(caller, instruction, delta)
+            || kept.endangered(caller, call, instruction, delta)
         {
             break;
         }
@@ -205,7 +205,13 @@ impl Kept {
             .map_or(Self::Anything, Self::Frame)
     }
 
-    fn endangered(&self, caller: &Function<'_>, instruction: &Instruction, delta: i64) -> bool {
+    fn endangered(
+        &self,
+        caller: &Function<'_>,
+        call: usize,
+        instruction: &Instruction,
+        delta: i64,
+    ) -> bool {
         let writes = instruction.op_count() > 0
             && instruction.op0_kind() == OpKind::Memory
             && !matches!(
@@ -225,7 +231,9 @@ impl Kept {
             }
             Self::Frame(_) => {
                 let base = instruction.memory_base();
-                base == Register::RSP || base == Register::RBP || points_into_frame(caller, base)
+                base == Register::RSP
+                    || base == Register::RBP
+                    || points_into_frame(caller, call, instruction, base)
             }
             Self::Anything => true,
         }
@@ -237,18 +245,31 @@ fn on_stack(instruction: &Instruction) -> bool {
     instruction.memory_base() == Register::RSP && instruction.memory_index() == Register::None
 }
 
-/// Whether a register is anywhere set to an address in the frame.
-fn points_into_frame(caller: &Function<'_>, register: Register) -> bool {
-    caller.instructions.iter().any(|instruction| {
-        instruction.op0_register() == register
-            && match instruction.mnemonic() {
-                Mnemonic::Lea => matches!(instruction.memory_base(), Register::RSP | Register::RBP),
-                Mnemonic::Mov => {
-                    matches!(instruction.op1_register(), Register::RSP | Register::RBP)
-                }
-                _ => false,
-            }
-    })
+/// Whether a register can hold an address in the frame at an instruction that follows a call.
+fn points_into_frame(
+    caller: &Function<'_>,
+    call: usize,
+    instruction: &Instruction,
+    register: Register,
+) -> bool {
+    let saved = matches!(
+        register,
+        Register::RBX | Register::R12 | Register::R13 | Register::R14 | Register::R15
+    );
+    // The call has changed the registers that are not saved, so only what comes behind it counts.
+    let start = if saved { 0 } else { call + 1 };
+    let frame = |register| matches!(register, Register::RSP | Register::RBP);
+    let mut setters = caller.instructions[start..].iter();
+    setters
+        .by_ref()
+        .take_while(|setter| saved || setter.ip() < instruction.ip())
+        .filter(|setter| setter.op0_kind() == OpKind::Register && setter.op0_register() == register)
+        .any(|setter| match setter.mnemonic() {
+            Mnemonic::Lea => frame(setter.memory_base()),
+            // A copy of what may be such an address.
+            Mnemonic::Mov => setter.op1_kind() == OpKind::Register,
+            _ => false,
+        })
 }
 
 /// The distance above rsp to which `lea register,[rsp+d]` has set the register before the call.
