@@ -1,0 +1,166 @@
+//! The context value: which span is active.
+
+use crate::id::{SpanId, TraceId};
+use crate::thread;
+use std::fmt;
+use std::marker::PhantomData;
+
+/// W3C trace flag: the trace is recorded.
+pub const FLAG_SAMPLED: u8 = 1;
+/// W3C trace flag (level 2): the low 56 bits of the trace id are random.
+pub const FLAG_RANDOM: u8 = 2;
+
+/// What a child needs to know of its parent: trace, span, W3C flags, and whether it came from another process.
+///
+/// It is small, `Copy` and `Send`: put it beside an item in a queue, move it into a thread, or keep it in a struct.
+///
+/// ```
+/// use tracer_shim::{Context, span};
+///
+/// let span = span("price");
+/// let context = Context::current();
+/// std::thread::spawn(move || {
+///     let _scope = context.attach();
+///     assert_eq!(Context::current(), context);
+/// })
+/// .join()
+/// .unwrap();
+/// # drop(span);
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Context {
+    pub(crate) trace_id: TraceId,
+    pub(crate) span_id: SpanId,
+    pub(crate) flags: u8,
+    pub(crate) remote: bool,
+}
+
+impl Context {
+    /// No active span: what begins under it begins a new trace.
+    pub const NONE: Self = Self {
+        trace_id: TraceId::INVALID,
+        span_id: SpanId::INVALID,
+        flags: 0,
+        remote: false,
+    };
+
+    /// A context of this process. Bit 0 of `flags` is [`FLAG_SAMPLED`].
+    pub const fn new(trace_id: TraceId, span_id: SpanId, flags: u8) -> Self {
+        Self {
+            trace_id,
+            span_id,
+            flags,
+            remote: false,
+        }
+    }
+
+    /// The same context, marked as received from another process.
+    pub const fn from_remote(self) -> Self {
+        Self {
+            remote: true,
+            ..self
+        }
+    }
+
+    /// From hexadecimal ids, as a `TraceContext` message carries them; `None` if either is not valid.
+    pub fn from_hex(trace_id: &str, span_id: &str, sampled: bool) -> Option<Self> {
+        let (trace_id, span_id) = (TraceId::from_hex(trace_id)?, SpanId::from_hex(span_id)?);
+        Some(Self::new(trace_id, span_id, if sampled { FLAG_SAMPLED } else { 0 }).from_remote())
+    }
+
+    /// The context that is active on this thread: that of the innermost guard, else of the last decoded message, else
+    /// [`Context::NONE`].
+    #[inline]
+    pub fn current() -> Self {
+        thread::current()
+    }
+
+    /// Makes this the active context of the thread until the guard is dropped.
+    #[must_use = "the context is active until the guard is dropped"]
+    pub fn attach(self) -> Guard {
+        Guard {
+            previous: thread::attach(self),
+            not_send: PhantomData,
+        }
+    }
+
+    /// A closure that runs `f` under this context, for thread pools and callbacks.
+    pub fn bind<R>(self, f: impl FnOnce() -> R) -> impl FnOnce() -> R {
+        move || {
+            let _scope = self.attach();
+            f()
+        }
+    }
+
+    /// False for [`Context::NONE`] and for any context with an all-zero id.
+    #[inline]
+    pub fn is_valid(self) -> bool {
+        self.trace_id.is_valid() && self.span_id.is_valid()
+    }
+
+    /// Trace.
+    pub const fn trace_id(self) -> TraceId {
+        self.trace_id
+    }
+
+    /// Span.
+    pub const fn span_id(self) -> SpanId {
+        self.span_id
+    }
+
+    /// W3C trace flags.
+    pub const fn trace_flags(self) -> u8 {
+        self.flags
+    }
+
+    /// The trace is recorded.
+    pub const fn is_sampled(self) -> bool {
+        self.flags & FLAG_SAMPLED != 0
+    }
+
+    /// It came from another process.
+    pub const fn is_remote(self) -> bool {
+        self.remote
+    }
+}
+
+/// As W3C `traceparent`.
+impl fmt::Display for Context {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "00-{}-{}-{:02x}",
+            self.trace_id, self.span_id, self.flags
+        )
+    }
+}
+
+impl fmt::Debug for Context {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "Context({self}{})",
+            if self.remote { ", remote" } else { "" }
+        )
+    }
+}
+
+/// Keeps a context active on a thread; dropping it restores the one before. Guards of a thread end in the reverse order
+/// of their start, which scopes give for free.
+#[must_use = "the context is active until the guard is dropped"]
+pub struct Guard {
+    previous: thread::Saved,
+    not_send: PhantomData<*const ()>,
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        thread::restore(self.previous);
+    }
+}
+
+impl fmt::Debug for Guard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Guard").finish_non_exhaustive()
+    }
+}
