@@ -8,43 +8,65 @@ use crate::record::{
 };
 use std::mem::MaybeUninit;
 
-/// A record being written, on the stack. Only the part that is used is ever touched.
+/// A record being written. Only the part that is used is ever touched.
 #[repr(C, align(8))]
 pub(crate) struct Buffer {
     pub(crate) head: SpanRecord,
     data: [MaybeUninit<u8>; MAX_LEN - HEAD_LEN],
 }
 
+const EMPTY: SpanRecord = SpanRecord {
+    version: VERSION,
+    len: HEAD_LEN as u16,
+    operation: 0,
+    kind: 0,
+    status: 0,
+    flags: 0,
+    trace_flags: 0,
+    reserved: 0,
+    name_len: 0,
+    items: 0,
+    dropped: 0,
+    start_ns: 0,
+    end_ns: 0,
+    size: NO_SIZE,
+    trace_id: [0; 16],
+    span_id: [0; 8],
+    parent_span_id: [0; 8],
+    threshold: NO_THRESHOLD,
+};
+
+impl Default for Buffer {
+    #[inline]
+    fn default() -> Self {
+        Self {
+            head: EMPTY,
+            data: [MaybeUninit::uninit(); MAX_LEN - HEAD_LEN],
+        }
+    }
+}
+
 impl Buffer {
     /// A record with this name, cut to [`MAX_NAME`] bytes.
     #[inline]
     pub(crate) fn new(operation: Operation, kind: Kind, name: &str) -> Self {
-        let kept = name.floor_char_boundary(MAX_NAME);
-        let mut buffer = Self {
-            head: SpanRecord {
-                version: VERSION,
-                len: HEAD_LEN as u16,
-                operation: operation as u8,
-                kind: kind as u8,
-                status: 0,
-                flags: if kept < name.len() { NAME_TRUNCATED } else { 0 },
-                trace_flags: 0,
-                reserved: 0,
-                name_len: kept as u16,
-                items: 0,
-                dropped: 0,
-                start_ns: 0,
-                end_ns: 0,
-                size: NO_SIZE,
-                trace_id: [0; 16],
-                span_id: [0; 8],
-                parent_span_id: [0; 8],
-                threshold: NO_THRESHOLD,
-            },
-            data: [MaybeUninit::uninit(); MAX_LEN - HEAD_LEN],
-        };
-        buffer.push(&name.as_bytes()[..kept]);
+        let mut buffer = Self::default();
+        buffer.begin(operation, kind, name);
         buffer
+    }
+
+    /// Begins again, with this name, cut to [`MAX_NAME`] bytes.
+    #[inline]
+    pub(crate) fn begin(&mut self, operation: Operation, kind: Kind, name: &str) {
+        let kept = name.floor_char_boundary(MAX_NAME);
+        self.head = SpanRecord {
+            operation: operation as u8,
+            kind: kind as u8,
+            flags: if kept < name.len() { NAME_TRUNCATED } else { 0 },
+            name_len: kept as u16,
+            ..EMPTY
+        };
+        self.push(&name.as_bytes()[..kept]);
     }
 
     /// Appends bytes that are known to fit.
@@ -95,9 +117,9 @@ impl Buffer {
 
     pub(crate) fn link(&mut self, context: Context) {
         let mut value = [0; 25];
-        value[..16].copy_from_slice(&context.trace_id.to_bytes());
-        value[16..24].copy_from_slice(&context.span_id.to_bytes());
-        value[24] = context.flags;
+        value[..16].copy_from_slice(&context.trace_id().to_bytes());
+        value[16..24].copy_from_slice(&context.span_id().to_bytes());
+        value[24] = context.trace_flags();
         self.item(LINK, TYPE_BYTES, "", &value);
     }
 

@@ -49,10 +49,10 @@ pub(crate) fn trailer(context: Context, message_len: usize) -> [u8; TRAILER_LEN]
     bytes[..4].copy_from_slice(&KEY);
     bytes[4] = CONTENT_LEN;
     bytes[5] = VERSION;
-    bytes[6] = context.flags;
+    bytes[6] = context.trace_flags();
     bytes[7..11].copy_from_slice(&(message_len as u32).to_le_bytes());
-    bytes[11..27].copy_from_slice(&context.trace_id.to_bytes());
-    bytes[27..].copy_from_slice(&context.span_id.to_bytes());
+    bytes[11..27].copy_from_slice(&context.trace_id().to_bytes());
+    bytes[27..].copy_from_slice(&context.span_id().to_bytes());
     bytes
 }
 
@@ -75,12 +75,11 @@ fn parse(trailer: &[u8; TRAILER_LEN], message_len: usize) -> Option<Context> {
     {
         return None;
     }
-    let context = Context {
-        trace_id: TraceId::from_bytes(*trace_id),
-        span_id: SpanId::from_bytes(span_id.try_into().ok()?),
-        flags: *flags,
-        remote: true,
-    };
+    let (trace_id, span_id) = (
+        TraceId::from_bytes(*trace_id),
+        SpanId::from_bytes(span_id.try_into().ok()?),
+    );
+    let context = Context::new(trace_id, span_id, *flags).from_remote();
     context.is_valid().then_some(context)
 }
 
@@ -134,9 +133,9 @@ fn field_content(context: Context) -> [u8; 1 + FIELD_CONTENT_LEN] {
     let mut bytes = [0; 1 + FIELD_CONTENT_LEN];
     bytes[0] = FIELD_CONTENT_LEN as u8;
     bytes[1..3].copy_from_slice(&[0x0a, 32]);
-    crate::hex::encode(&context.trace_id.to_bytes(), &mut bytes[3..35]);
+    crate::hex::encode(&context.trace_id().to_bytes(), &mut bytes[3..35]);
     bytes[35..37].copy_from_slice(&[0x12, 16]);
-    crate::hex::encode(&context.span_id.to_bytes(), &mut bytes[37..53]);
+    crate::hex::encode(&context.span_id().to_bytes(), &mut bytes[37..53]);
     bytes[53..].copy_from_slice(&[0x18, u8::from(context.is_sampled())]);
     bytes
 }

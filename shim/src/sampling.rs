@@ -155,13 +155,12 @@ mod tests {
 
     #[test]
     fn rules_go_before_the_default_and_garbage_is_bounded() {
-        const WORD: AtomicU64 = AtomicU64::new(0);
         let page = Page {
             magic: AtomicU64::new(MAGIC),
             sequence: AtomicU64::new(0),
             threshold: AtomicU64::new(7),
             rules_len: AtomicU64::new(1),
-            rules: [const { [WORD; 2] }; MAX_RULES],
+            rules: [const { [const { AtomicU64::new(0) }; 2] }; MAX_RULES],
         };
         page.rules[0][0].store(name_hash("a::Order"), Ordering::Relaxed);
         page.rules[0][1].store(DROP_ALL, Ordering::Relaxed);

@@ -43,8 +43,9 @@ pub fn process(name: &str) -> SpanGuard {
 /// When nobody listens, or its trace is not sampled, a span does nothing.
 #[must_use = "the span ends when it is dropped"]
 pub struct Span {
-    started: Started,
-    record: Buffer,
+    context: Context,
+    /// The record, of a span that is recorded.
+    record: Option<Box<Buffer>>,
 }
 
 impl Span {
@@ -62,79 +63,90 @@ impl Span {
 
     #[inline]
     pub(crate) fn child_of(parent: Context, operation: Operation, kind: Kind, name: &str) -> Self {
-        let started = if site::enabled() {
-            Started::new(parent, name)
+        if site::enabled() {
+            Self::begin(parent, operation, kind, name)
         } else {
-            Started::ignored(parent)
-        };
-        let mut record = Buffer::new(operation, kind, if started.recorded { name } else { "" });
-        if started.recorded {
-            record.head.start_ns = os::monotonic();
+            Self {
+                context: parent,
+                record: None,
+            }
         }
-        Self { started, record }
+    }
+
+    #[cold]
+    fn begin(parent: Context, operation: Operation, kind: Kind, name: &str) -> Self {
+        let started = Started::new(parent, name);
+        let record = started.recorded.then(|| {
+            let mut record = pool::take();
+            record.begin(operation, kind, name);
+            started.stamp(&mut record);
+            record.head.start_ns = os::monotonic();
+            record
+        });
+        Self {
+            context: started.context,
+            record,
+        }
     }
 
     /// Sets the kind.
     pub fn kind(&mut self, kind: Kind) -> &mut Self {
-        self.record.head.kind = kind as u8;
-        self
+        self.update(|record| record.head.kind = kind as u8)
     }
 
     /// Adds an attribute: text, a number or a truth value.
     pub fn attribute<'a>(&mut self, key: &str, value: impl Into<Value<'a>>) -> &mut Self {
-        if self.started.recorded {
-            self.record.attribute(key, value.into());
-        }
-        self
+        self.update(|record| record.attribute(key, value.into()))
     }
 
     /// Adds an event that happens now.
     pub fn event(&mut self, name: &str) -> &mut Self {
-        if self.started.recorded {
-            self.record.event(name, os::monotonic());
-        }
-        self
+        self.update(|record| record.event(name, os::monotonic()))
     }
 
     /// Adds an attribute to the last event.
     pub fn event_attribute<'a>(&mut self, key: &str, value: impl Into<Value<'a>>) -> &mut Self {
-        if self.started.recorded {
-            self.record.event_attribute(key, value.into());
-        }
-        self
+        self.update(|record| record.event_attribute(key, value.into()))
     }
 
     /// Links the span to another one that it also belongs to, as the handling of a batch does to each of its messages.
     pub fn link(&mut self, context: Context) -> &mut Self {
-        if self.started.recorded && context.is_valid() {
-            self.record.link(context);
-        }
-        self
+        self.update(|record| {
+            if context.is_valid() {
+                record.link(context);
+            }
+        })
     }
 
     /// Marks the span as failed, and says why.
     pub fn error(&mut self, description: &str) -> &mut Self {
-        if self.started.recorded {
-            self.record.head.status = Status::Error as u8;
-            self.record.description(description);
-        }
-        self
+        self.update(|record| {
+            record.head.status = Status::Error as u8;
+            record.description(description);
+        })
     }
 
     /// Marks the span as succeeded.
     pub fn ok(&mut self) -> &mut Self {
-        self.record.head.status = Status::Ok as u8;
+        self.update(|record| record.head.status = Status::Ok as u8)
+    }
+
+    #[inline]
+    fn update(&mut self, change: impl FnOnce(&mut Buffer)) -> &mut Self {
+        if let Some(record) = &mut self.record {
+            change(record);
+        }
         self
     }
 
     /// What children of this span see as their parent. It is that of the span's own parent when the span is not recorded.
     pub fn context(&self) -> Context {
-        self.started.context
+        self.context
     }
 
     /// The span is recorded: somebody listens and its trace is sampled.
     pub fn is_recorded(&self) -> bool {
-        self.started.recorded
+        self.record.is_some()
     }
 
     /// Makes the span the active one on this thread until the guard is dropped. The span goes on after that.
@@ -153,24 +165,63 @@ impl Span {
 }
 
 impl Drop for Span {
+    #[inline]
     fn drop(&mut self) {
-        if !self.started.recorded {
-            return;
+        if let Some(record) = self.record.take() {
+            end(record);
         }
-        if std::thread::panicking() && self.record.head.status == Status::Unset as u8 {
-            self.error("panic");
-        }
-        self.record.head.end_ns = os::monotonic();
-        self.started.stamp(&mut self.record);
-        self.record.fire();
+    }
+}
+
+#[cold]
+fn end(mut record: Box<Buffer>) {
+    if std::thread::panicking() && record.head.status == Status::Unset as u8 {
+        record.head.status = Status::Error as u8;
+        record.description("panic");
+    }
+    record.head.end_ns = os::monotonic();
+    record.fire();
+    pool::give_back(record);
+}
+
+/// Records of ended spans, for the next ones on the thread: a span allocates only where it is one of more at a time than
+/// the thread has had.
+mod pool {
+    use crate::buffer::Buffer;
+    use std::cell::RefCell;
+
+    /// More than this are given back to the allocator.
+    const KEPT: usize = 16;
+
+    thread_local! {
+        #[expect(clippy::vec_box, reason = "boxes go in and out")]
+        static FREE: RefCell<Vec<Box<Buffer>>> = const { RefCell::new(Vec::new()) };
+    }
+
+    pub(super) fn take() -> Box<Buffer> {
+        FREE.try_with(|free| free.borrow_mut().pop())
+            .ok()
+            .flatten()
+            .unwrap_or_default()
+    }
+
+    pub(super) fn give_back(record: Box<Buffer>) {
+        // A thread that is ending has no pool any more: the box is dropped with the closure.
+        let _ = FREE.try_with(|free| {
+            let mut free = free.borrow_mut();
+            if free.len() < KEPT {
+                free.push(record);
+            }
+        });
     }
 }
 
 impl fmt::Debug for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Span")
-            .field("started", &self.started)
-            .finish_non_exhaustive()
+            .field("context", &self.context)
+            .field("recorded", &self.is_recorded())
+            .finish()
     }
 }
 

@@ -11,14 +11,14 @@ use crate::{sampling, thread};
 pub(crate) struct Started {
     /// What its children see: the span's own context, or that of its parent when the span is not recorded.
     pub(crate) context: Context,
-    pub(crate) parent: Context,
+    parent: Context,
     pub(crate) recorded: bool,
     threshold: u64,
 }
 
 impl Started {
-    /// Nobody listens: what is active stays so.
-    pub(crate) fn ignored(parent: Context) -> Self {
+    /// Not recorded: its children are its parent's.
+    fn ignored(parent: Context) -> Self {
         Self {
             context: parent,
             parent,
@@ -35,11 +35,7 @@ impl Started {
         if !parent.is_sampled() {
             return Self::ignored(parent);
         }
-        let context = Context {
-            span_id: thread::ids(|ids| ids.span_id()),
-            remote: false,
-            ..parent
-        };
+        let context = parent.child(thread::ids(|ids| ids.span_id()));
         Self {
             context,
             parent,
@@ -64,16 +60,20 @@ impl Started {
     /// Writes the ids into a record.
     pub(crate) fn stamp(&self, record: &mut Buffer) {
         let head = &mut record.head;
-        head.trace_id = self.context.trace_id.to_bytes();
-        head.span_id = self.context.span_id.to_bytes();
-        head.trace_flags = self.context.flags;
+        head.trace_id = self.context.trace_id().to_bytes();
+        head.span_id = self.context.span_id().to_bytes();
+        head.trace_flags = self.context.trace_flags();
         head.threshold = self.threshold;
         let parent = if self.parent.is_valid() {
-            self.parent.span_id
+            self.parent.span_id()
         } else {
             SpanId::INVALID
         };
         head.parent_span_id = parent.to_bytes();
-        head.flags |= if self.parent.remote { PARENT_REMOTE } else { 0 };
+        head.flags |= if self.parent.is_remote() {
+            PARENT_REMOTE
+        } else {
+            0
+        };
     }
 }

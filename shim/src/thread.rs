@@ -6,26 +6,27 @@
 //! OTEP 4947 see.
 
 use crate::context::Context;
-use crate::id::{Generator, SpanId, TraceId};
+use crate::id::Generator;
 use crate::slot;
 use std::cell::Cell;
 use std::sync::atomic::{Ordering, compiler_fence};
 
-/// The record of OTEP 4947, without attributes.
+/// The record of OTEP 4947, without attributes: 28 bytes.
 #[repr(C)]
 pub(crate) struct Record {
-    trace_id: Cell<[u8; 16]>,
-    span_id: Cell<[u8; 8]>,
+    trace_id: [Cell<u64>; 2],
+    span_id: Cell<u64>,
     valid: Cell<u8>,
     trace_flags: Cell<u8>,
     attrs_size: Cell<u16>,
 }
 
-const _: () = assert!(size_of::<Record>() == 28 && align_of::<Record>() == 2);
+const _: () = assert!(core::mem::offset_of!(Record, attrs_size) == 26);
 
 struct State {
     record: Record,
-    remote: Cell<bool>,
+    /// The last word of the active context: what the record does not say.
+    bits: Cell<u64>,
     /// The active context is that of a decoded message, not of the scope.
     moved: Cell<bool>,
     published: Cell<bool>,
@@ -38,13 +39,13 @@ thread_local! {
     static STATE: State = const {
         State {
             record: Record {
-                trace_id: Cell::new([0; 16]),
-                span_id: Cell::new([0; 8]),
+                trace_id: [const { Cell::new(0) }; 2],
+                span_id: Cell::new(0),
                 valid: Cell::new(0),
                 trace_flags: Cell::new(0),
                 attrs_size: Cell::new(0),
             },
-            remote: Cell::new(false),
+            bits: Cell::new(0),
             moved: Cell::new(false),
             published: Cell::new(false),
             scope: Cell::new(Context::NONE),
@@ -73,17 +74,13 @@ impl Saved {
 }
 
 impl State {
-    #[inline]
+    #[inline(always)]
     fn current(&self) -> Context {
-        Context {
-            trace_id: TraceId::from_bytes(self.record.trace_id.get()),
-            span_id: SpanId::from_bytes(self.record.span_id.get()),
-            flags: self.record.trace_flags.get(),
-            remote: self.remote.get(),
-        }
+        let [a, b] = &self.record.trace_id;
+        Context::from_words([a.get(), b.get(), self.record.span_id.get(), self.bits.get()])
     }
 
-    #[inline]
+    #[inline(always)]
     fn publish(&self, context: Context) {
         if !self.published.get() {
             self.first_use();
@@ -91,12 +88,14 @@ impl State {
         // The reader interrupts this very thread, so keeping the compiler from moving the stores is all it takes.
         self.record.valid.set(0);
         compiler_fence(Ordering::SeqCst);
-        self.record.trace_id.set(context.trace_id.to_bytes());
-        self.record.span_id.set(context.span_id.to_bytes());
-        self.record.trace_flags.set(context.flags);
+        let [a, b, span, bits] = context.to_words();
+        self.record.trace_id[0].set(a);
+        self.record.trace_id[1].set(b);
+        self.record.span_id.set(span);
+        self.record.trace_flags.set(context.trace_flags());
         compiler_fence(Ordering::SeqCst);
         self.record.valid.set(u8::from(context.is_valid()));
-        self.remote.set(context.remote);
+        self.bits.set(bits);
     }
 
     #[cold]
@@ -120,13 +119,13 @@ pub(crate) fn scope() -> Context {
 }
 
 /// Begins a scope.
-#[inline]
+#[inline(always)]
 pub(crate) fn attach(context: Context) -> Saved {
     replace(Saved::scope(context))
 }
 
 /// Puts `next` in place and returns what was there.
-#[inline]
+#[inline(always)]
 pub(crate) fn replace(next: Saved) -> Saved {
     STATE.with(|state| {
         let previous = Saved {
@@ -142,7 +141,7 @@ pub(crate) fn replace(next: Saved) -> Saved {
 }
 
 /// Ends a scope.
-#[inline]
+#[inline(always)]
 pub(crate) fn restore(saved: Saved) {
     replace(saved);
 }
@@ -154,7 +153,7 @@ pub(crate) fn restore(saved: Saved) {
 pub(crate) fn decoded(context: Context) {
     STATE.with(|state| {
         let scope = state.scope.get();
-        let stays = scope.is_valid() && (!context.is_valid() || context.trace_id == scope.trace_id);
+        let stays = scope.is_valid() && (!context.is_valid() || context.same_trace(scope));
         state.moved.set(!stays);
         state.publish(if stays { scope } else { context });
     });
@@ -173,6 +172,7 @@ pub(crate) fn reset_after_fork() {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::id::{SpanId, TraceId};
 
     fn context(n: u8) -> Context {
         Context::new(TraceId::from_bytes([n; 16]), SpanId::from_bytes([n; 8]), 1)
@@ -211,10 +211,7 @@ mod tests {
         let _scope = context(1).attach();
         decoded(Context::NONE);
         assert_eq!(current(), context(1));
-        decoded(Context {
-            span_id: SpanId::from_bytes([9; 8]),
-            ..context(1)
-        });
+        decoded(context(1).child(SpanId::from_bytes([9; 8])));
         assert_eq!(current(), context(1));
         decoded(context(2));
         assert_eq!((current(), scope()), (context(2), context(1)));
