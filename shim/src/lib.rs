@@ -17,10 +17,12 @@
 //! queues. [`init`] names the service.
 
 mod buffer;
+mod carry;
 #[doc(hidden)]
 pub mod codec;
 mod context;
 mod fork;
+mod future;
 pub mod header;
 mod hex;
 mod id;
@@ -35,7 +37,9 @@ mod span;
 mod start;
 mod thread;
 
+pub use carry::{Traced, spawn};
 pub use context::{Context, FLAG_RANDOM, FLAG_SAMPLED, Guard};
+pub use future::{FutureExt, InSpan, WithContext};
 pub use id::{SpanId, TraceId};
 pub use message::Message;
 pub use process::init;

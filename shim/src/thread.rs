@@ -57,7 +57,7 @@ thread_local! {
 /// What a guard puts back.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Saved {
-    current: Context,
+    pub(crate) current: Context,
     scope: Context,
     moved: bool,
 }
