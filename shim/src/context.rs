@@ -104,6 +104,36 @@ impl Context {
         Some(Self::new(trace_id, span_id, if sampled { FLAG_SAMPLED } else { 0 }).from_remote())
     }
 
+    /// From a W3C `traceparent`; `None` if it is not valid. Of versions that are not known yet the known part is read.
+    pub fn from_traceparent(text: &str) -> Option<Self> {
+        let known = text.as_bytes().first_chunk::<55>()?;
+        if known.iter().any(u8::is_ascii_uppercase) {
+            return None;
+        }
+        let [v0, v1, b'-', rest @ ..] = known else {
+            return None;
+        };
+        let (trace_id, rest) = rest.split_first_chunk::<32>()?;
+        let [b'-', rest @ ..] = rest else { return None };
+        let (span_id, rest) = rest.split_first_chunk::<16>()?;
+        let [b'-', flags @ ..] = rest else {
+            return None;
+        };
+        let (mut version, mut id, mut span, mut bits) = ([0], [0; 16], [0; 8], [0]);
+        crate::hex::decode(&[*v0, *v1], &mut version)?;
+        crate::hex::decode(trace_id, &mut id)?;
+        crate::hex::decode(span_id, &mut span)?;
+        crate::hex::decode(flags, &mut bits)?;
+        let well_formed = match version {
+            [0] => text.len() == 55,
+            [0xff] => false,
+            _ => text.len() == 55 || text.as_bytes()[55] == b'-',
+        };
+        let context =
+            Self::new(TraceId::from_bytes(id), SpanId::from_bytes(span), bits[0]).from_remote();
+        (well_formed && context.is_valid()).then_some(context)
+    }
+
     /// The context that is active on this thread: that of the innermost guard, else of the last decoded message, else
     /// [`Context::NONE`].
     #[inline]
@@ -209,5 +239,44 @@ impl Drop for Guard {
 impl fmt::Debug for Guard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Guard").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
+    #[test]
+    fn traceparent_round_trip() {
+        let context = Context::from_traceparent(TEXT).expect("it is valid");
+        assert_eq!(context.to_string(), TEXT);
+        assert!(context.is_sampled() && context.is_remote());
+        let later = TEXT.replacen("00", "cc", 1);
+        assert_eq!(Context::from_traceparent(&later), Some(context));
+        assert_eq!(
+            Context::from_traceparent(&format!("{later}-more")),
+            Some(context)
+        );
+    }
+
+    #[test]
+    fn traceparent_that_is_none() {
+        let bad = [
+            "",
+            &TEXT[..54],
+            &format!("{TEXT}-"),
+            &TEXT.replacen("00", "ff", 1),
+            &TEXT.replacen("00", "cc", 1).replace("-01", "-01x"),
+            &TEXT.to_uppercase(),
+            &TEXT.replace("b7ad6b7169203331", "0000000000000000"),
+            &TEXT.replace("0af7651916cd43dd8448eb211c80319c", &"0".repeat(32)),
+            &TEXT.replace('-', "_"),
+            &TEXT.replace("-01", "-0g"),
+        ];
+        for text in bad {
+            assert_eq!(Context::from_traceparent(text), None, "{text}");
+        }
     }
 }

@@ -16,17 +16,23 @@
 //! [`span`] and [`process`] add spans of the program's own. [`Context`] carries the active span to other threads, tasks and
 //! queues. [`init`] names the service.
 
-mod buffer;
-mod carry;
 #[doc(hidden)]
-pub mod codec;
+pub mod __private;
+mod buffer;
+mod carrier;
+mod carry;
+mod codec;
 mod context;
+#[cfg(feature = "tokio")]
+mod flows;
 mod fork;
 mod future;
 pub mod header;
 mod hex;
 mod id;
 mod message;
+#[cfg(feature = "opentelemetry")]
+pub mod opentelemetry;
 mod os;
 mod process;
 pub mod record;
@@ -36,7 +42,14 @@ mod slot;
 mod span;
 mod start;
 mod thread;
+#[cfg(feature = "tokio")]
+pub mod tokio;
+#[cfg(feature = "tonic")]
+pub mod tonic;
+#[cfg(feature = "tracing")]
+pub mod tracing;
 
+pub use carrier::{Carrier, NoContext, TraceContext};
 pub use carry::{Traced, spawn};
 pub use context::{Context, FLAG_RANDOM, FLAG_SAMPLED, Guard};
 pub use future::{FutureExt, InSpan, WithContext};
@@ -45,3 +58,42 @@ pub use message::Message;
 pub use process::init;
 pub use record::{Kind, Status};
 pub use span::{Span, SpanGuard, process, span};
+#[cfg(feature = "derive")]
+pub use tracer_shim_derive::{Span, trace_context};
+
+/// Conversions from and to OpenTelemetry's type, for `#[derive(Span)]`.
+#[cfg(not(feature = "opentelemetry"))]
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __opentelemetry {
+    ($($tokens:tt)*) => {};
+}
+
+/// Conversions from and to OpenTelemetry's type, for `#[derive(Span)]`.
+#[cfg(feature = "opentelemetry")]
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __opentelemetry {
+    ([$($generics:tt)*] [$($type:tt)*] [$($predicates:tt)*]) => {
+        impl $($generics)* ::core::convert::From<$crate::__private::SpanContext> for $($type)*
+        where
+            for<'trace> $($type)*: ::core::default::Default,
+            $($predicates)*
+        {
+            fn from(context: $crate::__private::SpanContext) -> Self {
+                ::core::convert::From::from($crate::Context::from(context))
+            }
+        }
+
+        impl $($generics)* ::core::convert::TryFrom<&$($type)*> for $crate::__private::SpanContext
+        where
+            $($predicates)*
+        {
+            type Error = $crate::NoContext;
+
+            fn try_from(message: &$($type)*) -> ::core::result::Result<Self, $crate::NoContext> {
+                $crate::Carrier::trace_context(message).map(::core::convert::Into::into).ok_or($crate::NoContext)
+            }
+        }
+    };
+}

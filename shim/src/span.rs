@@ -61,6 +61,11 @@ impl Span {
         Self::child_of(parent, Operation::Custom, Kind::Internal, name)
     }
 
+    /// The handling of a message of another process.
+    pub(crate) fn receive(parent: Context, name: &str) -> Self {
+        Self::child_of(parent, Operation::Process, Kind::Consumer, name)
+    }
+
     #[inline]
     pub(crate) fn child_of(parent: Context, operation: Operation, kind: Kind, name: &str) -> Self {
         if site::enabled() {

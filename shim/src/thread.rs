@@ -4,6 +4,9 @@
 //! context) sets it for a scope. A **decoded message** moves it within the innermost scope, so that what follows belongs
 //! to that message until the next one, or until the scope ends. The active context is always the one that readers of
 //! OTEP 4947 see.
+//!
+//! With the feature `tokio`, messages that a task decodes outside of any scope move the context of that task instead
+//! ([`crate::flows`]), on whatever thread it goes on. Readers do not see that one: they have the task's number.
 
 use crate::context::Context;
 use crate::id::Generator;
@@ -32,6 +35,8 @@ struct State {
     published: Cell<bool>,
     /// The context of the innermost scope.
     scope: Cell<Context>,
+    /// There is a scope. Outside of any, tokio's tasks have flows of their own.
+    scoped: Cell<bool>,
     generator: Generator,
 }
 
@@ -49,6 +54,7 @@ thread_local! {
             moved: Cell::new(false),
             published: Cell::new(false),
             scope: Cell::new(Context::NONE),
+            scoped: Cell::new(false),
             generator: Generator::new(),
         }
     };
@@ -60,6 +66,7 @@ pub(crate) struct Saved {
     pub(crate) current: Context,
     scope: Context,
     moved: bool,
+    scoped: bool,
 }
 
 impl Saved {
@@ -69,6 +76,7 @@ impl Saved {
             current: context,
             scope: context,
             moved: false,
+            scoped: true,
         }
     }
 }
@@ -98,6 +106,17 @@ impl State {
         self.bits.set(bits);
     }
 
+    /// The tokio task that runs here outside of any scope.
+    #[cfg(feature = "tokio")]
+    #[inline]
+    fn task(&self) -> Option<std::num::NonZeroU64> {
+        if self.scoped.get() {
+            None
+        } else {
+            crate::tokio::task()
+        }
+    }
+
     #[cold]
     fn first_use(&self) {
         self.published.set(true);
@@ -109,7 +128,13 @@ impl State {
 /// The active context.
 #[inline]
 pub(crate) fn current() -> Context {
-    STATE.with(State::current)
+    STATE.with(|state| {
+        #[cfg(feature = "tokio")]
+        if let Some(task) = state.task() {
+            return crate::flows::get(task);
+        }
+        state.current()
+    })
 }
 
 /// The context of the innermost scope, whatever has been decoded in it.
@@ -132,9 +157,11 @@ pub(crate) fn replace(next: Saved) -> Saved {
             current: state.current(),
             scope: state.scope.get(),
             moved: state.moved.get(),
+            scoped: state.scoped.get(),
         };
         state.scope.set(next.scope);
         state.moved.set(next.moved);
+        state.scoped.set(next.scoped);
         state.publish(next.current);
         previous
     })
@@ -152,6 +179,15 @@ pub(crate) fn restore(saved: Saved) {
 #[inline]
 pub(crate) fn decoded(context: Context) {
     STATE.with(|state| {
+        #[cfg(feature = "tokio")]
+        if let Some(task) = state.task() {
+            crate::flows::set(task, context);
+            // What the thread itself decoded before it polled tasks is not this task's.
+            if state.moved.replace(false) {
+                state.publish(Context::NONE);
+            }
+            return;
+        }
         let scope = state.scope.get();
         let stays = scope.is_valid() && (!context.is_valid() || context.same_trace(scope));
         state.moved.set(!stays);
