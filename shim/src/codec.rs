@@ -8,6 +8,7 @@ use crate::context::Context;
 use crate::header::{self, Place};
 use crate::record::{Kind, Operation, Status};
 use crate::start::Started;
+use crate::tail::Tail;
 use crate::{os, site, thread};
 use bytes::{Buf, BufMut};
 use prost::encoding::{encode_varint, encoded_len_varint};
@@ -101,7 +102,18 @@ pub fn merge<M: Message>(
     buf: impl Buf,
     field: impl FnOnce(&M) -> Option<Context>,
 ) -> Result<(), DecodeError> {
-    let (header, size) = (header::peek(&buf), buf.remaining());
+    let size = buf.remaining();
+    let Some(bytes) = header::whole(&buf) else {
+        return merge_pieces(
+            message,
+            size,
+            buf,
+            |message, tail| message.merge(tail),
+            Tail::header,
+            field,
+        );
+    };
+    let header = header::read(bytes);
     consume::<M>(size, || {
         message.merge(buf)?;
         Ok(field(message).or(header))
@@ -118,10 +130,39 @@ pub fn merge_length_delimited<M: Message>(
     buf: impl Buf,
     field: impl FnOnce(&M) -> Option<Context>,
 ) -> Result<(), DecodeError> {
-    let (header, size) = header::peek_length_delimited(&buf);
+    let (size, bytes) = header::whole_length_delimited(&buf);
+    let Some(bytes) = bytes else {
+        let merge = |message: &mut M, tail: &mut Tail<_>| message.merge_length_delimited(tail);
+        return merge_pieces(
+            message,
+            size,
+            buf,
+            merge,
+            Tail::header_length_delimited,
+            field,
+        );
+    };
+    let header = header::read(bytes);
     consume::<M>(size, || {
         message.merge_length_delimited(buf)?;
         Ok(field(message).or(header))
+    })
+}
+
+/// Decodes from a buffer whose end cannot be looked at before it is reached.
+#[cold]
+fn merge_pieces<M: Message, B: Buf>(
+    message: &mut M,
+    size: usize,
+    buf: B,
+    merge: impl FnOnce(&mut M, &mut Tail<B>) -> Result<(), DecodeError>,
+    header: impl FnOnce(&Tail<B>) -> Option<Context>,
+    field: impl FnOnce(&M) -> Option<Context>,
+) -> Result<(), DecodeError> {
+    let mut tail = Tail::new(buf);
+    consume::<M>(size, || {
+        merge(message, &mut tail)?;
+        Ok(field(message).or_else(|| header(&tail)))
     })
 }
 

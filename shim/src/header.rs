@@ -16,6 +16,7 @@
 //! The trailer has one length whatever it says, and is always written, so `encoded_len` is always right. The number of
 //! bytes before it ties it to its message: a message that was copied into another one as its last field does not lend the
 //! outer one its context. Reading looks at the last 35 bytes and nowhere else.
+//! In a buffer of several pieces it takes note of them as they pass by.
 
 use crate::context::Context;
 use crate::id::{SpanId, TraceId};
@@ -64,7 +65,7 @@ pub(crate) fn read(message: &[u8]) -> Option<Context> {
 }
 
 #[inline]
-fn parse(trailer: &[u8; TRAILER_LEN], message_len: usize) -> Option<Context> {
+pub(crate) fn parse(trailer: &[u8; TRAILER_LEN], message_len: usize) -> Option<Context> {
     let (field, rest) = trailer.split_first_chunk::<6>()?;
     let (flags, rest) = rest.split_first()?;
     let (len, rest) = rest.split_first_chunk::<4>()?;
@@ -140,23 +141,21 @@ fn field_content(context: Context) -> [u8; 1 + FIELD_CONTENT_LEN] {
     bytes
 }
 
-/// The header of the message that all of `buf` is. Looks, and takes nothing. A buffer in several pieces is not searched.
+/// The whole message that all of `buf` is, if it is in one piece.
 #[inline]
-pub(crate) fn peek(buf: &impl Buf) -> Option<Context> {
+pub(crate) fn whole(buf: &impl Buf) -> Option<&[u8]> {
     let chunk = buf.chunk();
-    if chunk.len() == buf.remaining() {
-        read(chunk)
-    } else {
-        None
-    }
+    (chunk.len() == buf.remaining()).then_some(chunk)
 }
 
-/// The header and the length of the length-delimited message that `buf` begins with.
+/// The length of the length-delimited message that `buf` begins with, and the message, if it is in one piece.
 #[inline]
-pub(crate) fn peek_length_delimited(buf: &impl Buf) -> (Option<Context>, usize) {
+pub(crate) fn whole_length_delimited(buf: &impl Buf) -> (usize, Option<&[u8]>) {
     let mut chunk = buf.chunk();
-    let len = prost::encoding::decode_varint(&mut chunk).unwrap_or(0) as usize;
-    (chunk.get(..len).and_then(read), len)
+    let Ok(len) = prost::encoding::decode_varint(&mut chunk) else {
+        return (0, None);
+    };
+    (len as usize, chunk.get(..len as usize))
 }
 
 #[cfg(test)]
@@ -233,19 +232,21 @@ mod tests {
         }
 
         #[test]
-        fn length_delimited_headers_are_found(body: Vec<u8>, context in context(), rest: Vec<u8>) {
+        fn length_delimited_messages_are_found(body: Vec<u8>, context in context(), rest: Vec<u8>) {
             let message = message(&body, context);
             let mut bytes = Vec::new();
             prost::encoding::encode_varint(message.len() as u64, &mut bytes);
             bytes.extend(&message);
             bytes.extend(rest);
-            let header = context.is_valid().then_some(context);
-            prop_assert_eq!(peek_length_delimited(&&bytes[..]), (header, message.len()));
+            let buf = &bytes[..];
+            prop_assert_eq!(whole_length_delimited(&buf), (message.len(), Some(&message[..])));
         }
 
         #[test]
         fn hostile_lengths_are_harmless(bytes: Vec<u8>) {
-            peek_length_delimited(&&bytes[..]);
+            let buf = &bytes[..];
+            let (len, message) = whole_length_delimited(&buf);
+            prop_assert!(message.is_none_or(|message| message.len() == len && message.len() < bytes.len()));
         }
     }
 }

@@ -41,6 +41,7 @@ mod site;
 mod slot;
 mod span;
 mod start;
+mod tail;
 mod thread;
 #[cfg(feature = "tokio")]
 pub mod tokio;

@@ -7,14 +7,25 @@
 use crate::record::SpanRecord;
 use core::sync::atomic::{AtomicU16, Ordering};
 
-#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-// SAFETY: `.probes` is an ordinary writable data section of this name by convention; the kernel counts listeners in it.
-#[unsafe(link_section = ".probes")]
-#[used]
-static SEMAPHORE: AtomicU16 = AtomicU16::new(0);
+/// The count of listeners, on a page of its own.
+///
+/// The kernel raises the count of a program that starts while somebody listens when it maps the file page of the count as
+/// writable for the first time. lld's data segment may share its first file page with the read-only-after-relocation
+/// segment before it, which is mapped first: the kernel would raise a byte of that one.
+#[repr(C, align(4096))]
+struct Semaphore {
+    listeners: AtomicU16,
+}
 
-#[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
-static SEMAPHORE: AtomicU16 = AtomicU16::new(0);
+// SAFETY: `.probes` is an ordinary writable data section of this name by convention; the kernel counts listeners in it.
+#[cfg_attr(
+    all(target_os = "linux", target_arch = "x86_64"),
+    unsafe(link_section = ".probes")
+)]
+#[used]
+static SEMAPHORE: Semaphore = Semaphore {
+    listeners: AtomicU16::new(0),
+};
 
 /// Somebody listens.
 #[inline(always)]
@@ -23,7 +34,7 @@ pub(crate) fn enabled() -> bool {
     if capture::listening() {
         return true;
     }
-    SEMAPHORE.load(Ordering::Relaxed) != 0
+    SEMAPHORE.listeners.load(Ordering::Relaxed) != 0
 }
 
 /// Hits the site. `len` bytes from `record` are initialised: the head and what follows it.

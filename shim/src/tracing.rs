@@ -1,7 +1,7 @@
 //! Layers for `tracing-subscriber` (feature `tracing`).
 //!
 //! - [`SpanLayer`]: the spans of `tracing` become spans of the tracer's agent, and parents of messages.
-//! - [`ContextLayer`] (with the feature `opentelemetry`): where tracing-opentelemetry makes spans and exports them, they
+//! - [`ContextLayer`] (feature `tracing-opentelemetry`): where tracing-opentelemetry makes spans and exports them, they
 //!   become parents of messages, and of what the agent sees.
 //!
 //! ```
@@ -22,7 +22,7 @@ use std::fmt::Debug;
 use tracing_subscriber::layer::{self, Layer};
 use tracing_subscriber::registry::LookupSpan;
 
-#[cfg(feature = "opentelemetry")]
+#[cfg(feature = "tracing-opentelemetry")]
 pub use follow::ContextLayer;
 
 thread_local! {
@@ -189,7 +189,7 @@ impl Visit for Message {
     }
 }
 
-#[cfg(feature = "opentelemetry")]
+#[cfg(feature = "tracing-opentelemetry")]
 mod follow {
     use super::*;
     use ::opentelemetry::trace::TraceContextExt;
@@ -337,7 +337,7 @@ mod tests {
         );
     }
 
-    #[cfg(feature = "opentelemetry")]
+    #[cfg(feature = "tracing-opentelemetry")]
     #[test]
     fn spans_of_tracing_opentelemetry_become_parents() {
         use ::opentelemetry::trace::{TraceContextExt, TracerProvider};

@@ -61,10 +61,12 @@ fn with_live_locals(seed: u64) -> u64 {
         unsafe { std::ptr::write_volatile(local, seed.rotate_left(i as u32)) };
     }
     drop(tracer_shim::Span::with_parent(Context::NONE, "red zone"));
-    // SAFETY: references to locals.
-    locals.iter().fold(0, |sum, local| {
-        sum ^ unsafe { std::ptr::read_volatile(local) }
-    })
+    let mut sum = 0;
+    for local in &locals {
+        // SAFETY: a reference to a local.
+        sum ^= unsafe { std::ptr::read_volatile(local) };
+    }
+    sum
 }
 
 #[test]

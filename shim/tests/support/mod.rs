@@ -12,11 +12,10 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-/// Bytes of a record that are kept: the head and a name.
-const KEPT: usize = 512;
-/// Bytes of an entry of the ring: the record's length, then the bytes.
-const ENTRY: usize = 8 + KEPT;
-const RING: usize = 64 << 20;
+/// Bytes of an entry of the ring: its own header, the record's length, then what is kept of the record.
+const fn entry_len(kept: usize) -> usize {
+    16 + kept
+}
 const PAGE: usize = 4096;
 
 /// Where the site is in a file.
@@ -71,6 +70,8 @@ pub fn offsets() -> Vec<u64> {
 }
 
 pub struct Listener {
+    kept: usize,
+    size: usize,
     ring: OwnedFd,
     events: Vec<OwnedFd>,
     consumer: *mut AtomicU64,
@@ -88,42 +89,48 @@ fn bpf(command: libc::c_long, attr: &mut [u64; 16]) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
-fn program(ring: i32) -> Vec<u64> {
+fn program(ring: i32, kept: usize) -> Vec<u64> {
     let insn = |code: u64, dst: u64, src: u64, off: i16, imm: i32| {
         code | dst << 8 | src << 12 | u64::from(off as u16) << 16 | u64::from(imm as u32) << 32
     };
     vec![
-        insn(0x79, 7, 1, 104, 0),          // r7 = regs->rsi, the length
-        insn(0x79, 8, 1, 112, 0),          // r8 = regs->rdi, the record
-        insn(0x18, 1, 1, 0, ring),         // r1 = ring
-        0,                                 //
-        insn(0xb7, 2, 0, 0, ENTRY as i32), // r2 = size
-        insn(0xb7, 3, 0, 0, 0),            // r3 = 0
-        insn(0x85, 0, 0, 0, 131),          // r0 = ringbuf_reserve
-        insn(0x15, 0, 0, 12, 0),           // if r0 == 0: exit
-        insn(0xbf, 9, 0, 0, 0),            // r9 = r0
-        insn(0x7b, 9, 7, 0, 0),            // *r9 = r7
-        insn(0xbf, 1, 9, 0, 0),            // r1 = r9
-        insn(0x07, 1, 0, 0, 8),            // r1 += 8
-        insn(0xbf, 2, 7, 0, 0),            // r2 = r7
-        insn(0xb5, 2, 0, 1, KEPT as i32),  // if r2 <= KEPT: skip
-        insn(0xb7, 2, 0, 0, KEPT as i32),  // r2 = KEPT
-        insn(0xbf, 3, 8, 0, 0),            // r3 = r8
-        insn(0x85, 0, 0, 0, 112),          // probe_read_user
-        insn(0xbf, 1, 9, 0, 0),            // r1 = r9
-        insn(0xb7, 2, 0, 0, 1),            // r2 = BPF_RB_NO_WAKEUP
-        insn(0x85, 0, 0, 0, 132),          // ringbuf_submit
-        insn(0xb7, 0, 0, 0, 0),            // r0 = 0
-        insn(0x95, 0, 0, 0, 0),            // exit
+        insn(0x79, 7, 1, 104, 0),             // r7 = regs->rsi, the length
+        insn(0x79, 8, 1, 112, 0),             // r8 = regs->rdi, the record
+        insn(0x18, 1, 1, 0, ring),            // r1 = ring
+        0,                                    //
+        insn(0xb7, 2, 0, 0, 8 + kept as i32), // r2 = size
+        insn(0xb7, 3, 0, 0, 0),               // r3 = 0
+        insn(0x85, 0, 0, 0, 131),             // r0 = ringbuf_reserve
+        insn(0x15, 0, 0, 12, 0),              // if r0 == 0: exit
+        insn(0xbf, 9, 0, 0, 0),               // r9 = r0
+        insn(0x7b, 9, 7, 0, 0),               // *r9 = r7
+        insn(0xbf, 1, 9, 0, 0),               // r1 = r9
+        insn(0x07, 1, 0, 0, 8),               // r1 += 8
+        insn(0xbf, 2, 7, 0, 0),               // r2 = r7
+        insn(0xb5, 2, 0, 1, kept as i32),     // if r2 <= KEPT: skip
+        insn(0xb7, 2, 0, 0, kept as i32),     // r2 = KEPT
+        insn(0xbf, 3, 8, 0, 0),               // r3 = r8
+        insn(0x85, 0, 0, 0, 112),             // probe_read_user
+        insn(0xbf, 1, 9, 0, 0),               // r1 = r9
+        insn(0xb7, 2, 0, 0, 1),               // r2 = BPF_RB_NO_WAKEUP
+        insn(0x85, 0, 0, 0, 132),             // ringbuf_submit
+        insn(0xb7, 0, 0, 0, 0),               // r0 = 0
+        insn(0x95, 0, 0, 0, 0),               // exit
     ]
 }
 
 impl Listener {
     /// Listens to every process that runs `path`, `at` bytes behind the note's location.
     pub fn attach(path: &Path, at: u64) -> io::Result<Self> {
+        Self::for_spans(path, at, 10_000, 512)
+    }
+
+    /// As [`Listener::attach`], with room for `count` spans of which `kept` bytes each are kept, a multiple of 8.
+    pub fn for_spans(path: &Path, at: u64, count: usize, kept: usize) -> io::Result<Self> {
+        let size = (count * entry_len(kept)).next_power_of_two();
         // BPF_MAP_CREATE: type ring buffer, no key, no value, its size.
-        let ring = bpf(0, &mut pad(&[27, (RING as u64) << 32]))?;
-        let instructions = program(ring.as_raw_fd());
+        let ring = bpf(0, &mut pad(&[27, (size as u64) << 32]))?;
+        let instructions = program(ring.as_raw_fd(), kept);
         let license = c"GPL";
         let mut log = vec![0_u8; 65_536];
         // BPF_PROG_LOAD: type kprobe and the count, instructions, licence, log level and size, log.
@@ -160,10 +167,12 @@ impl Listener {
             address.cast::<u8>()
         };
         let consumer = map(0, PAGE, libc::PROT_READ | libc::PROT_WRITE);
-        let producer = map(PAGE, PAGE + 2 * RING, libc::PROT_READ);
+        let producer = map(PAGE, PAGE + 2 * size, libc::PROT_READ);
         // SAFETY: the data begin a page after the producer's position.
         let data = unsafe { producer.add(PAGE) };
         Ok(Self {
+            kept,
+            size,
             ring,
             events,
             consumer: consumer.cast(),
@@ -181,14 +190,17 @@ impl Listener {
             let mut at = (*self.consumer).load(Ordering::Relaxed);
             let mut count = 0;
             while at < end {
-                let entry = self.data.add(at as usize & (RING - 1));
+                let entry = self.data.add(at as usize & (self.size - 1));
                 let header = (*entry.cast::<AtomicU32>()).load(Ordering::Acquire);
                 if header >> 31 == 1 {
                     break;
                 }
                 let len = entry.add(8).cast::<u64>().read() as usize;
-                record(std::slice::from_raw_parts(entry.add(16), len.min(KEPT)));
-                at += (8 + ENTRY as u64).next_multiple_of(8);
+                record(std::slice::from_raw_parts(
+                    entry.add(16),
+                    len.min(self.kept),
+                ));
+                at += entry_len(self.kept) as u64;
                 count += 1;
                 (*self.consumer).store(at, Ordering::Release);
             }
