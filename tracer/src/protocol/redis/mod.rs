@@ -31,6 +31,7 @@ mod error;
 mod reply;
 mod request;
 mod session;
+mod silence;
 mod stream;
 mod subcommands;
 mod subscriptions;

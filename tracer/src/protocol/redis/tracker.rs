@@ -2,9 +2,9 @@
 //!
 //! As long as no framing byte is missing, this is plain parsing. Otherwise the position is found again in two steps. The
 //! *stream* is in step at the start of a chunk that looks like the start of a request or reply. The *pairing* is in step
-//! when, besides, nothing seems to be under way: no command waits, and the last call before this send was a receive; on a
-//! connection that many tasks share, also nothing happened for a while. Commands until then are counted
-//! ([`Diagnostics::commands_unaligned`]) and not given out, because their replies could be anybody's.
+//! when, besides, nothing seems to be under way: no command waits, and the last call before this send was a receive.
+//! Commands until then are counted ([`Diagnostics::commands_unaligned`]) and not given out, because their replies could be
+//! anybody's. On a connection that many tasks share more may be under way than can be seen: the session settles that.
 
 use super::classify::{Verdict, find_request, looks_like_redis, looks_like_replies};
 use super::command::{Command, Quality};
@@ -19,11 +19,6 @@ use crate::protocol::resp::Malformed;
 
 /// Silence after which no reply can be under way, save those of blocking commands.
 const SILENCE_NS: u64 = 1_000_000_000;
-
-/// Silence after which replies are hardly under way.
-const PAUSE_NS: u64 = 5_000_000;
-/// Longest wait for such a pause on a connection that never rests.
-const PATIENCE_NS: u64 = 1_000_000_000;
 
 /// Towards whom, seen from the traced process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,10 +73,6 @@ pub struct Tracker<T> {
     requesting: bool,
     /// End of the last call that brought replies.
     last_reply_ns: u64,
-    /// End of the last call that took requests.
-    last_request_ns: u64,
-    /// When the pairing was lost.
-    unaligned_ns: u64,
     /// The connection has become a replication stream: no more commands.
     replicating: bool,
 }
@@ -114,8 +105,6 @@ impl<T: Clone> Tracker<T> {
             aligned: !opened_before,
             requesting: false,
             last_reply_ns: 0,
-            last_request_ns: 0,
-            unaligned_ns: 0,
             replicating: false,
         }
     }
@@ -135,7 +124,6 @@ impl<T: Clone> Tracker<T> {
         if is_request {
             self.feed_requests(&chunk, piece, &tag, out);
             self.requesting = true;
-            self.last_request_ns = self.last_request_ns.max(chunk.end_ns);
         } else {
             self.feed_replies(&chunk, piece, out);
             self.requesting = false;
@@ -239,10 +227,10 @@ impl<T: Clone> Tracker<T> {
         let quiet = self.session.is_idle() && chunk.start_ns >= self.last_reply_ns;
         if !self.aligned {
             let between = self.replies.is_between() || !self.reply_stream.synced;
-            let pause = chunk.start_ns.saturating_sub(self.last_reply_ns.max(self.last_request_ns));
-            let waited = chunk.start_ns.saturating_sub(self.unaligned_ns);
-            let rests = !self.session.shared || pause >= PAUSE_NS || waited >= PATIENCE_NS;
-            self.aligned = at_start && quiet && between && !self.requesting && rests;
+            self.aligned = at_start && quiet && between && !self.requesting;
+            if self.aligned {
+                self.session.unsettle();
+            }
         }
         if self.aligned && quiet && self.last_reply_ns > 0 && chunk.start_ns - self.last_reply_ns > SILENCE_NS {
             self.quality = Quality::Certain;
@@ -324,10 +312,12 @@ impl<T: Clone> Tracker<T> {
         if self.begun.take().is_some() {
             self.session.diagnostics.commands_truncated += 1;
         }
+        // Replies to the lost commands will come: what is held back cannot be told apart any longer.
+        self.session.give_up_held();
         self.requests.reset();
         self.request_stream.synced = false;
         self.quality = Quality::Resynced;
-        self.misalign();
+        self.aligned = false;
     }
 
     fn lose_replies(&mut self) {
@@ -337,16 +327,9 @@ impl<T: Clone> Tracker<T> {
         self.unalign();
     }
 
-    /// Later commands cannot be paired.
-    fn misalign(&mut self) {
-        if std::mem::take(&mut self.aligned) {
-            self.unaligned_ns = self.last_reply_ns.max(self.last_request_ns);
-        }
-    }
-
     /// Replies can no longer be told apart.
     fn unalign(&mut self) {
-        self.misalign();
+        self.aligned = false;
         if let Some(begun) = &mut self.begun {
             begun.aligned = false;
         }
