@@ -125,6 +125,11 @@ impl<T> Session<T> {
         self.waiting.is_empty() && self.unrecorded == 0
     }
 
+    /// Commands that wait.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
     /// When the oldest command that waits began.
     pub(super) fn oldest_ns(&self) -> Option<u64> {
         self.waiting.front().map(|waiting| waiting.command.start_ns)
@@ -203,7 +208,7 @@ impl<T> Session<T> {
     }
 
     /// Pairs what was held back.
-    fn settle(&mut self, out: &mut Vec<Command<T>>) {
+    pub(super) fn settle(&mut self, out: &mut Vec<Command<T>>) {
         if std::mem::replace(&mut self.settling, Settling::Settled) != Settling::Holding {
             return;
         }

@@ -111,7 +111,9 @@ impl<T: Clone> Tracker<T> {
 
     /// Takes what a call passed; finished commands go to `out`. Chunks of one direction come in order.
     ///
-    /// `tag` is kept for the commands that begin in this chunk.
+    /// `tag` is kept for the commands that begin in this chunk. A command comes out with the chunk that completes its reply;
+    /// only after a loss, or on a connection that was open before the agent came, some may come out later
+    /// ([`Tracker::flush`]).
     pub fn feed(&mut self, chunk: Chunk<'_>, tag: T, out: &mut Vec<Command<T>>) {
         if chunk.len == 0 || self.replicating {
             return;
@@ -138,6 +140,17 @@ impl<T: Clone> Tracker<T> {
         }
         self.requests.reset();
         self.session.close(now_ns, out);
+    }
+
+    /// Nothing came for a while, or the agent ends: commands that are held back, because replies to unseen commands might
+    /// have been under way, are given out if they have been answered.
+    pub fn flush(&mut self, out: &mut Vec<Command<T>>) {
+        self.session.settle(out);
+    }
+
+    /// Commands that are neither given out nor counted in the diagnostics.
+    pub fn open_commands(&self) -> usize {
+        self.session.waiting()
     }
 
     /// Stream offset below which bytes of this direction are not needed, because they are the inside of a long value.
