@@ -72,7 +72,7 @@ impl Build {
             String::from_utf8_lossy(&output.stderr)
         );
         let built = directory.join(TARGET).join("release/inspect-sample");
-        let path = directory.join(self.name);
+        let path = directory.join(format!("sample-{}", self.name));
         // Another test may be running the copy of the last build: replaced as a whole, or not at all.
         if fs::read(&path).ok() != fs::read(&built).ok() {
             let fresh = path.with_extension("new");
