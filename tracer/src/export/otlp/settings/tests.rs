@@ -146,6 +146,17 @@ fn unusable_endpoints_say_what_is_wanted() {
 }
 
 #[test]
+fn a_flag_says_whether_to_encrypt() {
+    let error = resolve(Signal::Traces, Some("c:4317"), &[])
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.starts_with("--export otlp: \"c:4317\" is not an http:// or https:// URL"),
+        "{error}"
+    );
+}
+
+#[test]
 fn headers_are_decoded_and_not_shown() {
     let settings = traces(&[(
         "OTEL_EXPORTER_OTLP_HEADERS",
