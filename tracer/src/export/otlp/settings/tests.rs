@@ -26,7 +26,12 @@ const PROTOCOL: &str = "OTEL_EXPORTER_OTLP_PROTOCOL";
 
 #[test]
 fn endpoints_are_read_as_the_specification_says() {
-    let cases: &[(&[(&str, &str)], Protocol, &str)] = &[
+    type Case = (
+        &'static [(&'static str, &'static str)],
+        Protocol,
+        &'static str,
+    );
+    let cases: &[Case] = &[
         (
             &[],
             Protocol::HttpProtobuf,
