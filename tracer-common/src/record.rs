@@ -38,10 +38,13 @@ pub const FLAG_PANIC: u16 = 4;
 pub const FLAG_UNWOUND: u16 = 8;
 /// `Head::flags` of a socket record: the call failed; [`Socket::len`] is 0 and [`Socket::errno`] says why.
 pub const FLAG_FAILED: u16 = 16;
+/// `Head::flags` of an open record: the connection was seen to be made, so nothing passed it before.
+pub const FLAG_FRESH: u16 = 32;
 
 /// Fields that every record begins with.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(bytemuck::Pod, bytemuck::Zeroable))]
 pub struct Head {
     /// One of the `KIND_*` constants.
     pub kind: u16,
@@ -75,6 +78,7 @@ pub const SIZE_UNKNOWN: u64 = u64::MAX;
 /// A prost call. The payload is the message's first `prefix_len` bytes and then its last `payload_len - prefix_len`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(bytemuck::Pod, bytemuck::Zeroable))]
 pub struct Message {
     /// Common fields.
     pub head: Head,
@@ -94,6 +98,7 @@ pub const DIRECTION_RECEIVED: u32 = 1;
 /// Bytes of one direction of one connection: `[offset, offset + len)`, of which the payload is the first part.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(bytemuck::Pod, bytemuck::Zeroable))]
 pub struct Socket {
     /// Common fields.
     pub head: Head,
@@ -112,6 +117,7 @@ pub struct Socket {
 /// A connection that is tracked from here on, or no longer.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(bytemuck::Pod, bytemuck::Zeroable))]
 pub struct Connection {
     /// Common fields.
     pub head: Head,
