@@ -1,6 +1,7 @@
 //! Tasks of the project: `cargo xtask COMMAND`. Each subcommand is one module; every one fetches what it needs first.
 
 mod build_ebpf;
+mod demo;
 mod lint;
 mod run;
 mod setup;
@@ -29,6 +30,8 @@ enum Task {
     Setup(setup::Args),
     /// Build the eBPF programs that the agent embeds
     BuildEbpf,
+    /// Trace an order service and its Redis commands in this terminal
+    Demo(demo::Args),
     /// Run the unit tests, and as root the end-to-end tests
     Test(test::Args),
     /// Check format, clippy, generated code and the rules between the layers
@@ -41,6 +44,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().task {
         Task::Setup(args) => setup::main(&args),
         Task::BuildEbpf => build_ebpf::main(),
+        Task::Demo(args) => demo::main(&args),
         Task::Test(args) => test::main(&args),
         Task::Lint(args) => lint::main(&args),
         Task::Vm(args) => vm::main(&args),

@@ -85,6 +85,11 @@ impl<S: Sink> Agent<S> {
         let ring = programs.take_events().ok_or(LoadError::NoMap("EVENTS"))?;
         let attachments = Attachments::new(options.selector.only_pids());
         let mut agent = Self { programs, ring, options, attachments, processes: HashMap::new(), sink };
+        for path in agent.options.selector.executables_to_come() {
+            if let Err(error) = agent.expect(&path) {
+                tracing::debug!("{}: {}", path.display(), chain(&error));
+            }
+        }
         for process in Process::all() {
             if agent.options.selector.matches(&process) {
                 let asked_by_number = agent.options.selector.pids().contains(&process.id.pid);

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use super::buffers::{self, Guess};
 use super::callees::{Callee, Callees};
 use super::code::Function;
-use super::entry::entry;
+use super::entry::{ALL_ARGUMENTS, entry};
 use super::exits::{AfterCalls, exits};
 use super::flow::Flow;
 use super::image::Image;
@@ -137,7 +137,7 @@ pub(super) fn plan<'a>(
     ] {
         for (address, name) in list {
             match decode(image, symbols, *address)
-                .and_then(|function| entry(image, &Flow::new(image, &function)))
+                .and_then(|function| entry(image, &Flow::new(image, &function), ALL_ARGUMENTS))
             {
                 Ok(entry) => found.push(FunctionEntry {
                     name: name.clone(),
@@ -193,7 +193,10 @@ impl Planner<'_, '_> {
             .and_then(Method::operation)
             .ok_or("it has no name")?;
         let (exit_kind, exits) = exits(image, &flow, &self.after_calls, &self.open)?;
-        let entry = entry(image, &flow)?;
+        let arguments = flow
+            .live_arguments()
+            .map_or(ALL_ARGUMENTS, |(_, maybe)| maybe);
+        let entry = entry(image, &flow, arguments)?;
         let mut message_type =
             same(methods.iter().map(|method| method.message.as_deref())).map(str::to_owned);
         let mut type_source = if message_type.is_some() {

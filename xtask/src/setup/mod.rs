@@ -74,6 +74,13 @@ pub fn to_test() -> Vec<Box<dyn Tool>> {
     vec![Box::new(packages::REDIS), Box::new(rotel::Rotel)]
 }
 
+/// What the demo needs.
+pub fn to_demo() -> Vec<Box<dyn Tool>> {
+    let mut tools = to_build();
+    tools.push(Box::new(packages::REDIS));
+    tools
+}
+
 /// What booting another kernel needs.
 pub fn to_boot() -> Vec<Box<dyn Tool>> {
     vec![Box::new(packages::QEMU), Box::new(packages::REDIS)]

@@ -22,7 +22,7 @@ use crate::{build_ebpf, run, setup, workspace};
 const KERNELS: [&str; 3] = ["6.1", "6.12", "6.18"];
 
 /// The target program of the check.
-const TARGET: &str = "prost_redis";
+const TARGET: &str = "order_target";
 
 /// Lines of a failed boot that are shown.
 const SHOWN_LINES: usize = 40;
@@ -114,7 +114,8 @@ fn pack(program: Option<&Path>, archive: &Path) -> Result<()> {
     build.args(["--release", "--package", "tracer-tests", "--bin", "vm-init"]);
     if program.is_none() {
         build_ebpf::main()?;
-        build.args(["--bin", TARGET, "--package", "tracer", "--bin", "tracer"]);
+        build.args(["--package", "tracer", "--package", "tracer-test-programs"]);
+        build.args(["--bin", TARGET, "--bin", "tracer"]);
     }
     run::visible(&mut build)?;
     let mut initramfs = Initramfs::default();
