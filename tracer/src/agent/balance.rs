@@ -114,6 +114,7 @@ impl Balance {
         losses.extend([
             ("records_malformed".to_owned(), self.counts.records_malformed),
             ("messages_unknown".to_owned(), self.counts.messages_unknown),
+            ("sockets_unknown".to_owned(), self.counts.sockets_unknown),
             ("shim_unknown".to_owned(), self.counts.shim_unknown),
             ("shim_malformed".to_owned(), self.counts.shim_malformed),
             ("redis_commands_unpaired".to_owned(), redis.commands_unpaired),

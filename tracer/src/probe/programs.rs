@@ -137,6 +137,11 @@ impl Programs {
         self.targets.insert(pid, target, 0).map_err(|source| LoadError::Map { name: "TARGETS", source })
     }
 
+    /// The processes that are targets now.
+    pub fn target_pids(&self) -> Vec<u32> {
+        self.targets.keys().filter_map(Result::ok).collect()
+    }
+
     /// A process is no target any more; it is fine if it was none.
     pub fn remove_target(&mut self, pid: u32) {
         let _ = self.targets.remove(&pid);

@@ -19,7 +19,9 @@ pub struct Counts {
     pub messages_open: u64,
     /// Socket records received.
     pub sockets: u64,
-    /// Socket records of connections that turned out not to be Redis, or whose process is unknown.
+    /// Socket records of unknown processes.
+    pub sockets_unknown: u64,
+    /// Socket records of connections that turned out not to be Redis.
     pub sockets_ignored: u64,
     /// Connections that turned out not to be Redis.
     pub connections_rejected: u64,
