@@ -160,6 +160,7 @@ impl Balance {
                 "sockets_ignored": counts.sockets_ignored,
                 "connections_rejected": counts.connections_rejected,
                 "commands": counts.commands,
+                "commands_open": counts.commands_open,
                 "flows_evicted": counts.flows_evicted,
             },
         })

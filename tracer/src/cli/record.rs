@@ -35,7 +35,7 @@ pub fn main(args: Args) -> Result<()> {
     let (recorder, kernel, _attached) = agent.finish()?;
     let (writer, counts) = recorder.finish()?;
     let counters = kernel.0.iter().map(|(name, number)| ((*name).to_owned(), *number)).collect();
-    writer.finish(&Footer { end_ns: monotonic_ns(), counters })?;
+    writer.finish(&Footer { counters })?;
     let balance = Balance { kernel, counts, exporters: Vec::new() };
     for line in balance.text().lines() {
         tracing::info!("{line}");

@@ -27,6 +27,8 @@ pub struct Counts {
     pub connections_rejected: u64,
     /// Redis commands traced.
     pub commands: u64,
+    /// Commands that waited for their reply when the agent ended.
+    pub commands_open: u64,
     /// Records of shims received: each is one span, or in one of the next two.
     pub shim: u64,
     /// Shim records of unknown processes.
