@@ -151,8 +151,8 @@ fn a_value_of_100_mb_passes_and_the_agent_keeps_none_of_it() {
     assert!(target.end().success());
     let outcome = agent.stop();
     assert_same(&server, &before, &outcome);
-    // 64 MiB of it are the mapped ring buffer.
-    assert!(peak < 160 * 1024, "the agent needed {peak} kB");
+    // 64 MiB of it are the ring buffer, which is mapped twice.
+    assert!(peak < 128 * 1024, "the agent needed {peak} kB");
     let span = named(&outcome, "GET")[0];
     assert!(span.attribute("tracer.redis.response.size").parse::<u64>().is_ok_and(|size| size > 104_857_600));
 }

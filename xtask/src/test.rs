@@ -93,6 +93,11 @@ fn build_end_to_end() -> Result<()> {
         "--package",
         "tracer-test-programs",
     ]);
+    crate::run::visible(&mut build)?;
+    // A target with v0 symbols: they name every message type.
+    let mut build = workspace::cargo("build");
+    build.args(["--release", "--package", "tracer-test-programs", "--bin", "prost_target", "--target-dir"]);
+    build.arg(workspace::target().join("v0")).env("RUSTFLAGS", "-C symbol-mangling-version=v0");
     crate::run::visible(&mut build)
 }
 
@@ -104,6 +109,10 @@ fn environment() -> Result<Vec<(&'static str, std::ffi::OsString)>> {
         (
             "TRACER_BIN",
             workspace::target().join("release/tracer").into(),
+        ),
+        (
+            "TRACER_V0_PROGRAMS",
+            workspace::target().join("v0/release").into(),
         ),
         ("TRACER_ROTEL", setup::rotel::agent().into()),
         ("PATH", workspace::path_with_tools()?),
