@@ -14,10 +14,9 @@ use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest
 use tonic::codec::CompressionEncoding;
 use tonic::{Request, Response, Status};
 
-const VERSION: &str = "0.0.1a15";
-/// For everything that should take a moment.
-const DEADLINE: Duration = Duration::from_secs(60);
+use crate::DEADLINE;
 
+const VERSION: &str = "0.0.1a15";
 /// The `rotel-agent` program, installed below `directory` unless it is there.
 ///
 /// # Errors
@@ -55,13 +54,26 @@ impl Collector {
     /// # Errors
     /// When it does not start.
     pub fn start(program: &Path, directory: &Path, sink: SocketAddr) -> Result<Self> {
-        let (grpc, http) = (free_address()?, free_address()?);
+        Self::start_at(program, directory, sink, free_address()?, free_address()?)
+    }
+
+    /// The same where another one was.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn start_at(
+        program: &Path,
+        directory: &Path,
+        sink: SocketAddr,
+        grpc: SocketAddr,
+        http: SocketAddr,
+    ) -> Result<Self> {
         let log = directory.join("rotel.log");
         let mut child = Command::new(program)
             .arg("start")
             .args(["--otlp-grpc-endpoint", &grpc.to_string(), "--otlp-http-endpoint", &http.to_string()])
             .args(["--exporter", "otlp", "--otlp-exporter-endpoint", &format!("http://{sink}")])
-            .args(["--otlp-exporter-compression", "none", "--batch-timeout", "50ms"])
+            .args(["--batch-timeout", "50ms"])
             .arg("--pid-file")
             .arg(directory.join("rotel.pid"))
             .stdout(File::create(&log)?)

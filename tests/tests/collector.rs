@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::Duration;
 
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use tracer::cli::config::Config;
@@ -12,6 +11,7 @@ use tracer::trace::span::{
     Link, ProcessId, Resource, Span, SpanContext, SpanEvent, SpanId, SpanKind, Status, TraceId, Value,
 };
 use tracer_tests::rotel::{self, Collector, Sink};
+use tracer_tests::{DEADLINE, wait_for};
 
 /// Several requests' worth.
 const SPANS: u32 = 10_000;
@@ -84,18 +84,29 @@ fn spans_by_id(requests: Vec<ExportTraceServiceRequest>) -> BTreeMap<Vec<u8>, St
     spans
 }
 
-/// Exports all spans, as the command line would with this environment.
-async fn export(target: &str, env: &[(&str, &str)]) {
+/// A pipeline as the command line makes it in this environment.
+fn start(target: &str, env: &[(&str, &str)]) -> Pipeline {
     let env = |name: &str| env.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
     let config = Config { export: vec![target.parse().unwrap()], ..Config::default() };
     let options = Options { clock: Clock::Fixed(1_767_323_045_000_000_000), ..config.pipeline_options() };
     let pipeline = Pipeline::start(options, config.exporters(&env).unwrap()).unwrap();
     let handle = pipeline.handle();
     (0..PROCESSES).for_each(|n| handle.resource(resource(n)));
-    (0..SPANS).for_each(|n| handle.span(span(n)));
-    let report = pipeline.shutdown(Duration::from_secs(60)).await;
+    pipeline
+}
+
+/// Ends it, with all spans exported.
+async fn finish(pipeline: Pipeline) {
+    let report = pipeline.shutdown(DEADLINE).await;
     let stats = &report.exporters[0];
     assert_eq!((stats.accepted, stats.exported), (u64::from(SPANS), u64::from(SPANS)), "{stats:?}");
+}
+
+/// Exports all spans.
+async fn export(target: &str, env: &[(&str, &str)]) {
+    let pipeline = start(target, env);
+    (0..SPANS).for_each(|n| pipeline.handle().span(span(n)));
+    finish(pipeline).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -122,5 +133,29 @@ async fn a_collector_gets_by_grpc_and_http_what_is_in_the_file() {
             }
             assert_eq!(received.len(), in_file.len(), "{protocol} {compression}");
         }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_collector_that_was_away_gets_what_came_meanwhile() {
+    let program = rotel::agent(Path::new(env!("CARGO_TARGET_TMPDIR"))).unwrap();
+    for protocol in ["grpc", "http/protobuf"] {
+        let directory = tempfile::tempdir().unwrap();
+        let sink = Sink::start().await.unwrap();
+        let collector = Collector::start(&program, directory.path(), sink.address).unwrap();
+        let (grpc, http) = (collector.grpc, collector.http);
+        let url = if protocol == "grpc" { grpc } else { http };
+        let pipeline = start(&format!("otlp:http://{url}"), &[("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)]);
+
+        let before = SPANS / 10;
+        (0..before).for_each(|n| pipeline.handle().span(span(n)));
+        let mut received = sink.take(before as usize).unwrap();
+        drop(collector);
+        (before..SPANS).for_each(|n| pipeline.handle().span(span(n)));
+        wait_for("a failed attempt", || (pipeline.stats()[0].retries > 0).then_some(()));
+        let _collector = Collector::start_at(&program, directory.path(), sink.address, grpc, http).unwrap();
+        finish(pipeline).await;
+        received.extend(sink.take((SPANS - before) as usize).unwrap());
+        assert_eq!(spans_by_id(received).len(), SPANS as usize, "{protocol}");
     }
 }
