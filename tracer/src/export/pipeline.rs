@@ -176,7 +176,7 @@ impl Pipeline {
     pub async fn shutdown(mut self, deadline: Duration) -> ExportReport {
         self.handle.shared.close();
         // Either outcome is an end; what a cancelled exporter had is counted as given up.
-        let _ = tokio::time::timeout(deadline, self.handle.ended()).await;
+        let _ = tokio::time::timeout(deadline, self.handle.shared.none_running()).await;
         self.cancel.clear();
         ExportReport::closing(self.handle.stats())
     }
@@ -229,10 +229,13 @@ impl Handle {
         }
     }
 
-    /// Waits until every exporter has ended: after shutdown, or because nobody reads what it writes any more.
+    /// Waits until every exporter has ended: after shutdown, or because nobody reads what it writes any more. Waits
+    /// forever where there was none.
     pub async fn ended(&self) {
-        // An error means that all senders are gone, and the exporters with them.
-        let _ = self.shared.running.clone().wait_for(|&running| running == 0).await;
+        if self.shared.tallies.is_empty() {
+            std::future::pending::<()>().await;
+        }
+        self.shared.none_running().await;
     }
 
     /// The counters of each exporter now.
@@ -244,6 +247,11 @@ impl Handle {
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Front> {
         self.front.lock().expect("nothing panics while it is held")
+    }
+
+    async fn none_running(&self) {
+        // An error means that all senders are gone, and the exporters with them.
+        let _ = self.running.clone().wait_for(|&running| running == 0).await;
     }
 
     /// Freezes the pending spans and queues them for each exporter that has room.
@@ -258,8 +266,8 @@ impl Shared {
         let count = batch.spans.len() as u64;
         for (queue, tally) in front.queues.iter().zip(&self.tallies) {
             // The batch itself is already among the accepted.
-            let is_full = || tally.on_the_way() > self.max_queue_size;
-            while self.when_full == WhenFull::Wait && is_full() && !queue.is_closed() {
+            let is_full = || tally.on_the_way() > self.max_queue_size && !queue.is_closed();
+            while self.when_full == WhenFull::Wait && is_full() {
                 thread::sleep(ROOM_POLL);
             }
             if is_full() {
