@@ -260,7 +260,9 @@ impl Shared {
         if front.pending.is_empty() {
             return;
         }
-        let spans = std::mem::take(&mut front.pending);
+        // The next batch is likely to be as large, and growing would copy its spans twice.
+        let next = Vec::with_capacity(front.pending.len());
+        let spans = std::mem::replace(&mut front.pending, next);
         let offset = front.meter.offset_ns();
         let batch = Arc::new(front.resources.freeze(spans, offset));
         let count = batch.spans.len() as u64;

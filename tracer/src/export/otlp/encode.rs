@@ -1,4 +1,6 @@
 //! Spans straight to the bytes of `ExportTraceServiceRequest`, without the generated types in between.
+//!
+//! Worth it: 0.36 to 0.59 us a span (6 attributes, 50 services) where the generated types take 2.1 to 3.5 us, in one run.
 
 use std::collections::HashMap;
 use std::sync::Arc;
