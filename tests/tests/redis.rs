@@ -8,10 +8,12 @@ use tracer_tests::{Agent, Outcome, RedisServer, Span, Target, program, require_r
 /// What the test itself asks the server.
 const OWN: [&str; 3] = ["info", "ping", "quit"];
 
-/// Commands by the names that the server counts them under.
+/// Commands by the names that the server counts them under. It does not count what it does not know: Redis before 7.2 has
+/// no CLIENT SETINFO, which redis-rs sends.
 fn by_command(spans: &[Span]) -> BTreeMap<String, u64> {
     let mut calls = BTreeMap::new();
-    for span in commands(spans) {
+    let unknown = |span: &Span| span.name == "CLIENT SETINFO" && span.attribute("db.response.status_code") == "ERR";
+    for span in commands(spans).filter(|span| !unknown(span)) {
         *calls.entry(span.name.to_lowercase().replace(' ', "|")).or_default() += 1;
     }
     calls

@@ -5,34 +5,28 @@
 mod attach;
 mod balance;
 mod sink;
+mod usdt;
 
 use std::collections::{BTreeMap, HashMap};
 
 use aya::maps::{MapData, RingBuf};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
-use tracer_common::map::{Counter, TARGET_SOCKETS, TLS_NONE, Target, Tls};
+use tracer_common::map::{Counter, TARGET_SOCKETS, Target};
+use tracer_common::record::{FLAG_WATCHED, Head};
 
 use crate::capture::{Event, Item, ProcessInfo};
 use crate::probe::{LoadError, Options as ProbeOptions, Programs};
-use crate::target::{HostFacts, MappedFile, Process, ProcessError, Selector, process_info};
+use crate::target::{HostFacts, MappedFile, Process, ProcessError, Selector, ended_process_info, process_info};
 use crate::trace::span::ProcessId;
 
-use attach::Attachments;
+use attach::{Attached, Attachments};
 pub use attach::AttachError;
 pub use balance::{Balance, KernelCounts};
 pub use sink::{Recorder, Sink, SpanSink};
 
 /// How long records may wait in the ring buffer. A wake-up per record would cost more than the record.
 const DRAIN_EVERY: Timespec = Timespec { tv_sec: 0, tv_nsec: 5_000_000 };
-
-/// What the programs do for every target.
-const TARGET: Target = Target {
-    flags: TARGET_SOCKETS,
-    task_id_offset: 0,
-    thread_context: Tls { kind: TLS_NONE, module: 0, offset: 0 },
-    tokio_context: Tls { kind: TLS_NONE, module: 0, offset: 0 },
-};
 
 /// Why a session cannot start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -69,6 +63,7 @@ pub struct Agent<S> {
     options: Options,
     attachments: Attachments,
     processes: HashMap<u32, ProcessId>,
+    own_executable: Option<(u64, u64)>,
     sink: S,
 }
 
@@ -84,7 +79,9 @@ impl<S: Sink> Agent<S> {
         let mut programs = Programs::load(&ProbeOptions { ring_bytes: options.ring_bytes, syscalls: true })?;
         let ring = programs.take_events().ok_or(LoadError::NoMap("EVENTS"))?;
         let attachments = Attachments::new(options.selector.only_pids());
-        let mut agent = Self { programs, ring, options, attachments, processes: HashMap::new(), sink };
+        let own_executable = MappedFile::open("/proc/self/exe".as_ref()).ok().map(|file| file.key);
+        let mut agent =
+            Self { programs, ring, options, attachments, processes: HashMap::new(), own_executable, sink };
         for path in agent.options.selector.executables_to_come() {
             if let Err(error) = agent.expect(&path) {
                 tracing::debug!("{}: {}", path.display(), chain(&error));
@@ -109,8 +106,8 @@ impl<S: Sink> Agent<S> {
     /// When the file cannot be read or probed.
     pub fn expect(&mut self, executable: &std::path::Path) -> Result<(), AgentError> {
         let file = MappedFile::open(executable).map_err(AttachError::from)?;
-        self.attachments.file(&file, &mut self.programs, &mut self.sink)?;
-        self.attachments.watch(&file, TARGET, &mut self.programs)?;
+        let attached = self.attachments.file(&file, &mut self.programs, &mut self.sink)?;
+        self.attachments.watch(&file, target(&attached), &mut self.programs)?;
         Ok(())
     }
 
@@ -143,16 +140,29 @@ impl<S: Sink> Agent<S> {
         Ok(())
     }
 
-    /// Detaches, takes what is left in the ring buffer, and says what the programs have counted.
+    /// Ends the recording: takes what is left in the ring buffer and says what the programs have counted.
+    ///
+    /// The probes stay until the last value is dropped, which takes a while for many: each detach waits for the
+    /// kernel. They do nothing any more.
     ///
     /// # Errors
     /// When the counters cannot be read.
-    pub fn finish(mut self) -> Result<(S, KernelCounts), AgentError> {
+    pub fn finish(mut self) -> Result<(S, KernelCounts, impl Sized), AgentError> {
         self.programs.stop();
-        self.attachments.detach();
-        self.drain();
-        let counts = self.kernel_counts()?;
-        Ok((self.sink, counts))
+        for pid in self.programs.target_pids() {
+            self.programs.remove_target(pid);
+        }
+        // Calls that were open are still recorded when they end: until a count is followed by no more records, it is not final.
+        let mut counts = self.kernel_counts()?;
+        loop {
+            self.drain();
+            let again = self.kernel_counts()?;
+            if again == counts {
+                break;
+            }
+            counts = again;
+        }
+        Ok((self.sink, counts, (self.attachments, self.programs)))
     }
 
     /// What the programs have counted so far.
@@ -187,6 +197,7 @@ impl<S: Sink> Agent<S> {
     fn drain(&mut self) {
         while let Some(lifecycle) = self.next_record() {
             match lifecycle {
+                Lifecycle::Executed(head) => self.executed(&head),
                 Lifecycle::Started(pid) => self.started(pid),
                 Lifecycle::Ended(pid) => self.ended(pid),
                 Lifecycle::Unchanged => {}
@@ -208,7 +219,7 @@ impl<S: Sink> Agent<S> {
         let record = self.ring.next()?;
         self.sink.item(&Item::Record(&record));
         Some(match Event::read(&record) {
-            Ok(Event::Exec(head)) => Lifecycle::Started(head.pid),
+            Ok(Event::Exec(head)) => Lifecycle::Executed(head),
             Ok(Event::Fork(head)) => Lifecycle::Started(head.task_id as u32),
             Ok(Event::Exit(head)) => Lifecycle::Ended(head.pid),
             _ => Lifecycle::Unchanged,
@@ -216,10 +227,27 @@ impl<S: Sink> Agent<S> {
     }
 
     /// A process began to run a program.
+    fn executed(&mut self, head: &Head) {
+        self.started(head.pid);
+        // The programs trace what runs a watched executable from its first instruction on; it may have ended by now.
+        if head.flags & FLAG_WATCHED != 0
+            && !self.processes.contains_key(&head.pid)
+            && let Some(executable) = self.attachments.watched(head.task_id, head.trace_flags)
+        {
+            let info = ended_process_info(head.pid, head.end_ns, executable, &self.options.host);
+            self.sink.item(&Item::Process(info));
+        }
+    }
+
+    /// A process began to run a program, or was forked from a target.
     fn started(&mut self, pid: u32) {
         self.processes.remove(&pid);
         // It may have ended already, or be a kernel thread: then there is nothing to attach to.
         let Ok(process) = Process::read(pid) else { return };
+        // The gate of a command becomes the command.
+        if process.executable().map(|file| file.key) == self.own_executable {
+            return;
+        }
         if self.options.selector.matches(&process) {
             if let Err(error) = self.adopt(&process) {
                 tracing::warn!("{}", chain(&error));
@@ -253,7 +281,7 @@ impl<S: Sink> Agent<S> {
         );
         self.sink.item(&Item::Process(info));
         self.processes.insert(process.id.pid, process.id);
-        let target = TARGET;
+        let target = target(&attached);
         self.programs.set_target(process.id.pid, target)?;
         if self.options.selector.matches_successors(process)
             && let Some(executable) = process.executable()
@@ -264,7 +292,13 @@ impl<S: Sink> Agent<S> {
     }
 }
 
+/// What the programs should do for a process with these probes.
+fn target(attached: &Attached) -> Target {
+    Target { flags: TARGET_SOCKETS, thread_context: attached.thread_context, ..Target::default() }
+}
+
 enum Lifecycle {
+    Executed(Head),
     Started(u32),
     Ended(u32),
     Unchanged,

@@ -39,7 +39,7 @@ pub fn main(args: Args) -> Result<()> {
     let agent = Agent::start(agent_options, sink)?;
     let session = Session::begin(agent, &command, config.duration)?;
     let agent = session.run()?;
-    let (sink, kernel) = agent.finish()?;
+    let (sink, kernel, _attached) = agent.finish()?;
     let counts = sink.finish(monotonic_ns());
     let report = runtime.block_on(pipeline.shutdown(config.grace()));
 

@@ -9,7 +9,6 @@ use super::entry::{ALL_ARGUMENTS, entry};
 use super::exits::{AfterCalls, exits};
 use super::flow::Flow;
 use super::image::Image;
-use super::layout;
 use super::names::{self, Method};
 use super::plan::{FunctionEntry, MessageFn, Operation, ProbePlan, Remark, RemarkKind, TypeSource};
 use super::references::Hits;
@@ -79,6 +78,7 @@ pub(super) fn plan<'a>(
     symbols: &Symbols<'a>,
     relocations: &Relocations,
     catalog: &Catalog,
+    compiler_known: bool,
     plan: &mut ProbePlan,
 ) {
     let operations: HashMap<u64, Operation> = catalog
@@ -101,7 +101,7 @@ pub(super) fn plan<'a>(
         callees: Callees::new(image, symbols, relocations),
         after_calls,
         open,
-        layouts_known: plan.producer.as_deref().is_some_and(layout::known_compiler),
+        compiler_known,
     };
     let mut types = HashMap::new();
     let mut delegates = Vec::new();
@@ -175,7 +175,7 @@ struct Planner<'i, 'a> {
     after_calls: AfterCalls,
     /// Functions that are called from where nobody can see.
     open: HashSet<u64>,
-    layouts_known: bool,
+    compiler_known: bool,
 }
 
 impl Planner<'_, '_> {
@@ -227,7 +227,7 @@ impl Planner<'_, '_> {
         let same_operation = methods
             .iter()
             .all(|method| method.operation() == Some(operation));
-        let layout = layout.filter(|_| self.layouts_known && same_operation);
+        let layout = layout.filter(|_| same_operation);
         let message = MessageFn {
             operation,
             message_type,
@@ -236,7 +236,7 @@ impl Planner<'_, '_> {
             entry,
             exits,
             exit_kind,
-            probe: buffers::probe(&flow, operation, layout),
+            probe: buffers::probe(&flow, operation, layout, self.compiler_known),
         };
         Ok((message, self.delegate(&function, operation)))
     }

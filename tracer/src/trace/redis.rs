@@ -66,7 +66,7 @@ impl Correlator {
     pub(super) fn socket(&mut self, record: &Socket, bytes: &[u8]) {
         self.counts.sockets += 1;
         let Some(&process) = self.processes.get(&record.head.pid) else {
-            self.counts.sockets_ignored += 1;
+            self.counts.sockets_unknown += 1;
             return;
         };
         if record.head.flags & FLAG_FAILED != 0 {
