@@ -29,6 +29,8 @@ pub(super) enum Callee {
     GrowBytesMut,
     /// Makes room in a vector.
     GrowVec,
+    /// Computes a length or allocates: writes no message.
+    Silent,
     /// Another function of prost, bytes or alloc.
     Helper,
     Other,
@@ -142,7 +144,14 @@ impl<'i, 'a> Callees<'i, 'a> {
 }
 
 fn classify(mangled: &str) -> Callee {
-    const PARTS: [&str; 5] = ["prost", "drop_in_place", "bytes", "raw_vec", "alloc"];
+    const PARTS: [&str; 6] = [
+        "prost",
+        "drop_in_place",
+        "bytes",
+        "raw_vec",
+        "alloc",
+        "iter",
+    ];
     if !PARTS.iter().any(|part| mangled.contains(part)) {
         return Callee::Other;
     }
@@ -172,6 +181,7 @@ fn classify(mangled: &str) -> Callee {
         "prost::error::DecodeError::push" => Callee::ErrorPush,
         "prost::encoding::merge_loop" => Callee::MergeLoop,
         "bytes::bytes_mut::BytesMut::reserve_inner" => Callee::GrowBytesMut,
+        path if is_silent(path) => Callee::Silent,
         path if path.contains("raw_vec::RawVec")
             && (path.contains("grow") || path.contains("reserve")) =>
         {
@@ -185,6 +195,19 @@ fn classify(mangled: &str) -> Callee {
         }
         _ => Callee::Other,
     }
+}
+
+/// Whether the function computes a length (the sum over a repeated field is a fold) or allocates.
+fn is_silent(path: &str) -> bool {
+    let last = path.rsplit("::").next().unwrap_or(path);
+    last.starts_with("encoded_len")
+        || last.starts_with("__rust_alloc")
+        || last.starts_with("__rust_no_alloc_shim_is_unstable")
+        || matches!(
+            path,
+            "alloc::raw_vec::handle_error" | "alloc::alloc::handle_alloc_error"
+        )
+        || (last == "fold" && path.contains("core::iter::adapters::map::Map"))
 }
 
 #[cfg(test)]

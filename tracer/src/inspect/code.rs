@@ -8,7 +8,7 @@ use iced_x86::{
 use super::image::{Code, Image};
 
 /// Functions larger than this are not analysed, in bytes.
-pub(super) const MAX_FUNCTION: u64 = 4 << 20;
+const MAX_FUNCTION: u64 = 1 << 20;
 
 /// A decoded function.
 pub(super) struct Function<'a> {
@@ -112,14 +112,19 @@ pub(super) fn emulated_at(image: &Image<'_>, address: u64) -> bool {
 ///
 /// As `branch_setup_xol_ops` and `push_setup_xol_ops` of the kernel, without what only some versions emulate: longer nops.
 fn emulated(bytes: &[u8]) -> bool {
-    match bytes {
-        [0x90] | [0x66, 0x90] => true,
-        [0x50..=0x57] | [0x41, 0x50..=0x57] => true,
-        [0xeb, _] | [0xe9, _, _, _, _] => true,
-        [0x70..=0x7f, _] | [0x0f, 0x80..=0x8f, _, _, _, _] => true,
-        [0xe8, _, _, _, _] | [0x67, 0xe8, _, _, _, _] => true,
-        _ => false,
-    }
+    matches!(
+        bytes,
+        // nop
+        [0x90] | [0x66, 0x90]
+            // push
+            | [0x50..=0x57] | [0x41, 0x50..=0x57]
+            // jmp
+            | [0xeb, _] | [0xe9, _, _, _, _]
+            // jcc
+            | [0x70..=0x7f, _] | [0x0f, 0x80..=0x8f, _, _, _, _]
+            // call
+            | [0xe8, _, _, _, _] | [0x67, 0xe8, _, _, _, _]
+    )
 }
 
 /// Whether the kernel accepts a probe on the instruction at all.

@@ -105,14 +105,16 @@ pub(super) fn returns(
     for (index, instruction) in flow.function.instructions.iter().enumerate() {
         match flow.leaves(index) {
             None => continue,
-            Some(Leave::Indirect) => return Err("it ends in a jump through a pointer"),
-            Some(Leave::TailCall) if !tail_calls => return Err("it ends in another function"),
+            Some(Leave::TailCall | Leave::Indirect) if !tail_calls => {
+                return Err("it ends in another function");
+            }
             Some(Leave::TailCall)
                 if instruction.flow_control() == FlowControl::ConditionalBranch =>
             {
                 return Err("it ends in a conditional jump to another function");
             }
-            Some(Leave::TailCall | Leave::Return) => {}
+            // An indirect jump that stays inside has a frame on the stack, so it does not look like an end.
+            Some(Leave::TailCall | Leave::Return | Leave::Indirect) => {}
         }
         if !flow.function.probeable(instruction) {
             return Err("the kernel refuses a probe where it ends");

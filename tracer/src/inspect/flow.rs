@@ -15,7 +15,7 @@ const MAX_TABLE: usize = 1_024;
 const TABLE_WINDOW: usize = 24;
 
 /// Passes over a function until its live registers must be known.
-const MAX_SWEEPS: usize = 64;
+const MAX_SWEEPS: usize = 16;
 
 /// Argument registers in order.
 pub(super) const ARGUMENTS: [Register; 6] = [
@@ -112,6 +112,28 @@ impl<'f, 'a> Flow<'f, 'a> {
         let target = target.and_then(|target| self.function.index_at(target));
         let table = self.tables.get(&index).into_iter().flatten().copied();
         next.into_iter().chain(target).chain(table)
+    }
+
+    /// The instructions from which this one can be reached.
+    pub(super) fn before(&self, index: usize) -> Vec<usize> {
+        let mut predecessors = vec![Vec::new(); self.function.instructions.len()];
+        for from in 0..predecessors.len() {
+            for to in self.successors(from) {
+                predecessors[to].push(from);
+            }
+        }
+        let mut seen = vec![false; predecessors.len()];
+        let mut work = vec![index];
+        let mut found = Vec::new();
+        while let Some(next) = work.pop() {
+            for from in &predecessors[next] {
+                if !std::mem::replace(&mut seen[*from], true) {
+                    found.push(*from);
+                    work.push(*from);
+                }
+            }
+        }
+        found
     }
 
     /// Whether a jump of the function leads to this instruction.

@@ -17,9 +17,9 @@ use super::error::Fault;
 /// Sections and segments beyond this many are not looked at.
 const MAX_HEADERS: usize = 4_096;
 /// The largest section that is read, in bytes.
-const MAX_SECTION: u64 = 1 << 30;
+const MAX_SECTION: u64 = 512 << 20;
 /// Functions may overlap in a file made to trouble us: all together, no more than this is decoded, in bytes.
-const MAX_DECODED: u64 = 256 << 20;
+const MAX_DECODED: u64 = 128 << 20;
 
 const DT_SONAME: u64 = 14;
 const DT_FLAGS_1: u64 = 0x6fff_fffb;

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use tracer_common::map::Probe;
+
 use super::buffers::{self, Guess};
 use super::callees::{Callee, Callees};
 use super::code::Function;
@@ -178,7 +180,7 @@ struct Planner<'i, 'a> {
     compiler_known: bool,
 }
 
-impl Planner<'_, '_> {
+impl<'a> Planner<'_, 'a> {
     /// Plans one function, and names the function that does the work for it, whose message is therefore the same.
     fn message(
         &self,
@@ -227,7 +229,6 @@ impl Planner<'_, '_> {
         let same_operation = methods
             .iter()
             .all(|method| method.operation() == Some(operation));
-        let layout = layout.filter(|_| same_operation);
         let message = MessageFn {
             operation,
             message_type,
@@ -236,7 +237,14 @@ impl Planner<'_, '_> {
             entry,
             exits,
             exit_kind,
-            probe: buffers::probe(&flow, operation, layout, self.compiler_known),
+            probe: if same_operation {
+                buffers::probe(&flow, operation, layout, self.compiler_known)
+            } else {
+                Probe {
+                    operation: operation.code(),
+                    ..Probe::default()
+                }
+            },
         };
         Ok((message, self.delegate(&function, operation)))
     }

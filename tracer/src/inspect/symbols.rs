@@ -5,12 +5,15 @@ use object::elf::{SHT_DYNSYM, SHT_SYMTAB, STT_FUNC, STT_GNU_IFUNC, STT_TLS, Symb
 use super::image::{Image, Section, string_at};
 
 const ENTRY: usize = 24;
+/// Symbols of a table beyond this many are not looked at.
+const MAX_SYMBOLS: usize = 4 << 20;
 
 /// A defined function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Func {
     pub(super) address: u64,
-    pub(super) size: u64,
+    /// In bytes, `u32::MAX` if more.
+    size: u32,
     name: u32,
     pub(super) dynamic: bool,
 }
@@ -76,7 +79,7 @@ impl<'a> Symbols<'a> {
         } else {
             self.strings = strings;
         }
-        for (index, entry) in entries.chunks_exact(ENTRY).enumerate() {
+        for (index, entry) in entries.chunks_exact(ENTRY).enumerate().take(MAX_SYMBOLS) {
             let entry = Entry::read(entry)?;
             if dynamic {
                 self.dynamic_values
@@ -89,7 +92,7 @@ impl<'a> Symbols<'a> {
                 STT_FUNC | STT_GNU_IFUNC if image.code_offset(entry.value).is_some() => {
                     self.functions.push(Func {
                         address: entry.value,
-                        size: entry.size,
+                        size: u32::try_from(entry.size).unwrap_or(u32::MAX),
                         name: entry.name,
                         dynamic,
                     })
@@ -128,6 +131,7 @@ impl<'a> Symbols<'a> {
             .map(|function| function.size)
             .max()
             .unwrap_or_default()
+            .into()
     }
 
     /// Start and size of the function around an address.

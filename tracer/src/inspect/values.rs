@@ -55,10 +55,12 @@ pub(super) struct Uses {
 struct State {
     registers: [Value; 16],
     slots: Vec<(i64, Value)>,
+    /// Slots below this one cannot be reached through a pointer: no address at or below them is ever taken.
+    private: i64,
 }
 
 impl State {
-    fn entry() -> Self {
+    fn entry(private: i64) -> Self {
         let mut registers = [Value::Unknown; 16];
         for (index, argument) in ARGUMENTS.into_iter().enumerate() {
             registers[argument.number()] = Value::Argument(index as u8, 0);
@@ -67,6 +69,7 @@ impl State {
         Self {
             registers,
             slots: Vec::new(),
+            private,
         }
     }
 
@@ -151,13 +154,19 @@ impl State {
             }
             // The caller's memory is not in this frame.
             Value::Argument(..) | Value::Field(..) => {}
-            Value::Unknown => self.slots.clear(),
+            Value::Unknown => self.forget_shared(),
         }
+    }
+
+    /// Forgets the slots that others may know the address of.
+    fn forget_shared(&mut self) {
+        self.slots
+            .retain(|(slot, _)| slot.saturating_add(8) <= self.private);
     }
 
     /// A call may change the frame, whose addresses it may know, and the registers that are not saved.
     fn call(&mut self) {
-        self.slots.clear();
+        self.forget_shared();
         for register in ARGUMENTS
             .into_iter()
             .chain([Register::RAX, Register::R10, Register::R11])
@@ -173,7 +182,7 @@ pub(super) fn uses(flow: &Flow<'_, '_>) -> Uses {
     let mut uses = Uses::default();
     let mut seen = vec![false; instructions.len()];
     let mut info = InstructionInfoFactory::new();
-    let mut paths = VecDeque::from([(0, State::entry())]);
+    let mut paths = VecDeque::from([(0, State::entry(lowest_taken(flow)))]);
     while let Some((index, mut state)) = paths.pop_front() {
         if index >= seen.len() || std::mem::replace(&mut seen[index], true) {
             continue;
@@ -197,6 +206,34 @@ pub(super) fn uses(flow: &Flow<'_, '_>) -> Uses {
         }
     }
     uses
+}
+
+/// The lowest address of the frame that the function takes, relative to rsp at the entry.
+///
+/// Objects extend upwards from their address, so what is below it is out of reach.
+fn lowest_taken(flow: &Flow<'_, '_>) -> i64 {
+    let deltas = flow.stack_deltas();
+    let mut lowest = i64::MAX;
+    for (instruction, delta) in flow.function.instructions.iter().zip(deltas) {
+        let displacement = match instruction.mnemonic() {
+            Mnemonic::Lea if instruction.op0_register() == Register::RSP => continue,
+            Mnemonic::Lea if instruction.memory_base() == Register::RSP => {
+                instruction.memory_displacement64() as i64
+            }
+            Mnemonic::Mov
+                if instruction.op0_register() == Register::RBP
+                    && instruction.op1_register() == Register::RSP =>
+            {
+                // A frame pointer: what is computed from it is not followed.
+                return i64::MIN;
+            }
+            Mnemonic::Mov if instruction.op1_register() == Register::RSP => 0,
+            _ => continue,
+        };
+        let Some(delta) = delta else { return i64::MIN };
+        lowest = lowest.min(displacement.saturating_sub(delta));
+    }
+    lowest
 }
 
 fn observe(

@@ -235,6 +235,10 @@ fn main() {
         other_once,
         other_twice,
     ];
+    // From now on libc takes the ways of programs with several threads.
+    std::thread::spawn(|| ())
+        .join()
+        .expect("an empty thread ends well");
     for round in rounds {
         round();
     }
