@@ -47,6 +47,7 @@ fn span(n: u32) -> Span {
     use SpanKind::{Client, Consumer, Internal, Producer, Server};
     let trace_id = TraceId([1 + (n / 100 % 200) as u8; 16]);
     let id = SpanId((u64::from(n) + 1).to_be_bytes());
+    let every = |step: u32| n.is_multiple_of(step);
     let context = |id| SpanContext {
         trace_id,
         span_id: id,
@@ -58,10 +59,10 @@ fn span(n: u32) -> Span {
         process: process(n),
         trace_id,
         span_id: id,
-        parent: (n % 4 != 0).then(|| SpanId(u64::from(n).to_be_bytes())),
+        parent: (!every(4)).then(|| SpanId(u64::from(n).to_be_bytes())),
         parent_remote: n % 8 == 1,
         flags: (n % 4) as u8,
-        trace_state: if n % 2 == 0 {
+        trace_state: if every(2) {
             "".into()
         } else {
             "ot=th:fd70a,other=1".into()
@@ -82,18 +83,18 @@ fn span(n: u32) -> Span {
             ("int".into(), Value::Int(i64::MIN + i64::from(n))),
             // Thirds would differ in the last digit: serde_json does not read every number exactly.
             ("float".into(), Value::Float(f64::from(n) / 8.0)),
-            ("bool".into(), Value::Bool(n % 2 == 0)),
+            ("bool".into(), Value::Bool(every(2))),
         ],
         status: [Status::Unset, Status::Ok, Status::Error("WRONGTYPE".into())][n as usize % 3]
             .clone(),
-        links: (n % 7 == 0)
+        links: every(7)
             .then(|| Link {
                 context: context(id),
                 attributes: Vec::new(),
             })
             .into_iter()
             .collect(),
-        events: (n % 5 == 0)
+        events: every(5)
             .then(|| SpanEvent {
                 time_ns: u64::from(n),
                 name: "decode".into(),

@@ -89,6 +89,8 @@ fn build_end_to_end() -> Result<()> {
         "tracer",
         "--package",
         END_TO_END,
+        "--package",
+        "tracer-test-programs",
     ]);
     crate::run::visible(&mut build)
 }

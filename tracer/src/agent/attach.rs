@@ -3,9 +3,9 @@
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
-use tracer_common::map::{Cookie, Executable, MAX_PROBES, Target};
+use tracer_common::map::{Cookie, Executable, MAX_PROBES, TLS_NONE, TLS_STATIC, Target, Tls};
 
-use super::Sink;
+use super::{Sink, usdt};
 use crate::capture::{Item, ProbeInfo};
 use crate::inspect::{InspectError, ProbePlan, inspect_file};
 use crate::probe::{Link, LinkError, LoadError, Programs};
@@ -44,6 +44,8 @@ pub struct Attached {
     pub functions: usize,
     /// Probe sites.
     pub sites: usize,
+    /// Where threads publish their active context.
+    pub thread_context: Tls,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -87,6 +89,9 @@ impl Attachments {
                 Ok(attached) => {
                     total.functions += attached.functions;
                     total.sites += attached.sites;
+                    if total.thread_context.kind == TLS_NONE {
+                        total.thread_context = attached.thread_context;
+                    }
                 }
                 // Without the executable there is nothing to trace; a strange library is passed over.
                 Err(error) if index == 0 => return Err(error),
@@ -141,7 +146,16 @@ impl Attachments {
             inspect_file(path).map_err(|source| AttachError::Inspect { path: path.to_owned(), source })?;
         let mut links = Links { path, pid, links: Vec::new() };
         self.messages(&plan, &mut links, programs, sink)?;
-        let attached = Attached { functions: plan.messages.len(), sites: links.links.len() };
+        for note in usdt::shim_notes(&plan) {
+            let offset = usdt::best_offset(path, note);
+            let counter = note.semaphore.map(|semaphore| semaphore.offset);
+            links.add("shim_span", programs, offset, 0, counter)?;
+        }
+        let attached = Attached {
+            functions: plan.messages.len(),
+            sites: links.links.len(),
+            thread_context: thread_context(&plan),
+        };
         self.files.insert(Key { file, pid }, AttachedFile { links: links.links, attached });
         Ok(attached)
     }
@@ -171,18 +185,19 @@ impl Attachments {
                 message_type: function.message_type.clone(),
             }));
             for exit in &function.exits {
-                links.add(programs, "message_exit", exit.offset, Cookie { probe: index, sp_delta: exit.sp_delta })?;
+                let cookie = Cookie { probe: index, sp_delta: exit.sp_delta };
+                links.add("message_exit", programs, exit.offset, cookie.pack(), None)?;
             }
             let entry = &function.entry;
             entries.push((entry.offset, Cookie { probe: index, sp_delta: entry.sp_delta }));
         }
         for (name, functions) in [("message_error", &plan.errors), ("message_panic", &plan.panics)] {
             for function in functions {
-                links.add(programs, name, function.entry.offset, Cookie { probe: 0, sp_delta: 0 })?;
+                links.add(name, programs, function.entry.offset, 0, None)?;
             }
         }
         for (offset, cookie) in entries {
-            links.add(programs, "message_entry", offset, cookie)?;
+            links.add("message_entry", programs, offset, cookie.pack(), None)?;
         }
         Ok(())
     }
@@ -197,15 +212,22 @@ struct Links<'a> {
 impl Links<'_> {
     fn add(
         &mut self,
-        programs: &Programs,
         name: &'static str,
+        programs: &Programs,
         offset: u64,
-        cookie: Cookie,
+        cookie: u64,
+        counter: Option<u64>,
     ) -> Result<(), AttachError> {
         let program = programs.uprobe(name)?;
-        self.links.push(Link::uprobe(program, self.path, offset, cookie.pack(), self.pid, None)?);
+        self.links.push(Link::uprobe(program, self.path, offset, cookie, self.pid, counter)?);
         Ok(())
     }
+}
+
+/// Where the threads of an executable publish their context. Shared objects have no fixed place.
+fn thread_context(plan: &ProbePlan) -> Tls {
+    let offset = plan.tls.thread_context.as_ref().and_then(|symbol| symbol.static_offset);
+    offset.map_or_else(Tls::default, |offset| Tls { kind: TLS_STATIC, module: 0, offset })
 }
 
 /// The kernel's device number (`MKDEV`: 12 bits major, 20 bits minor) from that of `stat`.

@@ -63,11 +63,21 @@ impl Balance {
             };
             equations.push(kernel("prost calls recorded", "messages", "messages_ring_full", counts.messages));
             equations.push(kernel("socket records", "sockets", "sockets_ring_full", counts.sockets));
+            equations.push(kernel("shim spans recorded", "shim", "shim_ring_full", counts.shim));
         }
         equations.push(Equation {
             what: "prost calls received".to_owned(),
             produced: counts.messages,
             fates: vec![fate("traced", counts.messages_traced), fate("unknown process", counts.messages_unknown)],
+        });
+        equations.push(Equation {
+            what: "shim spans received".to_owned(),
+            produced: counts.shim,
+            fates: vec![
+                fate("traced", counts.shim_traced),
+                fate("unknown process", counts.shim_unknown),
+                fate("malformed", counts.shim_malformed),
+            ],
         });
         for exporter in &self.exporters {
             let mut fates = vec![fate("exported", exporter.exported), fate("sampled out", counts.sampled_out)];
@@ -104,6 +114,8 @@ impl Balance {
         losses.extend([
             ("records_malformed".to_owned(), self.counts.records_malformed),
             ("messages_unknown".to_owned(), self.counts.messages_unknown),
+            ("shim_unknown".to_owned(), self.counts.shim_unknown),
+            ("shim_malformed".to_owned(), self.counts.shim_malformed),
             ("redis_commands_unpaired".to_owned(), redis.commands_unpaired),
             ("redis_commands_unaligned".to_owned(), redis.commands_unaligned),
             ("redis_commands_overflow".to_owned(), redis.commands_overflow),

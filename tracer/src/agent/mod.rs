@@ -5,34 +5,27 @@
 mod attach;
 mod balance;
 mod sink;
+mod usdt;
 
 use std::collections::{BTreeMap, HashMap};
 
 use aya::maps::{MapData, RingBuf};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
-use tracer_common::map::{Counter, TARGET_SOCKETS, TLS_NONE, Target, Tls};
+use tracer_common::map::{Counter, TARGET_SOCKETS, Target};
 
 use crate::capture::{Event, Item, ProcessInfo};
 use crate::probe::{LoadError, Options as ProbeOptions, Programs};
 use crate::target::{HostFacts, MappedFile, Process, ProcessError, Selector, process_info};
 use crate::trace::span::ProcessId;
 
-use attach::Attachments;
+use attach::{Attached, Attachments};
 pub use attach::AttachError;
 pub use balance::{Balance, KernelCounts};
 pub use sink::{Recorder, Sink, SpanSink};
 
 /// How long records may wait in the ring buffer. A wake-up per record would cost more than the record.
 const DRAIN_EVERY: Timespec = Timespec { tv_sec: 0, tv_nsec: 5_000_000 };
-
-/// What the programs do for every target.
-const TARGET: Target = Target {
-    flags: TARGET_SOCKETS,
-    task_id_offset: 0,
-    thread_context: Tls { kind: TLS_NONE, module: 0, offset: 0 },
-    tokio_context: Tls { kind: TLS_NONE, module: 0, offset: 0 },
-};
 
 /// Why a session cannot start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -85,6 +78,11 @@ impl<S: Sink> Agent<S> {
         let ring = programs.take_events().ok_or(LoadError::NoMap("EVENTS"))?;
         let attachments = Attachments::new(options.selector.only_pids());
         let mut agent = Self { programs, ring, options, attachments, processes: HashMap::new(), sink };
+        for path in agent.options.selector.executables_to_come() {
+            if let Err(error) = agent.expect(&path) {
+                tracing::debug!("{}: {}", path.display(), chain(&error));
+            }
+        }
         for process in Process::all() {
             if agent.options.selector.matches(&process) {
                 let asked_by_number = agent.options.selector.pids().contains(&process.id.pid);
@@ -104,8 +102,8 @@ impl<S: Sink> Agent<S> {
     /// When the file cannot be read or probed.
     pub fn expect(&mut self, executable: &std::path::Path) -> Result<(), AgentError> {
         let file = MappedFile::open(executable).map_err(AttachError::from)?;
-        self.attachments.file(&file, &mut self.programs, &mut self.sink)?;
-        self.attachments.watch(&file, TARGET, &mut self.programs)?;
+        let attached = self.attachments.file(&file, &mut self.programs, &mut self.sink)?;
+        self.attachments.watch(&file, target(&attached), &mut self.programs)?;
         Ok(())
     }
 
@@ -248,7 +246,7 @@ impl<S: Sink> Agent<S> {
         );
         self.sink.item(&Item::Process(info));
         self.processes.insert(process.id.pid, process.id);
-        let target = TARGET;
+        let target = target(&attached);
         self.programs.set_target(process.id.pid, target)?;
         if self.options.selector.matches_successors(process)
             && let Some(executable) = process.executable()
@@ -257,6 +255,11 @@ impl<S: Sink> Agent<S> {
         }
         Ok(())
     }
+}
+
+/// What the programs should do for a process with these probes.
+fn target(attached: &Attached) -> Target {
+    Target { flags: TARGET_SOCKETS, thread_context: attached.thread_context, ..Target::default() }
 }
 
 enum Lifecycle {

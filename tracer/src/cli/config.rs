@@ -294,6 +294,21 @@ impl Config {
         Ok(exporters)
     }
 
+    /// The collector for the agent's own counters: where spans go to one, at the same URL or that of
+    /// `OTEL_EXPORTER_OTLP_METRICS_ENDPOINT`.
+    ///
+    /// # Errors
+    /// When its settings cannot be used.
+    pub fn metrics_client(&self, env: Env<'_>) -> anyhow::Result<Option<OtlpClient>> {
+        for target in self.export_targets(env) {
+            if let ExportTarget::Otlp(url) = target {
+                let settings = Settings::resolve(Signal::Metrics, url.as_deref(), env)?;
+                return Ok(Some(OtlpClient::new(settings, self.retry())?));
+            }
+        }
+        Ok(None)
+    }
+
     /// Queue and batch sizes.
     pub fn pipeline_options(&self) -> Options {
         let default = Options::default();

@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 use super::otlp::encode::Request;
 use super::otlp::{OtlpClient, convert};
 use super::{ExporterStats, Tally};
-use crate::trace::span::Attribute;
+use crate::trace::span::{Attribute, Value};
 
 /// A counter that only grows.
 #[derive(Clone, Debug, PartialEq)]
@@ -28,6 +28,41 @@ pub struct Counter {
     pub attributes: Vec<Attribute>,
     /// Its value since the agent started.
     pub value: u64,
+}
+
+/// The balance of exporters as counters.
+pub fn export_counters(stats: &[ExporterStats]) -> Vec<Counter> {
+    let attribute =
+        |key: &'static str, value: &str| (key.into(), Value::Str(value.to_owned().into()));
+    let mut counters = Vec::new();
+    for stats in stats {
+        let exporter = attribute("tracer.exporter", &stats.name);
+        let mut push = |name, attributes, value| {
+            counters.push(Counter {
+                name,
+                attributes,
+                value,
+            })
+        };
+        push(
+            "tracer.spans.accepted",
+            vec![exporter.clone()],
+            stats.accepted,
+        );
+        push(
+            "tracer.spans.exported",
+            vec![exporter.clone()],
+            stats.exported,
+        );
+        for (cause, &spans) in &stats.dropped {
+            push(
+                "tracer.spans.dropped",
+                vec![exporter.clone(), attribute("tracer.cause", cause)],
+                spans,
+            );
+        }
+    }
+    counters
 }
 
 /// A running exporter of counters; they are sent once more when it is shut down.

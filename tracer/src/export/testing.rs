@@ -6,8 +6,12 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
 
 use super::Batch;
 use crate::trace::span::{
@@ -123,6 +127,15 @@ pub(super) struct HttpCollector {
 impl HttpCollector {
     /// Responses are status lines with further headers, such as `503 Busy\r\nretry-after: 1`, and a body.
     pub(super) async fn start(responses: &[(&str, &[u8])]) -> Self {
+        Self::start_with(responses, None).await
+    }
+
+    /// The same over TLS, for the clients of `tls`.
+    pub(super) async fn start_tls(responses: &[(&str, &[u8])], tls: &TlsFiles) -> Self {
+        Self::start_with(responses, Some(tls.acceptor())).await
+    }
+
+    async fn start_with(responses: &[(&str, &[u8])], tls: Option<TlsAcceptor>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let requests = Arc::new(Mutex::new(Vec::new()));
@@ -137,7 +150,19 @@ impl HttpCollector {
         tokio::spawn(async move {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
-                tokio::spawn(serve(stream, Arc::clone(&seen), Arc::clone(&responses)));
+                let (seen, responses, tls) =
+                    (Arc::clone(&seen), Arc::clone(&responses), tls.clone());
+                tokio::spawn(async move {
+                    match tls {
+                        None => serve(stream, seen, responses).await,
+                        // A client that is not trusted ends here.
+                        Some(tls) => {
+                            if let Ok(stream) = tls.accept(stream).await {
+                                serve(stream, seen, responses).await;
+                            }
+                        }
+                    }
+                });
             }
         });
         Self { address, requests }
@@ -156,7 +181,7 @@ fn response(head: &str, body: &[u8]) -> Vec<u8> {
 }
 
 async fn serve(
-    mut stream: TcpStream,
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
     requests: Arc<Mutex<Vec<HttpRequest>>>,
     responses: Arc<Mutex<Vec<Vec<u8>>>>,
 ) {
@@ -196,5 +221,57 @@ async fn serve(
             }
         };
         stream.write_all(&response).await.unwrap();
+    }
+}
+
+/// An authority, and a server and a client that it certified, all PEM.
+pub(super) struct TlsFiles {
+    pub(super) authority: String,
+    pub(super) server: (String, String),
+    pub(super) client: (String, String),
+}
+
+impl TlsFiles {
+    pub(super) fn new() -> Self {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        let certify = |names: &[&str]| {
+            let key = KeyPair::generate().unwrap();
+            let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
+            let certificate = CertificateParams::new(names)
+                .unwrap()
+                .signed_by(&key, &authority)
+                .unwrap();
+            (certificate.pem(), key.serialize_pem())
+        };
+        Self {
+            server: certify(&["localhost", "127.0.0.1"]),
+            client: certify(&["client"]),
+            authority: authority.pem(),
+        }
+    }
+
+    /// Only clients with a certificate are let in.
+    fn acceptor(&self) -> TlsAcceptor {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut roots = rustls::RootCertStore::empty();
+        roots
+            .add(CertificateDer::from_pem_slice(self.authority.as_bytes()).unwrap())
+            .unwrap();
+        let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(
+            Arc::new(roots),
+            Arc::clone(&provider),
+        );
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_client_cert_verifier(verifier.build().unwrap())
+            .with_single_cert(
+                vec![CertificateDer::from_pem_slice(self.server.0.as_bytes()).unwrap()],
+                PrivateKeyDer::from_pem_slice(self.server.1.as_bytes()).unwrap(),
+            )
+            .unwrap();
+        TlsAcceptor::from(Arc::new(config))
     }
 }

@@ -14,8 +14,13 @@ use super::layout::{self, Layout};
 use super::plan::Operation;
 use super::values::Uses;
 
-/// The probe of a function whose buffer type is known.
-pub(super) fn probe(flow: &Flow<'_, '_>, operation: Operation, buffer: Option<&str>) -> Probe {
+/// The probe of a function, given what its buffer type is laid out like.
+pub(super) fn probe(
+    flow: &Flow<'_, '_>,
+    operation: Operation,
+    buffer: Option<&str>,
+    compiler_known: bool,
+) -> Probe {
     let mut probe = Probe {
         operation: operation.code(),
         ..Probe::default()
@@ -31,7 +36,7 @@ pub(super) fn probe(flow: &Flow<'_, '_>, operation: Operation, buffer: Option<&s
         operation,
         Operation::EncodeToVec | Operation::EncodeLengthDelimitedToVec
     ) {
-        if let Some(layout) = layout::of_type("alloc::vec::Vec<u8>") {
+        if let Some(layout) = layout::of_type("alloc::vec::Vec<u8>", compiler_known) {
             place(&mut probe, BUFFER_RESULT, 0, layout);
         }
         return probe;
@@ -47,7 +52,7 @@ pub(super) fn probe(flow: &Flow<'_, '_>, operation: Operation, buffer: Option<&s
     match operation {
         Operation::Encode | Operation::EncodeLengthDelimited => {
             // Result, self, buffer.
-            if let (3, Some(layout)) = (count, layout::of_type(buffer)) {
+            if let (3, Some(layout)) = (count, layout::of_type(buffer, compiler_known)) {
                 place(&mut probe, BUFFER_OUTPUT, 2, layout);
             }
         }
@@ -55,13 +60,13 @@ pub(super) fn probe(flow: &Flow<'_, '_>, operation: Operation, buffer: Option<&s
             // Pointer and length, behind the place of the result unless that is small.
             ("&[u8]", 2 | 3) => slice(&mut probe, count as u8 - 2),
             ("&[u8]", _) => {}
-            (_, 1 | 2) => input(&mut probe, count as u8 - 1, buffer),
+            (_, 1 | 2) => input(&mut probe, count as u8 - 1, buffer, compiler_known),
             _ => {}
         },
         Operation::Merge | Operation::MergeLengthDelimited => match (buffer, count) {
             ("&[u8]", 3) => slice(&mut probe, 1),
             ("&[u8]", _) => {}
-            (_, 2) => input(&mut probe, 1, buffer),
+            (_, 2) => input(&mut probe, 1, buffer, compiler_known),
             _ => {}
         },
         Operation::EncodeToVec | Operation::EncodeLengthDelimitedToVec => {}
@@ -178,12 +183,9 @@ fn slice(probe: &mut Probe, first: u8) {
 }
 
 /// A buffer passed by pointer: a reference to it, or a value too large for registers.
-fn input(probe: &mut Probe, register: u8, buffer: &str) {
-    let by_pointer = match buffer.strip_prefix("&mut ") {
-        Some(inner) => layout::of_type(inner),
-        None => layout::of_type(buffer),
-    };
-    if let Some(layout) = by_pointer {
+fn input(probe: &mut Probe, register: u8, buffer: &str, compiler_known: bool) {
+    let held = buffer.strip_prefix("&mut ").unwrap_or(buffer);
+    if let Some(layout) = layout::of_type(held, compiler_known) {
         place(probe, BUFFER_INPUT, register, layout);
     }
 }

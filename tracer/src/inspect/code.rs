@@ -1,7 +1,8 @@
 //! Machine code: decoding a function, and what the kernel does with a probed instruction.
 
 use iced_x86::{
-    Code as Opcode, Decoder, DecoderOptions, FlowControl, Instruction, OpKind, Register,
+    Code as Opcode, Decoder, DecoderOptions, FlowControl, Instruction, InstructionInfoFactory,
+    OpAccess, OpKind, Register,
 };
 
 use super::image::{Code, Image};
@@ -193,4 +194,31 @@ pub(super) fn stack_change(instruction: &Instruction) -> Option<i64> {
 fn writes_op0(instruction: &Instruction) -> bool {
     use iced_x86::Mnemonic::{Bt, Cmp, Test};
     !matches!(instruction.mnemonic(), Cmp | Test | Bt)
+}
+
+/// Whether an access changes what it is about.
+pub(super) fn is_write(access: OpAccess) -> bool {
+    matches!(
+        access,
+        OpAccess::Write | OpAccess::CondWrite | OpAccess::ReadWrite | OpAccess::ReadCondWrite
+    )
+}
+
+/// Whether an access looks at what it is about.
+pub(super) fn is_read(access: OpAccess) -> bool {
+    matches!(
+        access,
+        OpAccess::Read | OpAccess::CondRead | OpAccess::ReadWrite | OpAccess::ReadCondWrite
+    )
+}
+
+/// Whether the instruction changes a part of the register.
+pub(super) fn writes_register(
+    info: &mut InstructionInfoFactory,
+    instruction: &Instruction,
+    register: Register,
+) -> bool {
+    let used = info.info(instruction).used_registers();
+    used.iter()
+        .any(|used| is_write(used.access()) && used.register().full_register() == register)
 }

@@ -1,18 +1,24 @@
 //! Where a call of a function begins: an instruction that the kernel emulates, with the arguments still in place.
 
-use iced_x86::{FlowControl, InstructionInfoFactory, OpAccess, Register};
+use iced_x86::{FlowControl, Instruction, InstructionInfoFactory, Register};
 
-use super::code::stack_change;
+use super::code::{is_write, stack_change};
 use super::exits::site;
 use super::flow::{Flow, argument};
 use super::image::Image;
 use super::plan::Site;
 
+/// All argument registers.
+pub(super) const ALL_ARGUMENTS: u8 = 0x3f;
 /// How far into a function its entry site may be, in instructions.
 const MAX_WALK: usize = 16;
 
-/// The entry site, or why there is none.
-pub(super) fn entry(image: &Image<'_>, flow: &Flow<'_, '_>) -> Result<Site, &'static str> {
+/// The entry site, or why there is none. The argument registers of the bit mask hold their values there.
+pub(super) fn entry(
+    image: &Image<'_>,
+    flow: &Flow<'_, '_>,
+    arguments: u8,
+) -> Result<Site, &'static str> {
     let function = flow.function;
     let mut info = InstructionInfoFactory::new();
     let mut delta = 0;
@@ -23,7 +29,9 @@ pub(super) fn entry(image: &Image<'_>, flow: &Flow<'_, '_>) -> Result<Site, &'st
         if function.emulated(instruction) {
             return site(image, function, instruction, delta).ok_or("its code is not in the file");
         }
-        if instruction.flow_control() != FlowControl::Next || disturbs(&mut info, instruction) {
+        if instruction.flow_control() != FlowControl::Next
+            || disturbs(&mut info, instruction, arguments)
+        {
             break;
         }
         let Some(change) = stack_change(instruction) else {
@@ -42,19 +50,14 @@ pub(super) fn entry(image: &Image<'_>, flow: &Flow<'_, '_>) -> Result<Site, &'st
 }
 
 /// Whether an argument register, or memory outside of the own frame, is written.
-fn disturbs(info: &mut InstructionInfoFactory, instruction: &iced_x86::Instruction) -> bool {
-    let writes = |access| {
-        !matches!(
-            access,
-            OpAccess::None | OpAccess::Read | OpAccess::CondRead | OpAccess::NoMemAccess
-        )
-    };
+fn disturbs(info: &mut InstructionInfoFactory, instruction: &Instruction, arguments: u8) -> bool {
     let used = info.info(instruction);
+    let kept = |register| argument(register).is_some_and(|index| arguments >> index & 1 != 0);
     used.used_registers()
         .iter()
-        .any(|used| writes(used.access()) && argument(used.register()).is_some())
+        .any(|used| is_write(used.access()) && kept(used.register()))
         || used
             .used_memory()
             .iter()
-            .any(|used| writes(used.access()) && used.base() != Register::RSP)
+            .any(|used| is_write(used.access()) && used.base() != Register::RSP)
 }

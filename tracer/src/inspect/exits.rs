@@ -5,9 +5,9 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-use iced_x86::{FlowControl, Instruction, Mnemonic, OpKind, Register};
+use iced_x86::{FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpKind, Register};
 
-use super::code::{Function, stack_change};
+use super::code::{Function, stack_change, writes_register};
 use super::flow::{Flow, Leave};
 use super::image::Image;
 use super::plan::{ExitKind, Operation, Site};
@@ -166,7 +166,9 @@ fn landing(image: &Image<'_>, caller: &Function<'_>, call: usize, operation: Ope
         if caller.emulated(instruction) {
             return site(image, caller, instruction, delta).map_or(Landing::Unknown, Landing::At);
         }
-        if instruction.flow_control() != FlowControl::Next || kept.endangered(instruction, delta) {
+        if instruction.flow_control() != FlowControl::Next
+            || kept.endangered(caller, call, instruction, delta)
+        {
             break;
         }
         let Some(change) = stack_change(instruction) else {
@@ -203,20 +205,23 @@ impl Kept {
             .map_or(Self::Anything, Self::Frame)
     }
 
-    fn endangered(&self, instruction: &Instruction, delta: i64) -> bool {
+    fn endangered(
+        &self,
+        caller: &Function<'_>,
+        call: usize,
+        instruction: &Instruction,
+        delta: i64,
+    ) -> bool {
         let writes = instruction.op_count() > 0
             && instruction.op0_kind() == OpKind::Memory
             && !matches!(
                 instruction.mnemonic(),
                 Mnemonic::Cmp | Mnemonic::Test | Mnemonic::Bt
             );
-        if !writes || matches!(self, Self::Nothing) {
-            return false;
-        }
-        let on_frame = instruction.memory_base() == Register::RSP
-            && instruction.memory_index() == Register::None;
         match self {
-            Self::Frame(places) if on_frame => {
+            Self::Nothing => false,
+            _ if !writes => false,
+            Self::Frame(places) if on_stack(instruction) => {
                 // In distances above rsp as it was at the call.
                 let start = (instruction.memory_displacement64() as i64).saturating_sub(delta + 8);
                 let end = start.saturating_add(instruction.memory_size().size() as i64);
@@ -224,32 +229,66 @@ impl Kept {
                     .iter()
                     .any(|place| start < place.saturating_add(RESULT_SIZE) && end > *place)
             }
-            _ => true,
+            Self::Frame(_) => {
+                let base = instruction.memory_base();
+                base == Register::RSP
+                    || base == Register::RBP
+                    || points_into_frame(caller, call, instruction, base)
+            }
+            Self::Anything => true,
         }
     }
 }
 
+/// Whether the instruction refers to memory at rsp plus a constant.
+fn on_stack(instruction: &Instruction) -> bool {
+    instruction.memory_base() == Register::RSP && instruction.memory_index() == Register::None
+}
+
+/// Whether a register can hold an address in the frame at an instruction that follows a call.
+fn points_into_frame(
+    caller: &Function<'_>,
+    call: usize,
+    instruction: &Instruction,
+    register: Register,
+) -> bool {
+    let saved = matches!(
+        register,
+        Register::RBX | Register::R12 | Register::R13 | Register::R14 | Register::R15
+    );
+    // The call has changed the registers that are not saved, so only what comes behind it counts.
+    let start = if saved { 0 } else { call + 1 };
+    let frame = |register| matches!(register, Register::RSP | Register::RBP);
+    let mut setters = caller.instructions[start..].iter();
+    setters
+        .by_ref()
+        .take_while(|setter| saved || setter.ip() < instruction.ip())
+        .filter(|setter| setter.op0_kind() == OpKind::Register && setter.op0_register() == register)
+        .any(|setter| match setter.mnemonic() {
+            Mnemonic::Lea => frame(setter.memory_base()),
+            // A copy of what may be such an address.
+            Mnemonic::Mov => setter.op1_kind() == OpKind::Register,
+            _ => false,
+        })
+}
+
 /// The distance above rsp to which `lea register,[rsp+d]` has set the register before the call.
 fn frame_place(caller: &Function<'_>, call: usize, register: Register) -> Option<i64> {
+    let mut info = InstructionInfoFactory::new();
     for instruction in caller.instructions[..call].iter().rev().take(MAX_WALK) {
-        if instruction.flow_control() != FlowControl::Next || instruction.is_stack_instruction() {
+        if instruction.flow_control() != FlowControl::Next || stack_change(instruction) != Some(0) {
             return None;
         }
-        if instruction.op_count() > 0
-            && instruction.op0_kind() == OpKind::Register
-            && instruction.op0_register().full_register() == register
-        {
-            let from_rsp = instruction.mnemonic() == Mnemonic::Lea
-                && instruction.memory_base() == Register::RSP
-                && instruction.memory_index() == Register::None;
-            let moved = instruction.mnemonic() == Mnemonic::Mov
-                && instruction.op1_register() == Register::RSP;
-            return match (from_rsp, moved) {
-                (true, _) => Some(instruction.memory_displacement64() as i64),
-                (_, true) => Some(0),
-                _ => None,
-            };
+        if !writes_register(&mut info, instruction, register) {
+            continue;
         }
+        return match instruction.mnemonic() {
+            Mnemonic::Lea if on_stack(instruction) => {
+                Some(instruction.memory_displacement64() as i64)
+            }
+            Mnemonic::Mov if instruction.op1_register() == Register::RSP => Some(0),
+            _ => None,
+        };
     }
     None
 }

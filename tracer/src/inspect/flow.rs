@@ -6,7 +6,7 @@ use iced_x86::{
     FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register,
 };
 
-use super::code::{Function, direct_target, stack_change};
+use super::code::{Function, direct_target, is_read, stack_change};
 use super::image::Image;
 
 /// Longest jump table that is followed.
@@ -240,16 +240,12 @@ impl Effect {
             let Some(index) = argument(used.register()) else {
                 continue;
             };
-            match used.access() {
-                OpAccess::Read
-                | OpAccess::ReadWrite
-                | OpAccess::CondRead
-                | OpAccess::ReadCondWrite => effect.read |= 1 << index,
-                // Only a full write ends the life of the argument.
-                OpAccess::Write if used.register().size() >= 4 => effect.written |= 1 << index,
-                _ => {}
+            if is_read(used.access()) {
+                effect.read |= 1 << index;
             }
-            if used.access() == OpAccess::ReadWrite && used.register().size() >= 4 {
+            // Only a write of the whole register ends the life of the argument; one of 32 bits clears the others.
+            let whole = used.register().size() >= 4;
+            if whole && matches!(used.access(), OpAccess::Write | OpAccess::ReadWrite) {
                 effect.written |= 1 << index;
             }
         }

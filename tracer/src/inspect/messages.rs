@@ -5,11 +5,10 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use super::buffers::{self, Guess};
 use super::callees::{Callee, Callees};
 use super::code::Function;
-use super::entry::entry;
+use super::entry::{ALL_ARGUMENTS, entry};
 use super::exits::{AfterCalls, exits};
 use super::flow::Flow;
 use super::image::Image;
-use super::layout;
 use super::names::{self, Method};
 use super::plan::{FunctionEntry, MessageFn, Operation, ProbePlan, Remark, RemarkKind, TypeSource};
 use super::references::Hits;
@@ -79,6 +78,7 @@ pub(super) fn plan<'a>(
     symbols: &Symbols<'a>,
     relocations: &Relocations,
     catalog: &Catalog,
+    compiler_known: bool,
     plan: &mut ProbePlan,
 ) {
     let operations: HashMap<u64, Operation> = catalog
@@ -101,7 +101,7 @@ pub(super) fn plan<'a>(
         callees: Callees::new(image, symbols, relocations),
         after_calls,
         open,
-        layouts_known: plan.producer.as_deref().is_some_and(layout::known_compiler),
+        compiler_known,
     };
     let mut types = HashMap::new();
     let mut delegates = Vec::new();
@@ -137,7 +137,7 @@ pub(super) fn plan<'a>(
     ] {
         for (address, name) in list {
             match decode(image, symbols, *address)
-                .and_then(|function| entry(image, &Flow::new(image, &function)))
+                .and_then(|function| entry(image, &Flow::new(image, &function), ALL_ARGUMENTS))
             {
                 Ok(entry) => found.push(FunctionEntry {
                     name: name.clone(),
@@ -175,7 +175,7 @@ struct Planner<'i, 'a> {
     after_calls: AfterCalls,
     /// Functions that are called from where nobody can see.
     open: HashSet<u64>,
-    layouts_known: bool,
+    compiler_known: bool,
 }
 
 impl Planner<'_, '_> {
@@ -193,7 +193,10 @@ impl Planner<'_, '_> {
             .and_then(Method::operation)
             .ok_or("it has no name")?;
         let (exit_kind, exits) = exits(image, &flow, &self.after_calls, &self.open)?;
-        let entry = entry(image, &flow)?;
+        let arguments = flow
+            .live_arguments()
+            .map_or(ALL_ARGUMENTS, |(_, maybe)| maybe);
+        let entry = entry(image, &flow, arguments)?;
         let mut message_type =
             same(methods.iter().map(|method| method.message.as_deref())).map(str::to_owned);
         let mut type_source = if message_type.is_some() {
@@ -224,7 +227,7 @@ impl Planner<'_, '_> {
         let same_operation = methods
             .iter()
             .all(|method| method.operation() == Some(operation));
-        let layout = layout.filter(|_| self.layouts_known && same_operation);
+        let layout = layout.filter(|_| same_operation);
         let message = MessageFn {
             operation,
             message_type,
@@ -233,7 +236,7 @@ impl Planner<'_, '_> {
             entry,
             exits,
             exit_kind,
-            probe: buffers::probe(&flow, operation, layout),
+            probe: buffers::probe(&flow, operation, layout, self.compiler_known),
         };
         Ok((message, self.delegate(&function, operation)))
     }

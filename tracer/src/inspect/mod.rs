@@ -85,7 +85,12 @@ fn inspect<'a, R: ReadRef<'a> + 'a>(data: R) -> Result<ProbePlan, Fault> {
     let symbols = Symbols::read(&image);
     let catalog = Catalog::read(&symbols);
     let relocations = Relocations::read(&image, &symbols, &catalog.wanted());
-    let producer = producer(&image);
+    let producers = producers(&image);
+    let compiler_known = !producers.is_empty()
+        && producers
+            .iter()
+            .all(|producer| layout::known_compiler(producer));
+    let producer = producers.into_iter().next();
     let mut plan = ProbePlan {
         build_id: notes::build_id(&image),
         stripped: symbols.stripped,
@@ -97,18 +102,32 @@ fn inspect<'a, R: ReadRef<'a> + 'a>(data: R) -> Result<ProbePlan, Fault> {
         tls: tls::tls(&image, &symbols, &relocations),
         ..ProbePlan::default()
     };
-    messages::plan(&image, &symbols, &relocations, &catalog, &mut plan);
+    messages::plan(
+        &image,
+        &symbols,
+        &relocations,
+        &catalog,
+        compiler_known,
+        &mut plan,
+    );
     plan.sockets = sockets::sockets(&image, &symbols, plan.static_exe, &mut plan.remarks);
     remarks::add(&symbols, &catalog, &mut plan);
     Ok(plan)
 }
 
-/// The Rust compiler named in `.comment`.
-fn producer(image: &Image<'_>) -> Option<String> {
+/// The Rust compilers named in `.comment`; several if objects of several were linked.
+fn producers(image: &Image<'_>) -> Vec<String> {
     const LONGEST: usize = 200;
-    let bytes = image.section_bytes(image.section(b".comment")?)?;
-    let rust = bytes
+    const MOST: usize = 8;
+    let bytes = image
+        .section(b".comment")
+        .and_then(|section| image.section_bytes(section))
+        .unwrap_or_default();
+    let lines = bytes
         .split(|byte| *byte == 0)
-        .find(|line| line.starts_with(b"rustc version ") && line.len() < LONGEST)?;
-    Some(String::from_utf8_lossy(rust).into_owned())
+        .filter(|line| line.starts_with(b"rustc version ") && line.len() < LONGEST);
+    lines
+        .take(MOST)
+        .map(|line| String::from_utf8_lossy(line).into_owned())
+        .collect()
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use iced_x86::{Code as Opcode, FlowControl, InstructionInfoFactory, OpAccess, Register};
 
 use super::code::Function;
-use super::entry::entry;
+use super::entry::{ALL_ARGUMENTS, entry};
 use super::exits::{returns, site};
 use super::flow::Flow;
 use super::image::Image;
@@ -68,7 +68,7 @@ fn socket(
     let function =
         Function::decode(image, address, symbols.size_at(address)).ok_or("it cannot be decoded")?;
     let flow = Flow::new(image, &function);
-    let entry = entry(image, &flow)?;
+    let entry = entry(image, &flow, ALL_ARGUMENTS)?;
     let exits = match behind_system_calls(image, &flow) {
         Some(exits) => exits,
         None => returns(image, &flow, false)?,

@@ -7,9 +7,10 @@
 //! - else `merge_field` is inlined, and pushes the name of the message on its errors: if all pushes name the same
 //!   message, it is the outermost one.
 
-use iced_x86::{FlowControl, Instruction, Mnemonic, OpKind, Register};
+use iced_x86::{FlowControl, Instruction, InstructionInfoFactory, Mnemonic, Register};
 
 use super::callees::{Callee, Callees};
+use super::code::writes_register;
 use super::flow::Flow;
 use super::image::Image;
 use super::names::{Method, short_name};
@@ -192,6 +193,7 @@ fn pushed_name<'a>(image: &Image<'a>, flow: &Flow<'_, '_>, call: usize) -> Optio
 /// The constant that a register is set to before a call, with no way around.
 fn constant_before(flow: &Flow<'_, '_>, call: usize, register: Register) -> Option<u64> {
     let instructions = &flow.function.instructions;
+    let mut info = InstructionInfoFactory::new();
     for index in (call.saturating_sub(MAX_WALK)..call).rev() {
         // Whoever jumps to behind this instruction may bring another value.
         if flow.is_target(index + 1) {
@@ -204,14 +206,7 @@ fn constant_before(flow: &Flow<'_, '_>, call: usize, register: Register) -> Opti
         ) {
             return None;
         }
-        let sets = instruction.op_count() > 0
-            && instruction.op0_kind() == OpKind::Register
-            && instruction.op0_register().full_register() == register
-            && !matches!(
-                instruction.mnemonic(),
-                Mnemonic::Cmp | Mnemonic::Test | Mnemonic::Push
-            );
-        if !sets {
+        if !writes_register(&mut info, instruction, register) {
             continue;
         }
         return match instruction.mnemonic() {

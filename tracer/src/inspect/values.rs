@@ -5,10 +5,9 @@
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
-use iced_x86::{
-    FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register,
-};
+use iced_x86::{FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpKind, Register};
 
+use super::code::{direct_target, is_read, is_write, pointer_target};
 use super::flow::{ARGUMENTS, Flow};
 
 /// Stack slots followed at once.
@@ -225,17 +224,11 @@ fn observe(
         }
         return;
     }
-    let reads = |access| {
-        matches!(
-            access,
-            OpAccess::Read | OpAccess::CondRead | OpAccess::ReadWrite | OpAccess::ReadCondWrite
-        )
-    };
     if !info
         .info(instruction)
         .used_memory()
         .iter()
-        .any(|memory| reads(memory.access()))
+        .any(|memory| is_read(memory.access()))
     {
         return;
     }
@@ -327,24 +320,18 @@ fn step(state: &mut State, instruction: &Instruction, info: &mut InstructionInfo
 
 /// Forgets all that an instruction changes.
 fn forget(state: &mut State, instruction: &Instruction, info: &mut InstructionInfoFactory) {
-    let writes = |access| {
-        matches!(
-            access,
-            OpAccess::Write | OpAccess::CondWrite | OpAccess::ReadWrite | OpAccess::ReadCondWrite
-        )
-    };
     let used = info.info(instruction);
     for register in used
         .used_registers()
         .iter()
-        .filter(|used| writes(used.access()))
+        .filter(|used| is_write(used.access()))
     {
         state.set(register.register(), Value::Unknown);
     }
     if used
         .used_memory()
         .iter()
-        .any(|memory| writes(memory.access()))
+        .any(|memory| is_write(memory.access()))
     {
         state.store(
             state.address(instruction),
@@ -356,7 +343,6 @@ fn forget(state: &mut State, instruction: &Instruction, info: &mut InstructionIn
 
 /// The function that a call leads to, directly or through a GOT slot.
 pub(super) fn callee(instruction: &Instruction, slots: &HashMap<u64, u64>) -> Option<u64> {
-    super::code::direct_target(instruction).or_else(|| {
-        super::code::pointer_target(instruction).and_then(|slot| slots.get(&slot).copied())
-    })
+    direct_target(instruction)
+        .or_else(|| pointer_target(instruction).and_then(|slot| slots.get(&slot).copied()))
 }

@@ -79,7 +79,7 @@ impl Programs {
             .map_max_entries("EVENTS", ring_bytes)
             .load(OBJECT)
             .map_err(object_error)?;
-        for name in MESSAGE_PROGRAMS {
+        for name in UPROBES {
             let program: &mut UProbe = program(&mut ebpf, name)?;
             program.load().map_err(|source| LoadError::Program { name, source })?;
         }
@@ -174,7 +174,7 @@ impl Programs {
     }
 }
 
-const MESSAGE_PROGRAMS: [&str; 4] = ["message_entry", "message_exit", "message_error", "message_panic"];
+const UPROBES: [&str; 5] = ["message_entry", "message_exit", "message_error", "message_panic", "shim_span"];
 const PROCESS_PROGRAMS: [(&str, &str); 3] = [
     ("process_exec", "sched_process_exec"),
     ("process_exit", "sched_process_exit"),

@@ -8,7 +8,7 @@
 //! hole costs nothing. Where a field ends in the hole, a header that ends with the message is still found, as long as
 //! nothing in the captured end looks like a message around it.
 //!
-//! Other headers at the top level of a message (a trailer of the shim) can be found by another loop over [`Fields`].
+//! Other headers at the top level of a message (a trailer of the shim) can be found by another loop over `Fields`.
 
 use crate::trace::span::{SpanId, TraceId};
 

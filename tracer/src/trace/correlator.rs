@@ -131,7 +131,8 @@ impl Correlator {
             Event::Open(record) => self.open(&record),
             Event::Close(record) => self.end_connection(record.connection, record.head.end_ns),
             Event::Exec(head) | Event::Exit(head) => self.end_process(head.pid, head.end_ns),
-            Event::Fork(_) | Event::Shim(..) => {}
+            Event::Shim(head, bytes) => self.shim(&head, bytes),
+            Event::Fork(_) => {}
         }
     }
 

@@ -25,6 +25,14 @@ pub struct Counts {
     pub connections_rejected: u64,
     /// Redis commands traced.
     pub commands: u64,
+    /// Records of shims received: each is one span, or in one of the next two.
+    pub shim: u64,
+    /// Shim records of unknown processes.
+    pub shim_unknown: u64,
+    /// Shim records that were not understood.
+    pub shim_malformed: u64,
+    /// Shim spans made.
+    pub shim_traced: u64,
     /// Spans made: exported or handed to the exporters' queues, or sampled out.
     pub spans: u64,
     /// Spans that the sampler, here or in the caller, decided against.

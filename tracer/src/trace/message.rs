@@ -40,7 +40,7 @@ impl MessageType {
 }
 
 /// `tgt::Order` is `Order`; generic arguments keep their paths.
-fn short_name(full: &str) -> &str {
+pub(super) fn short_name(full: &str) -> &str {
     let end = full.find('<').unwrap_or(full.len());
     let start = full[..end].rfind("::").map_or(0, |at| at + 2);
     &full[start..]

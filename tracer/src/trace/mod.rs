@@ -16,6 +16,7 @@ mod message;
 mod place;
 mod redis;
 pub mod sampler;
+mod shim;
 pub mod span;
 
 pub use correlator::{Correlator, Options, Output};

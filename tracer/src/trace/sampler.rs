@@ -240,6 +240,11 @@ fn sub_members(ot: &str) -> impl Iterator<Item = (&str, &str)> {
     ot.split(';').filter_map(|member| member.split_once(':'))
 }
 
+/// The `tracestate` of a trace whose first span was sampled with this 56-bit threshold.
+pub fn threshold_trace_state(threshold: u64) -> String {
+    with_threshold("", Some(Threshold(threshold)))
+}
+
 /// The `tracestate` with this `th`, or without one, and all else as it was. A changed member moves to the front.
 fn with_threshold(trace_state: &str, threshold: Option<Threshold>) -> String {
     let old = ot_member(trace_state);

@@ -216,3 +216,19 @@ fn an_exporter_that_cannot_start_says_why() {
         "{error}"
     );
 }
+
+#[test]
+fn counters_go_where_spans_go() {
+    let with = |export: &str| Config {
+        export: vec![export.parse().unwrap()],
+        ..Config::default()
+    };
+    let env = env(&[("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "http://m/x")]);
+    assert!(with("terminal").metrics_client(&env).unwrap().is_none());
+    let endpoint = |config: Config| config.metrics_client(&env).unwrap().unwrap().endpoint();
+    assert_eq!(endpoint(with("otlp")), "http://m/x");
+    assert_eq!(
+        endpoint(with("otlp:http://c:4318")),
+        "http://c:4318/v1/metrics"
+    );
+}

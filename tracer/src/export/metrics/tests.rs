@@ -1,18 +1,19 @@
 #![allow(clippy::unwrap_used, reason = "a panic is the failure of a test")]
 
 use super::*;
+use crate::export::Cause;
 use crate::export::otlp::{Retry, Settings, Signal};
 use crate::export::testing::{HttpCollector, resource};
 use crate::trace::span::Value;
 
-fn counters(value: u64) -> Vec<Counter> {
-    ["queue_full", "rejected"]
-        .map(|cause| Counter {
-            name: "tracer.spans.dropped",
-            attributes: vec![("cause".into(), Value::Str(cause.into()))],
-            value,
-        })
-        .into()
+/// The balance of an exporter that lost spans in two ways.
+fn counters() -> Vec<Counter> {
+    let tally = Tally::new("file".into());
+    tally.accept(10);
+    tally.exported(7);
+    tally.dropped(Cause::QueueFull, 2);
+    tally.dropped(Cause::WriteFailed, 1);
+    export_counters(&[tally.stats()])
 }
 
 #[tokio::test]
@@ -25,16 +26,29 @@ async fn counters_arrive_as_cumulative_sums_and_once_more_at_the_end() {
         client,
         Duration::from_secs(3_600),
         resource().attributes,
-        || counters(7),
+        counters,
     );
     let stats = exporter.shutdown(Duration::from_secs(20)).await;
-    assert_eq!((stats.accepted, stats.exported), (2, 2));
+    assert_eq!((stats.accepted, stats.exported), (4, 4));
     let seen = collector.requests().remove(0);
     assert!(seen.head.starts_with("post /v1/metrics "), "{}", seen.head);
     let request = ExportMetricsServiceRequest::decode(seen.body).unwrap();
-    let metrics = &request.resource_metrics[0].scope_metrics[0].metrics;
-    assert_eq!(metrics.len(), 1, "points of one name are one metric");
-    let Some(metric::Data::Sum(sum)) = &metrics[0].data else {
+    let resource_metrics = &request.resource_metrics[0];
+    assert_eq!(
+        resource_metrics.resource.as_ref().unwrap().attributes,
+        convert::attributes(&resource().attributes)
+    );
+    let metrics = &resource_metrics.scope_metrics[0].metrics;
+    let names: Vec<_> = metrics.iter().map(|metric| metric.name.as_str()).collect();
+    assert_eq!(
+        names,
+        [
+            "tracer.spans.accepted",
+            "tracer.spans.exported",
+            "tracer.spans.dropped"
+        ]
+    );
+    let Some(metric::Data::Sum(sum)) = &metrics[2].data else {
         panic!("not a sum: {metrics:?}")
     };
     assert!(sum.is_monotonic);
@@ -42,14 +56,22 @@ async fn counters_arrive_as_cumulative_sums_and_once_more_at_the_end() {
         sum.aggregation_temporality(),
         AggregationTemporality::Cumulative
     );
-    assert_eq!(sum.data_points.len(), 2);
+    let points: Vec<_> = sum
+        .data_points
+        .iter()
+        .map(|point| (&point.attributes[1], point.value.unwrap()))
+        .collect();
+    let cause = |cause: &str| {
+        convert::attributes(&[("tracer.cause".into(), Value::Str(cause.to_owned().into()))])
+            .remove(0)
+    };
+    let (full, failed) = (cause("queue_full"), cause("write_failed"));
     assert_eq!(
-        sum.data_points[0].value,
-        Some(number_data_point::Value::AsInt(7))
-    );
-    assert_eq!(
-        sum.data_points[1].attributes,
-        convert::attributes(&counters(0)[1].attributes)
+        points,
+        [
+            (&full, number_data_point::Value::AsInt(2)),
+            (&failed, number_data_point::Value::AsInt(1))
+        ]
     );
     assert!(sum.data_points[0].start_time_unix_nano <= sum.data_points[0].time_unix_nano);
 }
@@ -65,12 +87,12 @@ async fn an_unreachable_collector_does_not_hold_up_the_end() {
     })
     .unwrap();
     let client = OtlpClient::new(settings, Retry::default()).unwrap();
-    let exporter = MetricsExporter::start(client, Duration::from_secs(3_600), Vec::new(), || {
-        counters(7)
-    });
+    let exporter = MetricsExporter::start(client, Duration::from_secs(3_600), Vec::new(), counters);
     let stats = exporter.shutdown(Duration::from_millis(50)).await;
+    assert_eq!((stats.exported, stats.on_the_way), (0, 0));
     assert_eq!(
-        (stats.accepted, stats.exported, stats.on_the_way),
-        (2, 0, 0)
+        stats.dropped(Cause::ExporterGaveUp),
+        stats.accepted,
+        "{stats:?}"
     );
 }

@@ -137,10 +137,7 @@ impl OtlpClient {
 
     /// Where it sends to, without a password.
     pub fn endpoint(&self) -> String {
-        let mut url = self.settings.endpoint.clone();
-        // Fails only for URLs without a host.
-        let _ = url.set_password(None);
-        url.to_string()
+        self.settings.name()
     }
 
     /// Sends a request until it has an outcome, and counts it.

@@ -16,6 +16,9 @@ use tonic_types::StatusExt;
 use super::client::{ClientError, Outcome, Partial, chain, read};
 use super::settings::{Compression, Settings};
 
+/// Time between signs of life during a request.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+
 #[derive(Debug)]
 pub(super) struct GrpcTransport {
     endpoint: Endpoint,
@@ -30,7 +33,10 @@ impl GrpcTransport {
         let mut endpoint = Endpoint::from_shared(settings.endpoint.to_string())
             .and_then(|endpoint| endpoint.user_agent(super::USER_AGENT))
             .map_err(ClientError::Grpc)?
-            .connect_timeout(settings.timeout);
+            .connect_timeout(settings.timeout)
+            // A connection that died without a word would swallow every request until TCP notices, a quarter of an hour.
+            .http2_keep_alive_interval(KEEP_ALIVE)
+            .keep_alive_timeout(settings.timeout);
         if settings.endpoint.scheme() == "https" {
             endpoint = endpoint
                 .tls_config(tls(settings)?)

@@ -18,6 +18,8 @@ const MAX_RESPONSE_BYTES: usize = 64 << 10;
 pub(super) struct HttpTransport {
     client: Client,
     url: Url,
+    /// The URL without a password.
+    name: String,
     gzip: bool,
 }
 
@@ -54,6 +56,7 @@ impl HttpTransport {
         Ok(Self {
             client,
             url: settings.endpoint.clone(),
+            name: settings.name(),
             gzip,
         })
     }
@@ -86,7 +89,7 @@ impl HttpTransport {
         if status.is_success() {
             return Outcome::Delivered(Partial::decode(&body));
         }
-        let error = format!("{}: {status}{}", self.url, explanation(&body));
+        let error = format!("{}: {status}{}", self.name, explanation(&body));
         match status {
             StatusCode::TOO_MANY_REQUESTS
             | StatusCode::BAD_GATEWAY

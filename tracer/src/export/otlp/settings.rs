@@ -175,9 +175,12 @@ impl Settings {
             }),
         };
         let protocol = protocol.unwrap_or_else(|| usual_protocol(&value));
-        let insecure = variables
-            .get("INSECURE")
-            .is_some_and(|(_, value)| value.eq_ignore_ascii_case("true"));
+        let insecure = || {
+            variables
+                .get("INSECURE")
+                .is_some_and(|(_, value)| value.eq_ignore_ascii_case("true"))
+        };
+        let insecure = flag.is_none().then(insecure);
         let endpoint = endpoint(&name, &value, protocol, (!own).then_some(signal), insecure)?;
         Ok(Self {
             signal,
@@ -188,6 +191,14 @@ impl Settings {
             timeout: variables.timeout(),
             tls: variables.tls()?,
         })
+    }
+
+    /// The endpoint without a password.
+    pub fn name(&self) -> String {
+        let mut url = self.endpoint.clone();
+        // Fails only for URLs without a host, and these were refused.
+        let _ = url.set_password(None);
+        url.to_string()
     }
 }
 
@@ -204,13 +215,14 @@ fn usual_protocol(endpoint: &str) -> Protocol {
     }
 }
 
-/// Parses an endpoint; `base` is the signal whose path is appended for HTTP, `None` when the URL is to be used verbatim.
+/// Parses an endpoint. `base` is the signal whose path is appended for HTTP, `None` when the URL is to be used verbatim.
+/// `insecure` tells the scheme where gRPC may go without one.
 fn endpoint(
     name: &str,
     value: &str,
     protocol: Protocol,
     base: Option<Signal>,
-    insecure: bool,
+    insecure: Option<bool>,
 ) -> Result<Url, SettingsError> {
     let error = || SettingsError::Endpoint {
         name: name.to_owned(),
@@ -218,9 +230,9 @@ fn endpoint(
     };
     let with_scheme = match (value.contains("://"), protocol, insecure) {
         (true, ..) => value.to_owned(),
-        (false, Protocol::Grpc, false) => format!("https://{value}"),
-        (false, Protocol::Grpc, true) => format!("http://{value}"),
-        (false, Protocol::HttpProtobuf, _) => return Err(error()),
+        (false, Protocol::Grpc, Some(false)) => format!("https://{value}"),
+        (false, Protocol::Grpc, Some(true)) => format!("http://{value}"),
+        (false, ..) => return Err(error()),
     };
     let mut url = Url::parse(&with_scheme).map_err(|_| error())?;
     if !matches!(url.scheme(), "http" | "https") || !url.has_host() {

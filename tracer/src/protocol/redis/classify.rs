@@ -48,7 +48,8 @@ const SHARED: &[&str] = &[
     "UNSUBSCRIBE",
 ];
 
-/// First bytes that a client sent.
+/// First bytes that a client sent. On a connection that was open before the agent came they may be the middle of a value:
+/// ask again with later calls before believing `No`.
 pub fn looks_like_redis(sent: &[u8]) -> Verdict {
     match sent.first() {
         None => Verdict::Maybe,

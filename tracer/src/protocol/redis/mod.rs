@@ -1,23 +1,23 @@
 //! Redis as a client process speaks it: socket bytes in, one [`Command`] per command out.
 //!
-//! A [`Tracker`] reads both directions of one connection. Requests and replies are framed independently
-//! ([`Requests`](request::Requests), [`Replies`](reply::Replies)) and paired in order by the [`Session`](session::Session), which knows what
-//! a reply means: `+QUEUED`, a subscription's confirmation, a push message that answers nothing.
+//! A [`Tracker`] reads both directions of one connection. Requests and replies are framed independently and paired in
+//! order by a session that knows what a reply means: `+QUEUED`, a subscription's confirmation, a push message that answers
+//! nothing.
 //!
 //! What is never done: values are not kept (only a bounded prefix of each argument is looked at), and a span is not made
-//! of bytes that were not understood. What cannot be told apart is counted in [`Diagnostics`].
+//! of bytes that were not understood. What could not be told apart is counted in [`Diagnostics`].
 //!
 //! ```
 //! use tracer::protocol::redis::{Chunk, Direction, Role, Tracker};
 //!
 //! let mut tracker = Tracker::new(Role::Client);
 //! let mut commands = Vec::new();
-//! let sent = b"*2\r\n$3\r\nGET\r\n$5\r\norder\r\n";
-//! let received = b"$-1\r\n";
-//! let chunk = |direction, data, start_ns, end_ns| Chunk { direction, offset: 0, len: u64::MAX, data, start_ns, end_ns };
-//! # let chunk = |direction, data: &'static [u8], start_ns, end_ns| Chunk { len: data.len() as u64, ..chunk(direction, data, start_ns, end_ns) };
-//! tracker.feed(chunk(Direction::Sent, sent, 100, 110), (), &mut commands);
-//! tracker.feed(chunk(Direction::Received, received, 200, 210), (), &mut commands);
+//! let mut call = |direction, data: &[u8], start_ns, end_ns| {
+//!     let chunk = Chunk { direction, offset: 0, len: data.len() as u64, data, start_ns, end_ns };
+//!     tracker.feed(chunk, (), &mut commands);
+//! };
+//! call(Direction::Sent, b"*2\r\n$3\r\nGET\r\n$5\r\norder\r\n", 100, 110);
+//! call(Direction::Received, b"$-1\r\n", 200, 210);
 //! assert_eq!(commands[0].query_text.as_deref(), Some("GET ?"));
 //! assert_eq!(commands[0].end_ns - commands[0].start_ns, 110);
 //! ```
@@ -31,6 +31,7 @@ mod error;
 mod reply;
 mod request;
 mod session;
+mod silence;
 mod stream;
 mod subcommands;
 mod subscriptions;

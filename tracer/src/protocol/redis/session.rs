@@ -4,6 +4,11 @@
 //! apart. A reply that was there before the oldest waiting command began is that of a command nobody saw. And a reply
 //! that finds no command waiting is kept, because records of calls are written when the calls end: a reply may have been
 //! read by one thread before another has left the send call.
+//!
+//! After a loss, or on a connection that was open before, replies to unseen commands may still be under way; on a
+//! connection that many tasks share there is no moment at which it would be obvious that there are none. Then some commands
+//! and replies are held back, and paired with the fewest replies dropped such that none precedes its command. That is
+//! exact when the connection was idle once meanwhile.
 
 use std::collections::VecDeque;
 
@@ -12,11 +17,16 @@ use super::command::{Command, Failure, Quality};
 use super::diagnostics::Diagnostics;
 use super::reply::{Reply, Status};
 use super::request::{Asks, Request};
+use super::silence::Silence;
 use super::subscriptions::{Subscriptions, Topic};
 use super::table::Effect;
 
 /// Most commands that wait for a reply.
 const MAX_WAITING: usize = 1 << 20;
+/// Commands that are held back until it is clear which replies are theirs.
+const HELD: usize = 64;
+/// Silence that tells as much.
+const PAUSE_NS: u64 = 5_000_000;
 /// Room that is kept for waiting commands after a long pipeline.
 const ROOM: usize = 1024;
 /// Send calls without any reply after which replies must have been switched off before the agent came.
@@ -38,13 +48,15 @@ struct Waiting<T> {
     expected: u32,
 }
 
-/// `CLIENT REPLY`, as the requests have it.
+/// Whether replies to unseen commands may be under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum ReplyMode {
-    On,
-    Off,
-    /// Off for the next command.
-    Skip,
+enum Settling {
+    /// No, or it is too late to find out.
+    Settled,
+    /// Perhaps, but as long as commands come one at a time each reply is obvious.
+    Watching,
+    /// Perhaps: nothing is paired for now.
+    Holding,
 }
 
 /// When a request was sent, and by whom.
@@ -70,9 +82,7 @@ pub(super) struct Session<T> {
     calls: Calls,
     transactions: u64,
     transaction: Option<Transaction>,
-    /// MULTI was sent, as the requests have it: `CLIENT REPLY` would be queued.
-    multi_sent: bool,
-    mode: ReplyMode,
+    silence: Silence,
     database: Option<u32>,
     subscriptions: Subscriptions,
     monitoring: bool,
@@ -80,7 +90,10 @@ pub(super) struct Session<T> {
     /// A reply has come.
     heard: bool,
     /// Commands were sent while others of earlier calls waited: many tasks share the connection.
-    pub shared: bool,
+    shared: bool,
+    settling: Settling,
+    /// End of the last call.
+    last_ns: u64,
     pub diagnostics: Diagnostics,
 }
 
@@ -94,14 +107,15 @@ impl<T> Session<T> {
             calls: Calls::default(),
             transactions: 0,
             transaction: None,
-            multi_sent: false,
-            mode: ReplyMode::On,
+            silence: Silence::default(),
             database,
             subscriptions: Subscriptions::default(),
             monitoring: false,
             resp3: false,
             heard: false,
             shared: false,
+            settling: Settling::Settled,
+            last_ns: 0,
             diagnostics: Diagnostics::default(),
         }
     }
@@ -111,20 +125,38 @@ impl<T> Session<T> {
         self.waiting.is_empty() && self.unrecorded == 0
     }
 
+    /// Commands that wait.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
     /// When the oldest command that waits began.
     pub(super) fn oldest_ns(&self) -> Option<u64> {
         self.waiting.front().map(|waiting| waiting.command.start_ns)
     }
 
+    /// From here on, commands are paired again, but earlier ones may still be answered.
+    pub(super) fn unsettle(&mut self) {
+        self.settling = if self.shared { Settling::Holding } else { Settling::Watching };
+    }
+
     /// Takes a complete request.
     pub(super) fn request(&mut self, request: Request, sent: Sent<T>, out: &mut Vec<Command<T>>) {
-        let no_reply = self.switch(&request) || request.effect == Effect::Replicate;
+        let no_reply = self.silence.covers(&request) || request.effect == Effect::Replicate;
         if self.unrecorded > 0 || self.waiting.len() == MAX_WAITING {
             self.diagnostics.commands_overflow += 1;
             self.unrecorded += u64::from(!no_reply);
             return;
         }
+        if sent.start_ns.saturating_sub(self.last_ns) > PAUSE_NS {
+            self.settle(out);
+        }
+        self.last_ns = self.last_ns.max(sent.end_ns);
         let call = self.calls.add(sent.start_ns, &request);
+        let overlaps = self.waiting.back().is_some_and(|last| last.call.0 != call.0 && !last.command.no_reply);
+        if self.settling == Settling::Watching && overlaps {
+            self.settling = Settling::Holding;
+        }
         let expected = match request.effect {
             Effect::Subscribe(_) | Effect::Unsubscribe(_) => request.args,
             _ => 1,
@@ -155,15 +187,44 @@ impl<T> Session<T> {
         let (effect, asks) = (request.effect, request.asks);
         self.waiting.push_back(Waiting { command, effect, asks, call, confirmed: 0, expected });
         if !self.heard && self.database.is_none() && self.calls.open() > SILENT_CALLS {
-            self.mode = ReplyMode::Off;
+            self.silence.begin();
             self.waiting.iter_mut().for_each(|waiting| waiting.command.no_reply = true);
         }
-        self.settle_silent(out);
+        if self.settling != Settling::Holding {
+            self.settle_silent(out);
+            self.pair_early(out);
+        } else if self.waiting.len() == HELD {
+            self.settle(out);
+        }
+    }
+
+    /// Pairs the replies that came before their commands.
+    fn pair_early(&mut self, out: &mut Vec<Command<T>>) {
         while !self.waiting.is_empty()
             && let Some(reply) = self.early.pop_front()
         {
             self.pair(reply, out);
         }
+    }
+
+    /// Pairs what was held back.
+    pub(super) fn settle(&mut self, out: &mut Vec<Command<T>>) {
+        if std::mem::replace(&mut self.settling, Settling::Settled) != Settling::Holding {
+            return;
+        }
+        let (mut before, mut commands, mut strangers) = (0, 0, 0);
+        for waiting in self.waiting.iter().filter(|waiting| !waiting.command.no_reply) {
+            while self.early.get(before).is_some_and(|reply| reply.first_ns < waiting.command.start_ns) {
+                before += 1;
+            }
+            strangers = strangers.max(before.saturating_sub(commands));
+            commands += 1;
+        }
+        strangers = strangers.max(self.early.len().saturating_sub(commands));
+        self.early.drain(..strangers);
+        self.diagnostics.replies_unseen += strangers as u64;
+        self.settle_silent(out);
+        self.pair_early(out);
     }
 
     /// Takes a complete reply; one without a command may be that of a command that is still to come.
@@ -173,16 +234,16 @@ impl<T> Session<T> {
             return Ok(());
         }
         self.heard = true;
-        if !self.waiting.is_empty() {
+        self.last_ns = self.last_ns.max(reply.end_ns);
+        if !self.waiting.is_empty() && self.settling != Settling::Holding {
             self.pair(reply, out);
             return Ok(());
         }
         if self.is_unrecorded() {
             return Ok(());
         }
-        if self.mode == ReplyMode::Off {
-            // The server did not obey.
-            self.mode = ReplyMode::On;
+        if self.waiting.is_empty() {
+            self.silence.heard();
         }
         if self.early.len() < MAX_EARLY {
             self.early.push_back(reply);
@@ -202,11 +263,18 @@ impl<T> Session<T> {
         self.early = VecDeque::new();
         self.calls.clear();
         self.transaction = None;
-        self.multi_sent = false;
+    }
+
+    /// The same, if none of them was to be paired yet.
+    pub(super) fn give_up_held(&mut self) {
+        if self.settling == Settling::Holding {
+            self.give_up();
+        }
     }
 
     /// The connection ended.
     pub(super) fn close(&mut self, now_ns: u64, out: &mut Vec<Command<T>>) {
+        self.settle(out);
         while let Some(mut waiting) = self.take() {
             if waiting.confirmed == 0 && !waiting.command.no_reply {
                 waiting.command.error = Some(Failure::ConnectionClosed);
@@ -217,39 +285,6 @@ impl<T> Session<T> {
         }
         self.diagnostics.replies_unseen += self.early.len() as u64;
         self.early.clear();
-    }
-
-    /// Follows `CLIENT REPLY`. True when the request gets no reply.
-    fn switch(&mut self, request: &Request) -> bool {
-        match request.effect {
-            Effect::Multi => self.multi_sent = true,
-            Effect::Exec | Effect::Discard | Effect::Reset => self.multi_sent = false,
-            _ => {}
-        }
-        if request.effect == Effect::Reset {
-            self.mode = ReplyMode::On;
-        }
-        let asks = if self.multi_sent { Asks::Reply } else { request.asks };
-        match (asks, self.mode) {
-            (Asks::ReplyOn, _) => {
-                self.mode = ReplyMode::On;
-                false
-            }
-            (Asks::ReplyOff, _) => {
-                self.mode = ReplyMode::Off;
-                true
-            }
-            (_, ReplyMode::Off) => true,
-            (Asks::ReplySkip, _) => {
-                self.mode = ReplyMode::Skip;
-                true
-            }
-            (_, ReplyMode::Skip) => {
-                self.mode = ReplyMode::On;
-                true
-            }
-            (_, ReplyMode::On) => false,
-        }
     }
 
     /// True when the next reply is that of a command that was too many to keep.

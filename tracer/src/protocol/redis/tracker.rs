@@ -2,9 +2,9 @@
 //!
 //! As long as no framing byte is missing, this is plain parsing. Otherwise the position is found again in two steps. The
 //! *stream* is in step at the start of a chunk that looks like the start of a request or reply. The *pairing* is in step
-//! when, besides, nothing seems to be under way: no command waits, and the last call before this send was a receive; on a
-//! connection that many tasks share, also nothing happened for a while. Commands until then are counted
-//! ([`Diagnostics::commands_unaligned`]) and not given out, because their replies could be anybody's.
+//! when, besides, nothing seems to be under way: no command waits, and the last call before this send was a receive.
+//! Commands until then are counted ([`Diagnostics::commands_unaligned`]) and not given out, because their replies could be
+//! anybody's. On a connection that many tasks share more may be under way than can be seen: the session settles that.
 
 use super::classify::{Verdict, find_request, looks_like_redis, looks_like_replies};
 use super::command::{Command, Quality};
@@ -19,11 +19,6 @@ use crate::protocol::resp::Malformed;
 
 /// Silence after which no reply can be under way, save those of blocking commands.
 const SILENCE_NS: u64 = 1_000_000_000;
-
-/// Silence after which replies are hardly under way.
-const PAUSE_NS: u64 = 5_000_000;
-/// Longest wait for such a pause on a connection that never rests.
-const PATIENCE_NS: u64 = 1_000_000_000;
 
 /// Towards whom, seen from the traced process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,10 +73,6 @@ pub struct Tracker<T> {
     requesting: bool,
     /// End of the last call that brought replies.
     last_reply_ns: u64,
-    /// End of the last call that took requests.
-    last_request_ns: u64,
-    /// When the pairing was lost.
-    unaligned_ns: u64,
     /// The connection has become a replication stream: no more commands.
     replicating: bool,
 }
@@ -114,15 +105,15 @@ impl<T: Clone> Tracker<T> {
             aligned: !opened_before,
             requesting: false,
             last_reply_ns: 0,
-            last_request_ns: 0,
-            unaligned_ns: 0,
             replicating: false,
         }
     }
 
     /// Takes what a call passed; finished commands go to `out`. Chunks of one direction come in order.
     ///
-    /// `tag` is kept for the commands that begin in this chunk.
+    /// `tag` is kept for the commands that begin in this chunk. A command comes out with the chunk that completes its reply;
+    /// only after a loss, or on a connection that was open before the agent came, some may come out later
+    /// ([`Tracker::flush`]).
     pub fn feed(&mut self, chunk: Chunk<'_>, tag: T, out: &mut Vec<Command<T>>) {
         if chunk.len == 0 || self.replicating {
             return;
@@ -135,7 +126,6 @@ impl<T: Clone> Tracker<T> {
         if is_request {
             self.feed_requests(&chunk, piece, &tag, out);
             self.requesting = true;
-            self.last_request_ns = self.last_request_ns.max(chunk.end_ns);
         } else {
             self.feed_replies(&chunk, piece, out);
             self.requesting = false;
@@ -150,6 +140,17 @@ impl<T: Clone> Tracker<T> {
         }
         self.requests.reset();
         self.session.close(now_ns, out);
+    }
+
+    /// Nothing came for a while, or the agent ends: commands that are held back, because replies to unseen commands might
+    /// have been under way, are given out if they have been answered.
+    pub fn flush(&mut self, out: &mut Vec<Command<T>>) {
+        self.session.settle(out);
+    }
+
+    /// Commands that are neither given out nor counted in the diagnostics.
+    pub fn open_commands(&self) -> usize {
+        self.session.waiting()
     }
 
     /// Stream offset below which bytes of this direction are not needed, because they are the inside of a long value.
@@ -239,10 +240,10 @@ impl<T: Clone> Tracker<T> {
         let quiet = self.session.is_idle() && chunk.start_ns >= self.last_reply_ns;
         if !self.aligned {
             let between = self.replies.is_between() || !self.reply_stream.synced;
-            let pause = chunk.start_ns.saturating_sub(self.last_reply_ns.max(self.last_request_ns));
-            let waited = chunk.start_ns.saturating_sub(self.unaligned_ns);
-            let rests = !self.session.shared || pause >= PAUSE_NS || waited >= PATIENCE_NS;
-            self.aligned = at_start && quiet && between && !self.requesting && rests;
+            self.aligned = at_start && quiet && between && !self.requesting;
+            if self.aligned {
+                self.session.unsettle();
+            }
         }
         if self.aligned && quiet && self.last_reply_ns > 0 && chunk.start_ns - self.last_reply_ns > SILENCE_NS {
             self.quality = Quality::Certain;
@@ -324,10 +325,12 @@ impl<T: Clone> Tracker<T> {
         if self.begun.take().is_some() {
             self.session.diagnostics.commands_truncated += 1;
         }
+        // Replies to the lost commands will come: what is held back cannot be told apart any longer.
+        self.session.give_up_held();
         self.requests.reset();
         self.request_stream.synced = false;
         self.quality = Quality::Resynced;
-        self.misalign();
+        self.aligned = false;
     }
 
     fn lose_replies(&mut self) {
@@ -337,16 +340,9 @@ impl<T: Clone> Tracker<T> {
         self.unalign();
     }
 
-    /// Later commands cannot be paired.
-    fn misalign(&mut self) {
-        if std::mem::take(&mut self.aligned) {
-            self.unaligned_ns = self.last_reply_ns.max(self.last_request_ns);
-        }
-    }
-
     /// Replies can no longer be told apart.
     fn unalign(&mut self) {
-        self.misalign();
+        self.aligned = false;
         if let Some(begun) = &mut self.begun {
             begun.aligned = false;
         }

@@ -17,7 +17,7 @@ use super::*;
 use crate::export::ExporterStats;
 use crate::export::otlp::encode::Encoder;
 use crate::export::otlp::{Compression, Signal};
-use crate::export::testing::{HttpCollector, batch, full_span, span};
+use crate::export::testing::{HttpCollector, TlsFiles, batch, full_span, span};
 
 const QUICK: Retry = Retry {
     initial: Duration::from_millis(1),
@@ -98,6 +98,28 @@ impl TraceService for Service {
 
 impl GrpcCollector {
     async fn start(answers: Vec<Answer>) -> Self {
+        Self::start_on(tonic::transport::Server::builder(), answers).await
+    }
+
+    /// Only clients with a certificate are let in.
+    async fn start_tls(answers: Vec<Answer>, tls: &TlsFiles) -> Self {
+        let config = tonic::transport::ServerTlsConfig::new()
+            .identity(tonic::transport::Identity::from_pem(
+                &tls.server.0,
+                &tls.server.1,
+            ))
+            .client_ca_root(tonic::transport::Certificate::from_pem(&tls.authority));
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        Self::start_on(
+            tonic::transport::Server::builder()
+                .tls_config(config)
+                .unwrap(),
+            answers,
+        )
+        .await
+    }
+
+    async fn start_on(mut server: tonic::transport::Server, answers: Vec<Answer>) -> Self {
         let seen = Arc::default();
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -111,11 +133,7 @@ impl GrpcCollector {
         })
         .accept_compressed(CompressionEncoding::Gzip)
         .accept_compressed(CompressionEncoding::Zstd);
-        tokio::spawn(
-            tonic::transport::Server::builder()
-                .add_service(service)
-                .serve_with_incoming(incoming),
-        );
+        tokio::spawn(server.add_service(service).serve_with_incoming(incoming));
         Self { address, seen }
     }
 
@@ -367,4 +385,47 @@ fn tls_files_that_cannot_be_read_are_named() {
         let error = OtlpClient::new(settings, QUICK).unwrap_err();
         assert_eq!(error.to_string(), "cannot read /nowhere/ca.pem");
     }
+}
+
+#[tokio::test]
+async fn tls_trusts_the_given_authority_and_shows_the_client_certificate() {
+    let files = TlsFiles::new();
+    let directory = tempfile::tempdir().unwrap();
+    let write = |name: &str, pem: &str| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, pem).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let (ca, cert, key) = (
+        write("ca.pem", &files.authority),
+        write("cert.pem", &files.client.0),
+        write("key.pem", &files.client.1),
+    );
+    let grpc =
+        GrpcCollector::start_tls(vec![Ok(ExportTraceServiceResponse::default())], &files).await;
+    let http = HttpCollector::start_tls(&[("200 OK", b"")], &files).await;
+    for (protocol, address) in [("grpc", grpc.address), ("http/protobuf", http.address)] {
+        let settings = |with_client: bool, with_ca: bool| {
+            let env = |name: &str| match name.strip_prefix("OTEL_EXPORTER_OTLP_")? {
+                "PROTOCOL" => Some(protocol.to_owned()),
+                "ENDPOINT" => Some(format!("https://localhost:{}", address.port())),
+                "CERTIFICATE" if with_ca => Some(ca.clone()),
+                "CLIENT_CERTIFICATE" if with_client => Some(cert.clone()),
+                "CLIENT_KEY" if with_client => Some(key.clone()),
+                _ => None,
+            };
+            Settings::resolve(Signal::Traces, None, &env).unwrap()
+        };
+        let stats = send(settings(true, true), QUICK).await;
+        assert_eq!(stats.exported, 3, "{protocol}: {stats:?}");
+        for (with_client, with_ca) in [(false, true), (true, false)] {
+            let stats = send(settings(with_client, with_ca), QUICK).await;
+            assert_eq!(
+                stats.dropped(Cause::ExporterGaveUp),
+                3,
+                "{protocol}: {stats:?}"
+            );
+        }
+    }
+    assert_eq!((grpc.requests(), http.requests().len()), (1, 1));
 }

@@ -26,7 +26,12 @@ const PROTOCOL: &str = "OTEL_EXPORTER_OTLP_PROTOCOL";
 
 #[test]
 fn endpoints_are_read_as_the_specification_says() {
-    let cases: &[(&[(&str, &str)], Protocol, &str)] = &[
+    type Case = (
+        &'static [(&'static str, &'static str)],
+        Protocol,
+        &'static str,
+    );
+    let cases: &[Case] = &[
         (
             &[],
             Protocol::HttpProtobuf,
@@ -143,6 +148,17 @@ fn unusable_endpoints_say_what_is_wanted() {
             "{error}"
         );
     }
+}
+
+#[test]
+fn a_flag_says_whether_to_encrypt() {
+    let error = resolve(Signal::Traces, Some("c:4317"), &[])
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.starts_with("--export otlp: \"c:4317\" is not an http:// or https:// URL"),
+        "{error}"
+    );
 }
 
 #[test]

@@ -119,8 +119,6 @@ fn cut(connection: &mut Connection, direction: Direction, bytes: &[u8], cuts: &[
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
-
     #[test]
     fn any_cut_gives_the_same_commands(
         exchanges in prop::collection::vec(exchange(), 1..12),
