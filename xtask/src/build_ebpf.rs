@@ -70,10 +70,9 @@ fn replace(from: &Path, to: &Path) -> Result<bool> {
         return Ok(false);
     }
     // Written beside it and renamed, so that a build of the agent never reads half an object.
-    let mut file =
-        tempfile::NamedTempFile::new_in(to.parent().context("the object lies in a folder")?)?;
-    std::io::Write::write_all(&mut file, &new)?;
-    file.persist(to)?;
+    let part = to.with_extension("part");
+    fs::write(&part, new)?;
+    fs::rename(&part, to)?;
     Ok(true)
 }
 

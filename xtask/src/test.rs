@@ -27,7 +27,6 @@ pub struct Args {
 /// `cargo xtask test`.
 pub fn main(args: &Args) -> Result<()> {
     let root = workspace::is_root();
-    setup::ensure(&setup::to_build())?;
     if root && !args.unit {
         setup::ensure(&setup::to_test())?;
     }

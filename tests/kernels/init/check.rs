@@ -48,10 +48,10 @@ pub fn run() -> Result<()> {
     ensure!(status.success(), "the agent ended with {status}");
     let status = target.exit()?;
     ensure!(status.success(), "the target ended with {status}");
-    println!(
-        "TRACER-VM balance {}",
-        fs::read_to_string("/tmp/stats.json")?.replace('\n', "")
-    );
+    let balance = fs::read_to_string("/tmp/stats.json")?;
+    println!("TRACER-VM balance {}", balance.replace('\n', ""));
+    let balance: Value = serde_json::from_str(&balance).context("the balance is not JSON")?;
+    ensure!(balance["balanced"] == true, "the balance does not hold");
     judge(&wanted, &fs::read_to_string("/tmp/out.json")?)
 }
 

@@ -16,7 +16,7 @@ pub struct Args {
 
 /// `cargo xtask lint`. All checks run, so that one call shows all there is to do.
 pub fn main(args: &Args) -> Result<()> {
-    setup::ensure(&setup::to_build())?;
+    setup::ensure(&setup::to_lint())?;
     // The agent does not compile without it.
     build_ebpf::main()?;
     let checks: [(&str, &dyn Fn() -> Result<()>); 4] = [
