@@ -1,6 +1,6 @@
 //! `cargo xtask demo`: an order service and a redis-server, both unmodified, and their traces in this terminal.
 
-mod service;
+pub mod service;
 
 use std::{
     io::{BufRead, BufReader, Write},
@@ -95,7 +95,8 @@ pub fn main(args: &Args) -> Result<()> {
     Ok(())
 }
 
-fn start_redis(address: SocketAddr, dir: &std::path::Path) -> Result<Service> {
+/// A server without persistence, when it listens.
+pub fn start_redis(address: SocketAddr, dir: &std::path::Path) -> Result<Service> {
     let program =
         workspace::find_program("redis-server").context("redis-server was just set up")?;
     let mut redis = Command::new(program);

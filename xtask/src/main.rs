@@ -1,5 +1,6 @@
 //! Tasks of the project: `cargo xtask COMMAND`. Each subcommand is one module; every one fetches what it needs first.
 
+mod bench;
 mod build_ebpf;
 mod demo;
 mod lint;
@@ -34,6 +35,8 @@ enum Task {
     Demo(demo::Args),
     /// Run the unit tests, and as root the end-to-end tests
     Test(test::Args),
+    /// Measure what tracing costs: the agent, tracing-opentelemetry, bpftrace and the shim, as ratios
+    Bench(bench::Args),
     /// Check format, clippy, generated code and the rules between the layers
     Lint(lint::Args),
     /// Run the end-to-end check on other kernels, in QEMU
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
         Task::BuildEbpf => build_ebpf::main(),
         Task::Demo(args) => demo::main(&args),
         Task::Test(args) => test::main(&args),
+        Task::Bench(args) => bench::main(&args),
         Task::Lint(args) => lint::main(&args),
         Task::Vm(args) => vm::main(&args),
     };

@@ -86,6 +86,11 @@ pub fn to_demo() -> Vec<Box<dyn Tool>> {
     vec![Box::new(packages::REDIS)]
 }
 
+/// What the benchmark needs beside a build.
+pub fn to_bench() -> Vec<Box<dyn Tool>> {
+    vec![Box::new(packages::REDIS), Box::new(packages::BPFTRACE)]
+}
+
 /// What booting another kernel needs.
 pub fn to_boot() -> Vec<Box<dyn Tool>> {
     vec![Box::new(packages::QEMU), Box::new(packages::REDIS)]
