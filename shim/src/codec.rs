@@ -5,7 +5,7 @@
 
 use crate::buffer::Buffer;
 use crate::context::Context;
-use crate::header::{self, Place};
+use crate::header::{self, Parent, Place};
 use crate::record::{Kind, Operation, Status};
 use crate::start::Started;
 use crate::tail::Tail;
@@ -169,27 +169,24 @@ fn merge_pieces<M: Message, B: Buf>(
 /// Runs `write` with the context for the header.
 #[inline]
 fn produce<M>(place: Place, len: usize, write: impl FnOnce(Context)) {
-    let parent = if let Place::Filled(context) = place {
-        context
-    } else {
-        thread::current()
-    };
+    let parent = place.parent();
     if site::enabled() {
         produce_traced(type_name::<M>(), parent, len + place.len(), write);
     } else {
-        write(parent);
+        write(parent.said(parent.context));
     }
 }
 
 #[cold]
 #[inline(never)]
-fn produce_traced(name: &str, parent: Context, size: usize, write: impl FnOnce(Context)) {
-    let span = Started::new(parent, name);
+fn produce_traced(name: &str, parent: Parent, size: usize, write: impl FnOnce(Context)) {
+    let span = Started::new(parent.context, name);
+    let header = parent.said(span.context);
     if !span.recorded {
-        return write(span.context);
+        return write(header);
     }
     let start = os::monotonic();
-    write(span.context);
+    write(header);
     finish(Operation::Encode, name, &span, start, size, Status::Unset);
 }
 
@@ -201,16 +198,11 @@ fn without_header<M, E>(
     len: usize,
     encode: impl FnOnce() -> Result<(), E>,
 ) -> Result<(), E> {
-    let parent = if let Place::Filled(context) = place {
-        context
-    } else {
-        thread::current()
-    };
     if !site::enabled() {
         return encode();
     }
     let name = type_name::<M>();
-    let span = Started::new(parent, name);
+    let span = Started::new(place.parent().context, name);
     let start = os::monotonic();
     let result = encode();
     if span.recorded {
