@@ -133,7 +133,7 @@ fn main() {
             semaphore: 0,
         };
         let probe = empty_probe(&path, site.offset).unwrap();
-        let floor = best(bare_site);
+        let floor = best(|| bare_site());
         drop(probe);
         let mut listener = Listener::attach(&path, at).unwrap();
         let attached = best(|| {

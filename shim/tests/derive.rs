@@ -1,5 +1,9 @@
 //! `#[derive(Span)]` and `#[trace_context]` on every kind of type.
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    dead_code,
+    reason = "tests, and types whose fields only derives look at"
+)]
 
 use serde::{Deserialize, Serialize};
 use tracer_shim::{
