@@ -140,7 +140,7 @@ fn main() {
             shim();
             listener.drain(|_| {});
         });
-        let draining = best(|| drop(black_box(listener.drain(|_| {}))));
+        let draining = best(|| _ = black_box(listener.drain(|_| {})));
         let attached = attached - draining;
         println!(
             "at +{at:<2}   floor {floor:.0}   encode, traced {attached:.0}: {:.2} x floor, {:.2} x tracing-opentelemetry",
