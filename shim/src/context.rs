@@ -223,6 +223,9 @@ impl fmt::Debug for Context {
 
 /// Keeps a context active on a thread; dropping it restores the one before. Guards of a thread end in the reverse order
 /// of their start, which scopes give for free.
+///
+/// A guard belongs to its thread. In a future it must not live across an `await`, where other tasks run on the thread:
+/// [`crate::FutureExt`] has what a future needs.
 #[must_use = "the context is active until the guard is dropped"]
 pub struct Guard {
     previous: thread::Saved,

@@ -13,13 +13,14 @@
 //! | 16 | trace id, all zero for "no context" |
 //! | 8 | span id of the sender |
 //!
-//! The trailer has one length whatever it says, and is always written, so `encoded_len` is always right. The number of
+//! A header has one length whatever it says, and is always written, so `encoded_len` is always right. The number of
 //! bytes before it ties it to its message: a message that was copied into another one as its last field does not lend the
 //! outer one its context. Reading looks at the last 35 bytes and nowhere else.
 //! In a buffer of several pieces it takes note of them as they pass by.
 
 use crate::context::Context;
 use crate::id::{SpanId, TraceId};
+use crate::thread;
 use bytes::{Buf, BufMut};
 
 /// Number of the trailer field.
@@ -89,43 +90,84 @@ pub(crate) fn parse(trailer: &[u8; TRAILER_LEN], message_len: usize) -> Option<C
 pub enum Place {
     /// Into a trailer.
     Trailer,
-    /// Into the message's own `trace_context` field, which has this number and is not set.
-    Field(u32),
-    /// Nowhere: the sender has filled the field with this.
-    Filled(Context),
+    /// Into the message's own `trace_context` field.
+    Field {
+        /// Its number.
+        number: u32,
+        /// What the message has there already.
+        filled: Option<Context>,
+    },
+}
+
+/// What a message that is encoded belongs to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Parent {
+    pub(crate) context: Context,
+    /// The sender has put a context into the message that is to stay.
+    stays: bool,
+}
+
+impl Parent {
+    /// What the header is to say when the message's span has this context.
+    #[inline]
+    pub(crate) fn said(self, span: Context) -> Context {
+        if self.stays { Context::NONE } else { span }
+    }
 }
 
 /// `TraceContext { string trace_id = 1; string span_id = 2; bool sampled = 3; }` with both ids and the flag written out.
 const FIELD_CONTENT_LEN: usize = 2 + 32 + 2 + 16 + 2;
 
 impl Place {
+    /// The parent of the message's span: what is active here, unless the sender has put another trace into the message. A
+    /// context of the active trace in it is an old one, of the message that this one was made from.
+    #[inline]
+    pub(crate) fn parent(self) -> Parent {
+        let active = thread::current();
+        match self {
+            Self::Field {
+                filled: Some(filled),
+                ..
+            } if !filled.same_trace(active) => Parent {
+                context: filled,
+                stays: true,
+            },
+            _ => Parent {
+                context: active,
+                stays: false,
+            },
+        }
+    }
+
     /// Bytes that the header adds to the message: the same whatever it says.
     #[inline]
     pub(crate) fn len(self) -> usize {
         match self {
             Self::Trailer => TRAILER_LEN,
-            Self::Field(field) => prost::encoding::key_len(field) + 1 + FIELD_CONTENT_LEN,
-            Self::Filled(_) => 0,
+            Self::Field { number, .. } => prost::encoding::key_len(number) + 1 + FIELD_CONTENT_LEN,
         }
     }
 
-    /// Appends the header to a message of `message_len` bytes.
+    /// Appends the header to a message of `message_len` bytes. A second `trace_context` is merged into the first: it counts.
     #[inline]
     pub(crate) fn write(self, context: Context, message_len: usize, buf: &mut impl BufMut) {
         match self {
             Self::Trailer => buf.put_slice(&trailer(context, message_len)),
-            Self::Field(field) if context.is_valid() => {
-                prost::encoding::encode_key(field, prost::encoding::WireType::LengthDelimited, buf);
+            Self::Field { number, .. } if context.is_valid() => {
+                prost::encoding::encode_key(
+                    number,
+                    prost::encoding::WireType::LengthDelimited,
+                    buf,
+                );
                 buf.put_slice(&field_content(context));
             }
-            Self::Field(_) => {
+            Self::Field { .. } => {
                 // Nothing to say, but the length has been announced: an empty trailer of the same length.
                 let padding = self.len() - KEY.len() - 1;
                 buf.put_slice(&KEY);
                 buf.put_u8(padding as u8);
                 buf.put_bytes(0, padding);
             }
-            Self::Filled(_) => {}
         }
     }
 }
@@ -223,7 +265,7 @@ mod tests {
         #[test]
         fn the_length_is_the_same_whatever_it_says(context in context(), field in 1..(1_u32 << 29)) {
             for context in [context, Context::NONE] {
-                for place in [Place::Trailer, Place::Field(field), Place::Filled(context)] {
+                for place in [Place::Trailer, Place::Field { number: field, filled: None }] {
                     let mut bytes = Vec::new();
                     place.write(context, 7, &mut bytes);
                     prop_assert_eq!(bytes.len(), place.len());

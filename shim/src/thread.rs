@@ -129,6 +129,9 @@ impl State {
 #[inline]
 pub(crate) fn current() -> Context {
     STATE.with(|state| {
+        if !state.published.get() {
+            state.first_use();
+        }
         #[cfg(feature = "tokio")]
         if let Some(task) = state.task() {
             return crate::flows::get(task);

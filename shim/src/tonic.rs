@@ -170,12 +170,15 @@ where
     }
 }
 
-/// A call under way.
-#[must_use = "futures do nothing unless they are awaited"]
-pub struct Call<F> {
-    future: WithContext<F>,
-    span: Option<Span>,
-    state: Option<TraceState>,
+pin_project_lite::pin_project! {
+    /// A call under way.
+    #[must_use = "futures do nothing unless they are awaited"]
+    pub struct Call<F> {
+        #[pin]
+        future: WithContext<F>,
+        span: Option<Span>,
+        state: Option<TraceState>,
+    }
 }
 
 impl<F, R, E> Future for Call<F>
@@ -185,25 +188,17 @@ where
     type Output = Result<Response<TracedBody<R>>, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
-        // SAFETY: `future` is pinned with `self`: it is never moved out of it, and there is no `Drop` that could. The other
-        // fields do not care where they are.
-        let (future, span, state) = unsafe {
-            let this = self.get_unchecked_mut();
-            (
-                Pin::new_unchecked(&mut this.future),
-                &mut this.span,
-                &this.state,
-            )
-        };
-        let outer = state
+        let this = self.project();
+        let outer = this
+            .state
             .as_ref()
             .map(|state| TRACE_STATE.replace(Some(state.clone())));
-        let result = future.poll(cx);
+        let result = this.future.poll(cx);
         if let Some(outer) = outer {
             TRACE_STATE.set(outer);
         }
         let result = task::ready!(result);
-        let mut span = span.take();
+        let mut span = this.span.take();
         Poll::Ready(match result {
             Ok(response) => Ok(body::traced(response, span)),
             Err(error) => {

@@ -4,6 +4,10 @@
 //! - [`ContextLayer`] (feature `tracing-opentelemetry`): where tracing-opentelemetry makes spans and exports them, they
 //!   become parents of messages, and of what the agent sees.
 //!
+//! A span that is entered is a scope: a message decoded in it moves the context until the span is exited. An instrumented future
+//! exits its span at every await; one that handles messages on both sides of an await does so in a future of its own, with
+//! [`crate::FutureExt::with_context`] or [`crate::FutureExt::in_span`].
+//!
 //! ```
 //! use tracing_subscriber::layer::SubscriberExt;
 //!

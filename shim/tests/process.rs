@@ -65,6 +65,12 @@ fn in_child(f: impl FnOnce() -> String) -> String {
 
 #[test]
 fn the_agent_samples_and_children_are_processes_of_their_own() {
+    drop(tracer_shim::Message::encode_to_vec(&1_u32));
+    let maps = fs::read_to_string("/proc/self/maps").unwrap();
+    assert!(
+        maps.contains("OTEL_CTX") && maps.contains(PAGE_NAME),
+        "the first message publishes: {maps}"
+    );
     tracer_shim::init("shop", &[]);
     let listener = support::Listener::attach(&std::env::current_exe().unwrap(), 0).unwrap();
     assert!(recorded("a") && recorded("b"));

@@ -254,7 +254,7 @@ fn methods(input: &DeriveInput, tag: u32) -> TokenStream {
             /// As [`tracer_shim::Message::encoded_len`].
             #[inline]
             pub fn encoded_len(&self) -> usize {
-                ::tracer_shim::__private::encoded_len(self, ::tracer_shim::__private::place(self, #tag))
+                ::tracer_shim::__private::encoded_len(self, #tag)
             }
         }
     }

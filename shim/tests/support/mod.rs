@@ -36,25 +36,27 @@ pub fn sites(path: &Path) -> Vec<Site> {
         u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap()) as usize
     };
     let long = |bytes: &[u8], at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());
-    let file_offset = |address: u64| {
-        let segment = file
-            .segments()
-            .find(|s| (s.address()..s.address() + s.size()).contains(&address))
-            .unwrap();
-        segment.file_range().0 + (address - segment.address())
-    };
     while rest.len() >= 12 {
         let (name, desc) = (word(rest, 0).next_multiple_of(4), word(rest, 4));
         let description = &rest[12 + name..12 + name + desc];
         if description[24..].starts_with(b"tracer\0span\0") {
             sites.push(Site {
-                offset: file_offset(long(description, 0)),
-                semaphore: file_offset(long(description, 16)),
+                offset: file_offset(&file, long(description, 0)),
+                semaphore: file_offset(&file, long(description, 16)),
             });
         }
         rest = &rest[(12 + name + desc.next_multiple_of(4)).min(rest.len())..];
     }
     sites
+}
+
+/// Where in the file the byte is that is loaded at `address`.
+pub fn file_offset(file: &object::File<'_>, address: u64) -> u64 {
+    let holds = |segment: &object::Segment<'_, '_>| {
+        (segment.address()..segment.address() + segment.size()).contains(&address)
+    };
+    let segment = file.segments().find(holds).unwrap();
+    segment.file_range().0 + (address - segment.address())
 }
 
 /// Ways to attach that this kernel has: the nop, and the optimised one, if it has one.
@@ -119,6 +121,38 @@ fn program(ring: i32, kept: usize) -> Vec<u64> {
     ]
 }
 
+/// Loads a program for uprobes.
+fn load(instructions: &[u64]) -> io::Result<OwnedFd> {
+    let license = c"GPL";
+    let mut log = vec![0_u8; 65_536];
+    // BPF_PROG_LOAD: type kprobe and the count, instructions, licence, log level and size, log.
+    let load = [
+        2 | (instructions.len() as u64) << 32,
+        instructions.as_ptr().addr() as u64,
+        license.as_ptr().addr() as u64,
+        1 | (log.len() as u64) << 32,
+        log.as_mut_ptr().addr() as u64,
+    ];
+    bpf(5, &mut pad(&load)).map_err(|error| {
+        let log = String::from_utf8_lossy(&log);
+        io::Error::other(format!("{error}: {}", log.trim_end_matches('\0')))
+    })
+}
+
+/// Puts a probe that does nothing on an instruction of `path`, for as long as the result lives.
+pub fn empty_probe(path: &Path, offset: u64) -> io::Result<OwnedFd> {
+    let nothing = [0xb7, 0x95]; // r0 = 0; exit
+    event(
+        path,
+        Site {
+            offset,
+            semaphore: 0,
+        },
+        0,
+        &load(&nothing)?,
+    )
+}
+
 impl Listener {
     /// Listens to every process that runs `path`, `at` bytes behind the note's location.
     pub fn attach(path: &Path, at: u64) -> io::Result<Self> {
@@ -130,26 +164,11 @@ impl Listener {
         let size = (count * entry_len(kept)).next_power_of_two();
         // BPF_MAP_CREATE: type ring buffer, no key, no value, its size.
         let ring = bpf(0, &mut pad(&[27, (size as u64) << 32]))?;
-        let instructions = program(ring.as_raw_fd(), kept);
-        let license = c"GPL";
-        let mut log = vec![0_u8; 65_536];
-        // BPF_PROG_LOAD: type kprobe and the count, instructions, licence, log level and size, log.
-        let load = [
-            2 | (instructions.len() as u64) << 32,
-            instructions.as_ptr().addr() as u64,
-            license.as_ptr().addr() as u64,
-            1 | (log.len() as u64) << 32,
-            log.as_mut_ptr().addr() as u64,
-        ];
-        let program = bpf(5, &mut pad(&load)).map_err(|error| {
-            io::Error::other(format!(
-                "{error}: {}",
-                String::from_utf8_lossy(&log).trim_end_matches('\0')
-            ))
-        })?;
+        let program = load(&program(ring.as_raw_fd(), kept))?;
+        let attach = |site| event(path, site, at, &program);
         let events = sites(path)
             .into_iter()
-            .map(|site| event(path, site, at, &program))
+            .map(attach)
             .collect::<io::Result<_>>()?;
         let map = |offset: usize, len: usize, prot: i32| {
             // SAFETY: a new mapping of the ring buffer, wherever the kernel puts it.
