@@ -71,7 +71,8 @@ fn files_that_are_no_programs() {
 fn a_stripped_program_is_told_apart_with_its_remedy() {
     let folder = TempDir::new().expect("a temporary folder");
     let stripped = folder.path().join("stripped");
-    let status = Command::new("strip").arg("-o").arg(&stripped).arg(program("prost_target")).status().expect("binutils");
+    let status =
+        Command::new("strip").arg("-o").arg(&stripped).arg(program("prost_target")).status().expect("binutils");
     assert!(status.success());
     let output = tracer(&["inspect", &stripped.display().to_string()]);
     assert_eq!(output.status.code(), Some(0));

@@ -51,7 +51,8 @@ fn every_call_is_one_span_with_its_type_size_and_time() {
     for (call, truth) in &truth {
         let spans = &seen[call];
         assert_eq!(spans.len() as u64, truth["count"], "{call}");
-        let bytes: u64 = spans.iter().map(|span| span.attribute("tracer.message.size").parse::<u64>().unwrap_or(0)).sum();
+        let bytes: u64 =
+            spans.iter().map(|span| span.attribute("tracer.message.size").parse::<u64>().unwrap_or(0)).sum();
         assert_eq!(bytes, truth["bytes"], "{call}");
         let ours = median(spans.iter().map(|span| span.nanos()).collect());
         let theirs = truth["median_ns"].as_u64().expect("a number");

@@ -65,7 +65,19 @@ fn redis_benchmark_with_pipelines_is_traced_whole() {
     let before = server.command_calls();
     let port = server.port().to_string();
     let outcome = Agent::start(&[
-        "--", "redis-benchmark", "-p", &port, "-P", "16", "-n", "20000", "-c", "20", "-t", "set,get,lpush,mset", "-q",
+        "--",
+        "redis-benchmark",
+        "-p",
+        &port,
+        "-P",
+        "16",
+        "-n",
+        "20000",
+        "-c",
+        "20",
+        "-t",
+        "set,get,lpush,mset",
+        "-q",
     ])
     .wait();
     assert_same(&server, &before, &outcome);
@@ -99,7 +111,8 @@ fn credentials_are_never_shown() {
     server.ask("CONFIG SET requirepass hunter2");
     let port = server.port().to_string();
     let outcome =
-        Agent::start(&["--query-text", "full", "--", "redis-cli", "-p", &port, "-a", "hunter2", "SET", "k", "shown"]).wait();
+        Agent::start(&["--query-text", "full", "--", "redis-cli", "-p", &port, "-a", "hunter2", "SET", "k", "shown"])
+            .wait();
     outcome.assert_complete();
     assert_eq!(named(&outcome, "SET")[0].attribute("db.query.text"), "SET k shown");
     let spans = format!("{:?}", outcome.spans);

@@ -7,9 +7,8 @@ use aya_ebpf::helpers::generated;
 pub fn user<T: Copy + Default>(address: u64) -> Option<T> {
     let mut value = T::default();
     // SAFETY: `value` is a live local of exactly the size given, and the helper writes nothing else.
-    let status = unsafe {
-        generated::bpf_probe_read_user((&raw mut value).cast(), size_of::<T>() as u32, address as *const _)
-    };
+    let status =
+        unsafe { generated::bpf_probe_read_user((&raw mut value).cast(), size_of::<T>() as u32, address as *const _) };
     (status == 0).then_some(value)
 }
 

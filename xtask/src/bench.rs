@@ -181,10 +181,7 @@ impl Bench<'_> {
             ("Redis GET", self.get(20 * COMMANDS)),
             ("shim encode", format!("shim encode {}", 10 * MESSAGES)),
         ];
-        works
-            .iter()
-            .map(|(name, work)| replay::measure(name, work, &self.agent, &self.program, self.dir))
-            .collect()
+        works.iter().map(|(name, work)| replay::measure(name, work, &self.agent, &self.program, self.dir)).collect()
     }
 
     fn measure(&mut self, target: &mut Target, row: Row, work: &str) -> Result<()> {

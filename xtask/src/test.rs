@@ -39,15 +39,7 @@ pub fn main(args: &Args) -> Result<()> {
         failed.push("unit tests");
     }
     // nextest leaves the examples in the documentation out.
-    if has_nextest()
-        && !tally.run(
-            workspace::cargo("test")
-                .arg("--doc")
-                .args(others)
-                .arg("--")
-                .args(&args.filter),
-        )?
-    {
+    if has_nextest() && !tally.run(workspace::cargo("test").arg("--doc").args(others).arg("--").args(&args.filter))? {
         failed.push("documentation tests");
     }
     if root && !args.unit {
@@ -72,9 +64,7 @@ pub fn main(args: &Args) -> Result<()> {
         bail!("no test has such a name: {}", args.filter.join(" "));
     }
     if !root && !args.unit {
-        bail!(
-            "the end-to-end tests were not run: they need root (`--unit` asks for the unit tests alone)"
-        );
+        bail!("the end-to-end tests were not run: they need root (`--unit` asks for the unit tests alone)");
     }
     Ok(())
 }
@@ -105,14 +95,8 @@ fn environment() -> Result<Vec<(&'static str, std::ffi::OsString)>> {
     Ok(vec![
         // A test that would skip fails instead, unless the kernel lacks the feature.
         ("TRACER_STRICT", "1".into()),
-        (
-            "TRACER_BIN",
-            workspace::target().join("release/tracer").into(),
-        ),
-        (
-            "TRACER_V0_PROGRAMS",
-            workspace::target().join("v0/release").into(),
-        ),
+        ("TRACER_BIN", workspace::target().join("release/tracer").into()),
+        ("TRACER_V0_PROGRAMS", workspace::target().join("v0/release").into()),
         ("TRACER_ROTEL", setup::rotel::agent().into()),
         ("PATH", workspace::path_with_tools()?),
     ])
@@ -122,9 +106,7 @@ fn environment() -> Result<Vec<(&'static str, std::ffi::OsString)>> {
 fn runner(selection: &[&str], args: &Args) -> Command {
     if has_nextest() {
         let mut command = workspace::cargo("nextest");
-        command
-            .args(["run", "--no-fail-fast", "--no-tests=pass"])
-            .args(selection);
+        command.args(["run", "--no-fail-fast", "--no-tests=pass"]).args(selection);
         command.args(args.full.then_some("--run-ignored=all"));
         command.args(&args.filter);
         return command;

@@ -146,11 +146,11 @@ impl Attachments {
         programs: &mut Programs,
         sink: &mut S,
     ) -> Result<Attached, AttachError> {
-        if let Some(attached) = self.files.get(&Key { file, pid }).or_else(|| self.files.get(&Key { file, pid: None })) {
+        if let Some(attached) = self.files.get(&Key { file, pid }).or_else(|| self.files.get(&Key { file, pid: None }))
+        {
             return Ok(attached.attached);
         }
-        let plan =
-            inspect_file(path).map_err(|source| AttachError::Inspect { path: path.to_owned(), source })?;
+        let plan = inspect_file(path).map_err(|source| AttachError::Inspect { path: path.to_owned(), source })?;
         let mut links = Links { path, pid, links: Vec::new() };
         self.messages(&plan, &mut links, programs, sink)?;
         for note in usdt::shim_notes(&plan) {

@@ -131,8 +131,7 @@ impl Balance {
     pub fn text(&self) -> String {
         let mut text = String::new();
         for equation in self.equations() {
-            let fates: Vec<String> =
-                equation.fates.iter().map(|(name, number)| format!("{number} {name}")).collect();
+            let fates: Vec<String> = equation.fates.iter().map(|(name, number)| format!("{number} {name}")).collect();
             let sign = if equation.holds() { "=" } else { "!=" };
             text.push_str(&format!("{}: {} {sign} {}\n", equation.what, equation.produced, fates.join(" + ")));
         }

@@ -20,8 +20,8 @@ use crate::probe::{LoadError, Options as ProbeOptions, Programs};
 use crate::target::{HostFacts, MappedFile, Process, ProcessError, Selector, ended_process_info, process_info};
 use crate::trace::span::ProcessId;
 
-use attach::{Attached, Attachments};
 pub use attach::AttachError;
+use attach::{Attached, Attachments};
 pub use balance::{Balance, KernelCounts};
 pub use sink::{Recorder, Sink, SpanSink};
 
@@ -80,8 +80,7 @@ impl<S: Sink> Agent<S> {
         let ring = programs.take_events().ok_or(LoadError::NoMap("EVENTS"))?;
         let attachments = Attachments::new(options.selector.only_pids());
         let own_executable = MappedFile::open("/proc/self/exe".as_ref()).ok().map(|file| file.key);
-        let mut agent =
-            Self { programs, ring, options, attachments, processes: HashMap::new(), own_executable, sink };
+        let mut agent = Self { programs, ring, options, attachments, processes: HashMap::new(), own_executable, sink };
         for path in agent.options.selector.executables_to_come() {
             if let Err(error) = agent.expect(&path) {
                 tracing::debug!("{}: {}", path.display(), chain(&error));

@@ -42,64 +42,33 @@ pub(super) fn message_type<'a>(
     }
     merged_type(image, flow, callees, operation).or_else(|| {
         let name = pushed_name(image, flow, callees)?;
-        Some((
-            full_name(name, dropped(flow, callees)),
-            TypeSource::ErrorString,
-        ))
+        Some((full_name(name, dropped(flow, callees)), TypeSource::ErrorString))
     })
 }
 
 /// The type whose `encoded_len` is the first thing called, with the method's own `self`.
-fn measured_type(
-    flow: &Flow<'_, '_>,
-    callees: &Callees<'_, '_>,
-    uses: &Uses,
-    operation: Operation,
-) -> Option<String> {
+fn measured_type(flow: &Flow<'_, '_>, callees: &Callees<'_, '_>, uses: &Uses, operation: Operation) -> Option<String> {
     let instructions = &flow.function.instructions;
-    let first = instructions
-        .iter()
-        .position(|instruction| instruction.flow_control() != FlowControl::Next)?;
+    let first = instructions.iter().position(|instruction| instruction.flow_control() != FlowControl::Next)?;
     // The place of the result is the first argument, `self` the second.
-    uses.calls
-        .iter()
-        .find(|call| call.index == first && call.this == Value::Argument(1, 0))?;
+    uses.calls.iter().find(|call| call.index == first && call.this == Value::Argument(1, 0))?;
     let message = method_type(callees, &instructions[first], "encoded_len")?;
     // A message with one required message in it asks for that one's length, and adds the length of the length.
-    let straight = instructions[first + 1..]
-        .iter()
-        .take_while(|i| i.flow_control() == FlowControl::Next);
-    let lengths = straight
-        .filter(|i| matches!(i.mnemonic(), Mnemonic::Bsr | Mnemonic::Lzcnt))
-        .count();
-    let own = matches!(
-        operation,
-        Operation::EncodeLengthDelimited | Operation::EncodeLengthDelimitedToVec
-    );
+    let straight = instructions[first + 1..].iter().take_while(|i| i.flow_control() == FlowControl::Next);
+    let lengths = straight.filter(|i| matches!(i.mnemonic(), Mnemonic::Bsr | Mnemonic::Lzcnt)).count();
+    let own = matches!(operation, Operation::EncodeLengthDelimited | Operation::EncodeLengthDelimitedToVec);
     (lengths <= usize::from(own)).then_some(message)
 }
 
 /// The type whose `encode_raw` is called with the method's own `self` when nothing has been written yet.
-fn written_type(
-    flow: &Flow<'_, '_>,
-    callees: &Callees<'_, '_>,
-    uses: &Uses,
-    operation: Operation,
-) -> Option<String> {
+fn written_type(flow: &Flow<'_, '_>, callees: &Callees<'_, '_>, uses: &Uses, operation: Operation) -> Option<String> {
     if !matches!(operation, Operation::Encode | Operation::EncodeToVec) {
         return None;
     }
     let instructions = &flow.function.instructions;
-    let own = uses
-        .calls
-        .iter()
-        .filter(|call| call.this == Value::Argument(1, 0));
-    let mut typed = own.filter_map(|call| {
-        Some((
-            call.index,
-            method_type(callees, &instructions[call.index], "encode_raw")?,
-        ))
-    });
+    let own = uses.calls.iter().filter(|call| call.this == Value::Argument(1, 0));
+    let mut typed =
+        own.filter_map(|call| Some((call.index, method_type(callees, &instructions[call.index], "encode_raw")?)));
     let (index, message) = typed.next()?;
     if typed.next().is_some() {
         return None;
@@ -113,12 +82,7 @@ fn written_type(
     let mut calls = before
         .into_iter()
         .map(|index| &instructions[index])
-        .filter(|instruction| {
-            matches!(
-                instruction.flow_control(),
-                FlowControl::Call | FlowControl::IndirectCall
-            )
-        });
+        .filter(|instruction| matches!(instruction.flow_control(), FlowControl::Call | FlowControl::IndirectCall));
     calls
         .all(|call| {
             callees.target(call).is_some_and(|target| {
@@ -136,10 +100,7 @@ fn merged_type<'a>(
     callees: &Callees<'_, 'a>,
     operation: Operation,
 ) -> Option<(String, TypeSource)> {
-    let delimited = matches!(
-        operation,
-        Operation::DecodeLengthDelimited | Operation::MergeLengthDelimited
-    );
+    let delimited = matches!(operation, Operation::DecodeLengthDelimited | Operation::MergeLengthDelimited);
     // Reading the length of a delimited message counts as one level.
     let limit = RECURSION_LIMIT - u64::from(delimited);
     let mut found: Option<(String, TypeSource)> = None;
@@ -149,18 +110,10 @@ fn merged_type<'a>(
         };
         let outermost = |argument| constant_before(flow, index, argument) == Some(limit);
         let message = match &*callees.at(target) {
-            [
-                Callee::Method(Method {
-                    name,
-                    message: Some(message),
-                    ..
-                }),
-            ] if name == "merge_field" => {
+            [Callee::Method(Method { name, message: Some(message), .. })] if name == "merge_field" => {
                 outermost(Register::R8).then(|| (message.clone(), TypeSource::Callees))
             }
-            [Callee::MergeLoop]
-                if delimited && [Register::RDX, Register::RCX].into_iter().any(outermost) =>
-            {
+            [Callee::MergeLoop] if delimited && [Register::RDX, Register::RCX].into_iter().any(outermost) => {
                 Some(looped_type(image, flow, callees, target)?)
             }
             _ => None,
@@ -184,19 +137,9 @@ fn looped_type<'a>(
     let function = callees.decode(address)?;
     let mut called = BTreeSet::new();
     let mut inlined = false;
-    for target in function
-        .instructions
-        .iter()
-        .filter_map(|instruction| callees.target(instruction))
-    {
+    for target in function.instructions.iter().filter_map(|instruction| callees.target(instruction)) {
         match &*callees.at(target) {
-            [
-                Callee::Method(Method {
-                    name,
-                    message: Some(message),
-                    ..
-                }),
-            ] if name == "merge_field" => {
+            [Callee::Method(Method { name, message: Some(message), .. })] if name == "merge_field" => {
                 called.insert(message.clone());
             }
             // Names are pushed by `merge_field` only; where that is inlined too, a vector of names grows.
@@ -209,36 +152,19 @@ fn looped_type<'a>(
         return Some((message, TypeSource::Callees));
     }
     let name = pushed_name(image, &Flow::new(image, &function), callees)?;
-    Some((
-        full_name(name, dropped(caller, callees)),
-        TypeSource::ErrorString,
-    ))
+    Some((full_name(name, dropped(caller, callees)), TypeSource::ErrorString))
 }
 
 /// The type of the called method of `prost::Message`, if it is the one of this name.
-fn method_type(
-    callees: &Callees<'_, '_>,
-    instruction: &Instruction,
-    method: &str,
-) -> Option<String> {
+fn method_type(callees: &Callees<'_, '_>, instruction: &Instruction, method: &str) -> Option<String> {
     match &*callees.at(callees.target(instruction)?) {
-        [
-            Callee::Method(Method {
-                name,
-                message: Some(message),
-                ..
-            }),
-        ] if name == method => Some(message.clone()),
+        [Callee::Method(Method { name, message: Some(message), .. })] if name == method => Some(message.clone()),
         _ => None,
     }
 }
 
 /// The name that every decode error of the function gets.
-fn pushed_name<'a>(
-    image: &Image<'a>,
-    flow: &Flow<'_, '_>,
-    callees: &Callees<'_, '_>,
-) -> Option<&'a str> {
+fn pushed_name<'a>(image: &Image<'a>, flow: &Flow<'_, '_>, callees: &Callees<'_, '_>) -> Option<&'a str> {
     let mut name = None;
     for (index, instruction) in flow.function.instructions.iter().enumerate() {
         let Some(target) = callees.target(instruction) else {
@@ -257,12 +183,7 @@ fn pushed_name<'a>(
 /// The types of the values that the function drops.
 fn dropped(flow: &Flow<'_, '_>, callees: &Callees<'_, '_>) -> BTreeSet<String> {
     let mut dropped = BTreeSet::new();
-    for target in flow
-        .function
-        .instructions
-        .iter()
-        .filter_map(|instruction| callees.target(instruction))
-    {
+    for target in flow.function.instructions.iter().filter_map(|instruction| callees.target(instruction)) {
         if let [Callee::Drop(name)] = &*callees.at(target) {
             dropped.insert(name.clone());
         }
@@ -272,9 +193,7 @@ fn dropped(flow: &Flow<'_, '_>, callees: &Callees<'_, '_>) -> BTreeSet<String> {
 
 /// The one type of this short name among those that are dropped, else the short name.
 fn full_name(name: &str, dropped: BTreeSet<String>) -> String {
-    let mut paths = dropped
-        .into_iter()
-        .filter(|path| path.contains("::") && short_name(path) == name);
+    let mut paths = dropped.into_iter().filter(|path| path.contains("::") && short_name(path) == name);
     match (paths.next(), paths.next()) {
         (Some(path), None) => path,
         _ => name.to_owned(),
@@ -283,13 +202,10 @@ fn full_name(name: &str, dropped: BTreeSet<String>) -> String {
 
 /// The message name that a call of `DecodeError::push` adds.
 fn name_argument<'a>(image: &Image<'a>, flow: &Flow<'_, '_>, call: usize) -> Option<&'a str> {
-    let length = constant_before(flow, call, Register::RDX)
-        .filter(|length| (1..=MAX_NAME).contains(length))?;
+    let length = constant_before(flow, call, Register::RDX).filter(|length| (1..=MAX_NAME).contains(length))?;
     let address = constant_before(flow, call, Register::RSI)?;
     let name = std::str::from_utf8(image.memory(address, length as usize)?).ok()?;
-    name.chars()
-        .all(|c| c.is_alphanumeric() || c == '_')
-        .then_some(name)
+    name.chars().all(|c| c.is_alphanumeric() || c == '_').then_some(name)
 }
 
 /// The constant that a register is set to before a call, with no way around.
@@ -302,22 +218,15 @@ fn constant_before(flow: &Flow<'_, '_>, call: usize, register: Register) -> Opti
             return None;
         }
         let instruction = &instructions[index];
-        if !matches!(
-            instruction.flow_control(),
-            FlowControl::Next | FlowControl::ConditionalBranch
-        ) {
+        if !matches!(instruction.flow_control(), FlowControl::Next | FlowControl::ConditionalBranch) {
             return None;
         }
         if !writes_register(&mut info, instruction, register) {
             continue;
         }
         return match instruction.mnemonic() {
-            Mnemonic::Mov if instruction.op0_register().size() >= 4 => {
-                instruction.try_immediate(1).ok()
-            }
-            Mnemonic::Lea if instruction.is_ip_rel_memory_operand() => {
-                Some(instruction.ip_rel_memory_address())
-            }
+            Mnemonic::Mov if instruction.op0_register().size() >= 4 => instruction.try_immediate(1).ok(),
+            Mnemonic::Lea if instruction.is_ip_rel_memory_operand() => Some(instruction.ip_rel_memory_address()),
             _ => None,
         };
     }

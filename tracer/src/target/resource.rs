@@ -5,8 +5,8 @@ use std::fs;
 use std::path::Path;
 
 use super::Process;
-use crate::capture::item::ResourceValue;
 use crate::capture::ProcessInfo;
+use crate::capture::item::ResourceValue;
 use crate::trace::span::ProcessId;
 
 /// Longest argument, and most arguments, that go into `process.command_args`.
@@ -26,7 +26,8 @@ pub struct HostFacts {
 impl HostFacts {
     /// Reads the host's name and machine id; `service_name` and `extra` override what processes say of themselves.
     pub fn read(service_name: Option<String>, extra: Vec<(String, String)>) -> Self {
-        let line = |path| fs::read_to_string(path).ok().map(|text| text.trim().to_owned()).filter(|text| !text.is_empty());
+        let line =
+            |path| fs::read_to_string(path).ok().map(|text| text.trim().to_owned()).filter(|text| !text.is_empty());
         Self { name: line("/proc/sys/kernel/hostname"), id: line("/etc/machine-id"), extra, service_name }
     }
 }
@@ -50,8 +51,8 @@ pub fn process_info(process: &Process, host: &HostFacts) -> ProcessInfo {
         .or_else(|| variable("OTEL_SERVICE_NAME").filter(|name| !name.is_empty()))
         .or(from_attributes)
         .unwrap_or_else(|| process.name());
-    let instance = take("service.instance.id")
-        .unwrap_or_else(|| format!("{}-{}", process.id.pid, process.id.start_time));
+    let instance =
+        take("service.instance.id").unwrap_or_else(|| format!("{}-{}", process.id.pid, process.id.start_time));
 
     let text = |name: &str, value: String| (name.to_owned(), ResourceValue::Str(value));
     let mut attributes = vec![
@@ -95,12 +96,7 @@ pub fn ended_process_info(pid: u32, started_ns: u64, executable: &Path, host: &H
 }
 
 fn arguments(process: &Process) -> Vec<String> {
-    process
-        .arguments
-        .iter()
-        .take(MAX_ARGUMENTS)
-        .map(|argument| argument.chars().take(MAX_ARGUMENT).collect())
-        .collect()
+    process.arguments.iter().take(MAX_ARGUMENTS).map(|argument| argument.chars().take(MAX_ARGUMENT).collect()).collect()
 }
 
 /// `key=value,key=value`, values percent-encoded (OpenTelemetry specification, resource SDK). Broken pairs are passed over.

@@ -34,7 +34,12 @@ impl Selector {
             names: compile("name", names)?,
             executables: compile("executable", executables)?,
             pids: pids.iter().copied().collect(),
-            exact: names.iter().chain(executables).filter(|name| !name.contains(['*', '?', '[', '{'])).cloned().collect(),
+            exact: names
+                .iter()
+                .chain(executables)
+                .filter(|name| !name.contains(['*', '?', '[', '{']))
+                .cloned()
+                .collect(),
         })
     }
 

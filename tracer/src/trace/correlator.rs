@@ -180,8 +180,12 @@ impl Correlator {
     }
 
     fn end_process_state(&mut self, pid: u32, now_ns: u64) {
-        let connections: Vec<u64> =
-            self.connections.iter().filter(|(_, connection)| connection.process.pid == pid).map(|(id, _)| *id).collect();
+        let connections: Vec<u64> = self
+            .connections
+            .iter()
+            .filter(|(_, connection)| connection.process.pid == pid)
+            .map(|(id, _)| *id)
+            .collect();
         for connection in connections {
             self.end_connection(connection, now_ns);
         }

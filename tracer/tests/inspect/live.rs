@@ -11,9 +11,7 @@ use std::process::{Child, Command, Stdio};
 
 use libc::{c_long, c_uint, pid_t, user_regs_struct};
 use tracer::inspect::{MessageFn, Operation, ProbePlan, Site, inspect_file};
-use tracer_common::map::{
-    BUFFER_INPUT, BUFFER_OUTPUT, BUFFER_RESULT, BUFFER_SLICE, PROBE_ENCODE_RESULT, Probe,
-};
+use tracer_common::map::{BUFFER_INPUT, BUFFER_OUTPUT, BUFFER_RESULT, BUFFER_SLICE, PROBE_ENCODE_RESULT, Probe};
 
 use crate::sample::{Build, LEGACY, V0};
 
@@ -50,31 +48,19 @@ fn check(build: Build) {
             continue;
         }
         let of_message = |message: &str| {
-            truth[message]
-                .iter()
-                .any(|(alone, framed)| size == if delimited { *framed } else { *alone })
+            truth[message].iter().any(|(alone, framed)| size == if delimited { *framed } else { *alone })
         };
         match message(function) {
             Some(message) => {
                 assert!(of_message(message), "{size} bytes: {function:?}, {truth:?}");
-                payloads
-                    .entry((message, delimited))
-                    .or_default()
-                    .insert(payload);
+                payloads.entry((message, delimited)).or_default().insert(payload);
             }
-            None => assert!(
-                truth.keys().any(|message| of_message(message)),
-                "{size} bytes: {function:?}"
-            ),
+            None => assert!(truth.keys().any(|message| of_message(message)), "{size} bytes: {function:?}"),
         }
     }
     // The same value is encoded and decoded by all functions of a message: so are the same bytes.
     for ((message, delimited), payloads) in payloads {
-        assert_eq!(
-            payloads.len(),
-            truth[message].len(),
-            "{message}, delimited: {delimited}"
-        );
+        assert_eq!(payloads.len(), truth[message].len(), "{message}, delimited: {delimited}");
     }
 }
 
@@ -122,26 +108,11 @@ struct Breakpoints {
 }
 
 impl Breakpoints {
-    fn add(
-        &mut self,
-        tracee: &Tracee,
-        base: u64,
-        function: Function,
-        entry: &Site,
-        exits: &[Site],
-    ) {
-        for (entry, site) in
-            std::iter::once((true, entry)).chain(exits.iter().map(|exit| (false, exit)))
-        {
+    fn add(&mut self, tracee: &Tracee, base: u64, function: Function, entry: &Site, exits: &[Site]) {
+        for (entry, site) in std::iter::once((true, entry)).chain(exits.iter().map(|exit| (false, exit))) {
             let address = base + site.address;
-            self.saved
-                .entry(address)
-                .or_insert_with(|| tracee.set_breakpoint(address));
-            self.stops.entry(address).or_default().push(Stop {
-                function,
-                entry,
-                sp_delta: site.sp_delta.into(),
-            });
+            self.saved.entry(address).or_insert_with(|| tracee.set_breakpoint(address));
+            self.stops.entry(address).or_default().push(Stop { function, entry, sp_delta: site.sp_delta.into() });
         }
     }
 }
@@ -152,13 +123,7 @@ fn run(path: &Path, plan: &ProbePlan) -> (Vec<Call>, Truth) {
     let base = tracee.base(path.to_str().unwrap()).unwrap().0;
     let mut breakpoints = Breakpoints::default();
     for (index, function) in plan.messages.iter().enumerate() {
-        breakpoints.add(
-            &tracee,
-            base,
-            Function::Message(index),
-            &function.entry,
-            &function.exits,
-        );
+        breakpoints.add(&tracee, base, Function::Message(index), &function.entry, &function.exits);
     }
     let mut sockets = Vec::new();
     let (mut open, mut calls, mut writes) = (Vec::<Open>::new(), Vec::new(), 0);
@@ -168,30 +133,15 @@ fn run(path: &Path, plan: &ProbePlan) -> (Vec<Call>, Truth) {
             let (base, libc) = tracee.base("/libc.so.6").unwrap();
             sockets = inspect_file(libc.as_ref()).unwrap().sockets;
             for (index, function) in sockets.iter().enumerate() {
-                breakpoints.add(
-                    &tracee,
-                    base,
-                    Function::Socket(index),
-                    &function.entry,
-                    &function.exits,
-                );
+                breakpoints.add(&tracee, base, Function::Socket(index), &function.entry, &function.exits);
             }
         }
         let address = registers.rip - 1;
-        for Stop {
-            function,
-            entry,
-            sp_delta,
-        } in &breakpoints.stops[&address]
-        {
+        for Stop { function, entry, sp_delta } in &breakpoints.stops[&address] {
             let return_slot = registers.rsp.wrapping_add_signed(*sp_delta);
             if *entry {
                 let stale = open.iter().find(|call| call.return_slot == return_slot);
-                assert!(
-                    stale.is_none(),
-                    "no exit was seen of {:?}",
-                    stale.map(|call| call.function)
-                );
+                assert!(stale.is_none(), "no exit was seen of {:?}", stale.map(|call| call.function));
                 let probe = match function {
                     Function::Message(index) => plan.messages[*index].probe,
                     Function::Socket(_) => Probe::default(),
@@ -205,9 +155,7 @@ fn run(path: &Path, plan: &ProbePlan) -> (Vec<Call>, Truth) {
             };
             let call = open.remove(at);
             match call.function {
-                Function::Message(index) => {
-                    calls.push(tracee.leave(call, index, plan.messages[index].probe))
-                }
+                Function::Message(index) => calls.push(tracee.leave(call, index, plan.messages[index].probe)),
                 Function::Socket(index) if sockets[index].name == "write" => {
                     assert_eq!(registers.rax, call.arguments[2], "all bytes are written");
                     writes += 1;
@@ -241,10 +189,7 @@ impl Tracee {
             });
         }
         let child = command.spawn().unwrap();
-        let mut tracee = Self {
-            memory: File::open(format!("/proc/{}/mem", child.id())).unwrap(),
-            child,
-        };
+        let mut tracee = Self { memory: File::open(format!("/proc/{}/mem", child.id())).unwrap(), child };
         assert_eq!(tracee.wait(), Some(libc::SIGTRAP), "stops behind exec");
         // The memory of the process before exec is not the one that is read here.
         tracee.memory = File::open(format!("/proc/{}/mem", tracee.child.id())).unwrap();
@@ -274,10 +219,7 @@ impl Tracee {
         if libc::WIFSTOPPED(status) {
             return Some(libc::WSTOPSIG(status));
         }
-        assert!(
-            libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0,
-            "the sample ends well: {status:#x}"
-        );
+        assert!(libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0, "the sample ends well: {status:#x}");
         None
     }
 
@@ -287,10 +229,7 @@ impl Tracee {
         assert_eq!(self.wait()?, libc::SIGTRAP);
         // SAFETY: all-zero bytes are a valid value of this struct of integers.
         let mut registers: user_regs_struct = unsafe { std::mem::zeroed() };
-        assert_eq!(
-            self.ptrace(libc::PTRACE_GETREGS, 0, &raw mut registers as u64),
-            0
-        );
+        assert_eq!(self.ptrace(libc::PTRACE_GETREGS, 0, &raw mut registers as u64), 0);
         Some(registers)
     }
 
@@ -326,21 +265,8 @@ impl Tracee {
         Some(bytes)
     }
 
-    fn enter(
-        &self,
-        function: Function,
-        probe: Probe,
-        return_slot: u64,
-        registers: &user_regs_struct,
-    ) -> Open {
-        let arguments = [
-            registers.rdi,
-            registers.rsi,
-            registers.rdx,
-            registers.rcx,
-            registers.r8,
-            registers.r9,
-        ];
+    fn enter(&self, function: Function, probe: Probe, return_slot: u64, registers: &user_regs_struct) -> Open {
+        let arguments = [registers.rdi, registers.rsi, registers.rdx, registers.rcx, registers.r8, registers.r9];
         let first = arguments[usize::from(probe.reg_a)];
         let field = |offset: u8| self.word(first + u64::from(offset)).unwrap();
         let payload = match probe.buffer {
@@ -348,57 +274,32 @@ impl Tracee {
             BUFFER_INPUT => self.bytes(field(probe.ptr_offset), field(probe.len_offset)),
             _ => None,
         };
-        let length = if probe.buffer == BUFFER_OUTPUT {
-            field(probe.len_offset)
-        } else {
-            0
-        };
-        Open {
-            function,
-            return_slot,
-            arguments,
-            length,
-            payload,
-        }
+        let length = if probe.buffer == BUFFER_OUTPUT { field(probe.len_offset) } else { 0 };
+        Open { function, return_slot, arguments, length, payload }
     }
 
     fn leave(&self, call: Open, function: usize, probe: Probe) -> Call {
         let first = call.arguments[usize::from(probe.reg_a)];
         let field = |offset: u8| self.word(first + u64::from(offset)).unwrap();
         let payload = match probe.buffer {
-            BUFFER_OUTPUT | BUFFER_RESULT => self.bytes(
-                field(probe.ptr_offset) + call.length,
-                field(probe.len_offset) - call.length,
-            ),
+            BUFFER_OUTPUT | BUFFER_RESULT => {
+                self.bytes(field(probe.ptr_offset) + call.length, field(probe.len_offset) - call.length)
+            }
             _ => call.payload,
         };
         let fails = probe.flags & PROBE_ENCODE_RESULT != 0;
         let failed = fails.then(|| self.word(call.arguments[0]).unwrap() & 0xffff_ffff == 1);
-        Call {
-            function,
-            payload,
-            failed,
-        }
+        Call { function, payload, failed }
     }
 
     /// Number of lines it has printed, and what they say.
     fn printed(mut self) -> (usize, Truth) {
         let mut text = String::new();
-        self.child
-            .stdout
-            .take()
-            .unwrap()
-            .read_to_string(&mut text)
-            .unwrap();
+        self.child.stdout.take().unwrap().read_to_string(&mut text).unwrap();
         let mut truth = Truth::new();
         for line in text.lines() {
-            let [message, alone, framed] = line.split(' ').collect::<Vec<_>>()[..] else {
-                panic!("{line}")
-            };
-            truth
-                .entry(message.to_owned())
-                .or_default()
-                .insert((alone.parse().unwrap(), framed.parse().unwrap()));
+            let [message, alone, framed] = line.split(' ').collect::<Vec<_>>()[..] else { panic!("{line}") };
+            truth.entry(message.to_owned()).or_default().insert((alone.parse().unwrap(), framed.parse().unwrap()));
         }
         (text.lines().count(), truth)
     }

@@ -48,13 +48,7 @@ impl Script {
 }
 
 /// Starts bpftrace on the target and waits until what the target does shows in its output.
-pub fn attach(
-    script: Script,
-    program: &Path,
-    target: &mut Target,
-    dir: &Path,
-    warm_up: &str,
-) -> Result<Observer> {
+pub fn attach(script: Script, program: &Path, target: &mut Target, dir: &Path, warm_up: &str) -> Result<Observer> {
     mount_tracefs()?;
     let bpftrace = workspace::find_program("bpftrace").context("bpftrace is not installed")?;
     let file = dir.join("script.bt");
@@ -75,9 +69,7 @@ pub fn attach(
 
 /// Events that bpftrace says it has lost.
 pub fn lost(said: &str) -> u64 {
-    said.lines()
-        .filter_map(|line| line.strip_prefix("Lost ")?.split(' ').next()?.parse::<u64>().ok())
-        .sum()
+    said.lines().filter_map(|line| line.strip_prefix("Lost ")?.split(' ').next()?.parse::<u64>().ok()).sum()
 }
 
 fn mount_tracefs() -> Result<()> {

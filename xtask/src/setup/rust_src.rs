@@ -43,11 +43,7 @@ impl Tool for RustSrc {
 
 /// Where cargo has to look when the source is not in the toolchain itself.
 pub fn outside_sysroot() -> Option<PathBuf> {
-    if in_sysroot().is_some() {
-        None
-    } else {
-        unpacked()
-    }
+    if in_sysroot().is_some() { None } else { unpacked() }
 }
 
 fn in_sysroot() -> Option<PathBuf> {
@@ -77,10 +73,7 @@ fn from_debian() -> Result<()> {
     for suite in SUITES {
         let suite = Suite::open(suite)?;
         let versions = suite.versions("rust-src")?;
-        let Some(version) = versions
-            .iter()
-            .find(|version| version.starts_with(&format!("{wanted}+")))
-        else {
+        let Some(version) = versions.iter().find(|version| version.starts_with(&format!("{wanted}+"))) else {
             continue;
         };
         fs::create_dir_all(workspace::tools())?;

@@ -75,13 +75,7 @@ fn main() -> Result<()> {
     })
 }
 
-fn obey(
-    spans: Spans,
-    command: &str,
-    arguments: &[&str],
-    api: &SdkTracer,
-    kept: &mut Option<Kept>,
-) -> Result<Value> {
+fn obey(spans: Spans, command: &str, arguments: &[&str], api: &SdkTracer, kept: &mut Option<Kept>) -> Result<Value> {
     match (command, spans) {
         ("message", Spans::None) => message(number(arguments, 0)?),
         ("message", Spans::Tracing) => message_in_tracing(number(arguments, 0)?),
@@ -220,10 +214,8 @@ fn encode_in_api(count: usize, tracer: &SdkTracer) -> Result<Value> {
     let mut bytes = Vec::with_capacity(1_024);
     timed(count, || {
         bytes.clear();
-        let attributes = vec![
-            KeyValue::new("tracer.message.operation", "encode"),
-            KeyValue::new("tracer.message.type", TYPE),
-        ];
+        let attributes =
+            vec![KeyValue::new("tracer.message.operation", "encode"), KeyValue::new("tracer.message.type", TYPE)];
         let builder = SpanBuilder::from_name("encode Order").with_kind(SpanKind::Producer);
         let mut span = tracer.build(builder.with_attributes(attributes));
         black_box(&order).encode(&mut bytes)?;
