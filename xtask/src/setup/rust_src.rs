@@ -15,7 +15,7 @@ pub struct RustSrc;
 
 impl Tool for RustSrc {
     fn name(&self) -> String {
-        format!("rust-src {}", toolchain::version().unwrap_or_default())
+        format!("rust-src {}", toolchain::version().as_deref().unwrap_or("of the compiler in use"))
     }
 
     fn purpose(&self) -> &'static str {
