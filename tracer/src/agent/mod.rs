@@ -9,14 +9,12 @@ mod usdt;
 
 use std::collections::{BTreeMap, HashMap};
 
-use aya::maps::{MapData, RingBuf};
-use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::io::Errno;
+use rustix::event::Timespec;
 use tracer_common::map::{Counter, TARGET_SOCKETS, Target};
 use tracer_common::record::{FLAG_WATCHED, Head};
 
 use crate::capture::{Event, Item, ProcessInfo};
-use crate::probe::{LoadError, Options as ProbeOptions, Programs};
+use crate::probe::{Events, LoadError, Options as ProbeOptions, Programs};
 use crate::target::{HostFacts, MappedFile, Process, ProcessError, Selector, ended_process_info, process_info};
 use crate::trace::span::ProcessId;
 
@@ -59,7 +57,7 @@ pub struct Options {
 /// A live session.
 pub struct Agent<S> {
     programs: Programs,
-    ring: RingBuf<MapData>,
+    ring: Events,
     options: Options,
     attachments: Attachments,
     processes: HashMap<u32, ProcessId>,
@@ -130,11 +128,7 @@ impl<S: Sink> Agent<S> {
     /// # Errors
     /// When the ring buffer cannot be waited for.
     pub fn step(&mut self) -> Result<(), AgentError> {
-        let mut events = [PollFd::new(&self.ring, PollFlags::IN)];
-        match rustix::event::poll(&mut events, Some(&DRAIN_EVERY)) {
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(error) => return Err(AgentError::Wait(error.into())),
-        }
+        self.ring.wait(&DRAIN_EVERY).map_err(AgentError::Wait)?;
         self.drain();
         Ok(())
     }
@@ -215,7 +209,7 @@ impl<S: Sink> Agent<S> {
 
     /// Passes on one record; says what it means for the targets. `None` when there is no more.
     fn next_record(&mut self) -> Option<Lifecycle> {
-        let record = self.ring.next()?;
+        let record = self.ring.next_record()?;
         self.sink.item(&Item::Record(&record));
         Some(match Event::read(&record) {
             Ok(Event::Exec(head)) => Lifecycle::Executed(head),
