@@ -220,6 +220,37 @@ fn errors_and_panics_have_their_functions() {
 }
 
 #[test]
+fn finds_probes_and_thread_local_variables() {
+    let plan = LEGACY.plan();
+    let note = plan
+        .notes
+        .iter()
+        .find(|note| note.provider == "sample")
+        .unwrap();
+    assert_eq!(
+        (note.name.as_str(), note.arguments.as_str()),
+        ("start", "8@%rdi")
+    );
+    assert!(note.site.cheap);
+    let bytes = std::fs::read(LEGACY.path()).unwrap();
+    assert_eq!(
+        bytes[note.site.offset as usize], 0x90,
+        "the site is the nop"
+    );
+    let semaphore = note.semaphore.unwrap();
+    assert_eq!(bytes[semaphore.offset as usize..][..2], [0, 0]);
+    assert_ne!(semaphore.address, 0);
+
+    let variable = plan.tls.thread_context.unwrap();
+    assert_eq!(
+        (variable.name.as_str(), variable.size),
+        ("otel_thread_ctx_v1", 8)
+    );
+    assert!(variable.static_offset.is_some_and(|offset| offset < 0));
+    assert!(plan.tls.tokio_context.is_none());
+}
+
+#[test]
 fn says_what_would_help() {
     let kinds = |plan: &ProbePlan| {
         plan.remarks
