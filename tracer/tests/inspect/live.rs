@@ -15,7 +15,7 @@ use tracer_common::map::{
     BUFFER_INPUT, BUFFER_OUTPUT, BUFFER_RESULT, BUFFER_SLICE, PROBE_ENCODE_RESULT, Probe,
 };
 
-use crate::sample::{Build, LEGACY, V0};
+use crate::sample::{Build, FAT_LTO, LEGACY, V0};
 
 #[test]
 fn v0_calls_are_seen_as_they_are() {
@@ -25,6 +25,11 @@ fn v0_calls_are_seen_as_they_are() {
 #[test]
 fn legacy_calls_are_seen_as_they_are() {
     check(LEGACY);
+}
+
+#[test]
+fn calls_that_were_not_inlined_are_seen_as_they_are() {
+    check(FAT_LTO);
 }
 
 /// Sizes of each message, alone and with the length in front, as the sample prints them.

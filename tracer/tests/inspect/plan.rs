@@ -273,12 +273,12 @@ fn says_what_would_help() {
             .is_some_and(|remedy| remedy.contains("strip"))
     );
     let inlined = FAT_LTO.plan();
-    let expected = if inlined.messages.is_empty() {
-        RemarkKind::Inlined
-    } else {
-        RemarkKind::UnknownType
-    };
-    assert!(kinds(&inlined).contains(&expected), "{:?}", inlined.remarks);
+    assert!(inlined.messages.len() < LEGACY.plan().messages.len() / 2);
+    assert!(
+        kinds(&inlined).contains(&RemarkKind::UnknownType),
+        "{:?}",
+        inlined.remarks
+    );
 }
 
 #[test]
