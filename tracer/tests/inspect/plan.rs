@@ -259,6 +259,13 @@ fn says_what_would_help() {
             .collect::<BTreeSet<_>>()
     };
     assert!(kinds(&LEGACY.plan()).contains(&RemarkKind::UnknownType));
+    // Symbols with types could not say more.
+    assert!(
+        V0.plan()
+            .remarks
+            .iter()
+            .all(|remark| remark.remedy.is_none())
+    );
     let stripped = inspect_file(&stripped(&LEGACY.path())).unwrap();
     assert!(stripped.stripped && stripped.is_rust && stripped.messages.is_empty());
     let remark = stripped
