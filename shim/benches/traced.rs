@@ -2,11 +2,7 @@
 //! that take turns. `cargo bench -p tracer-shim --features tracing-opentelemetry --bench traced`, as root.
 //!
 //! The floor is an empty probe on a bare instruction of the same kind in the same run.
-#![allow(
-    clippy::unwrap_used,
-    missing_docs,
-    reason = "a benchmark may panic, and documents no derived types"
-)]
+#![allow(clippy::unwrap_used, missing_docs, reason = "a benchmark may panic, and documents no derived types")]
 
 #[path = "../tests/support/mod.rs"]
 mod support;
@@ -60,10 +56,7 @@ fn best(mut f: impl FnMut()) -> f64 {
 fn bare_site_offset(path: &std::path::Path) -> u64 {
     let bytes = std::fs::read(path).unwrap();
     let file = object::File::parse(&*bytes).unwrap();
-    let symbol = file
-        .symbols()
-        .find(|symbol| symbol.name() == Ok("bare_site"))
-        .unwrap();
+    let symbol = file.symbols().find(|symbol| symbol.name() == Ok("bare_site")).unwrap();
     support::file_offset(&file, symbol.address())
 }
 
@@ -72,21 +65,14 @@ fn bare_site_offset(path: &std::path::Path) -> u64 {
 struct Nowhere;
 
 impl opentelemetry_sdk::trace::SpanExporter for Nowhere {
-    async fn export(
-        &self,
-        _: Vec<opentelemetry_sdk::trace::SpanData>,
-    ) -> opentelemetry_sdk::error::OTelSdkResult {
+    async fn export(&self, _: Vec<opentelemetry_sdk::trace::SpanData>) -> opentelemetry_sdk::error::OTelSdkResult {
         Ok(())
     }
 }
 
 fn main() {
     let path = std::env::current_exe().unwrap();
-    let order = Order {
-        id: 4_711,
-        symbol: "ACME".to_owned(),
-        price: 12.5,
-    };
+    let order = Order { id: 4_711, symbol: "ACME".to_owned(), price: 12.5 };
     let mut buf = Vec::with_capacity(256);
     let mut plain = || {
         buf.clear();
@@ -104,9 +90,7 @@ fn main() {
     let detached = best(&mut shim);
     println!("encode   prost {prost:.1}   shim, nobody listens {detached:.1}");
 
-    let provider = opentelemetry_sdk::trace::SdkTracerProvider::builder()
-        .with_simple_exporter(Nowhere)
-        .build();
+    let provider = opentelemetry_sdk::trace::SdkTracerProvider::builder().with_simple_exporter(Nowhere).build();
     let tracer = provider.tracer("bench");
     let api = best(|| {
         let mut span = tracer.start("encode Order");
@@ -114,26 +98,18 @@ fn main() {
         span.end();
     });
     let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("bench"));
-    let layer = layer
-        .with_location(false)
-        .with_threads(false)
-        .with_target(false)
-        .with_level(false);
+    let layer = layer.with_location(false).with_threads(false).with_target(false).with_level(false);
     let subscriber = tracing_subscriber::registry().with(layer);
     let tracing = tracing::subscriber::with_default(subscriber, || {
         best(|| tracing::info_span!("encode Order").in_scope(&mut plain))
     });
-    println!(
-        "encode   OTel API {api:.0}   tracing-opentelemetry {tracing:.0}   (exporter does nothing)"
-    );
+    println!("encode   OTel API {api:.0}   tracing-opentelemetry {tracing:.0}   (exporter does nothing)");
 
     for at in offsets() {
         let probe = empty_probe(&path, bare_site_offset(&path) + at, 0).unwrap();
         let floor = best(|| bare_site());
         drop(probe);
-        let [of_shim] = &support::sites(&path)[..] else {
-            panic!("one site")
-        };
+        let [of_shim] = &support::sites(&path)[..] else { panic!("one site") };
         let probe = empty_probe(&path, of_shim.offset + at, of_shim.semaphore).unwrap();
         let target = best(&mut shim);
         drop(probe);

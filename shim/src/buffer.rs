@@ -2,9 +2,9 @@
 
 use crate::context::Context;
 use crate::record::{
-    ATTRIBUTE, DESCRIPTION, EVENT, EVENT_ATTRIBUTE, HEAD_LEN, ITEM_HEAD, Kind, LINK, MAX_LEN,
-    MAX_NAME, NAME_TRUNCATED, NO_SIZE, NO_THRESHOLD, Operation, SpanRecord, TYPE_BOOL, TYPE_BYTES,
-    TYPE_FLOAT, TYPE_INT, TYPE_STR, VERSION, Value,
+    ATTRIBUTE, DESCRIPTION, EVENT, EVENT_ATTRIBUTE, HEAD_LEN, ITEM_HEAD, Kind, LINK, MAX_LEN, MAX_NAME, NAME_TRUNCATED,
+    NO_SIZE, NO_THRESHOLD, Operation, SpanRecord, TYPE_BOOL, TYPE_BYTES, TYPE_FLOAT, TYPE_INT, TYPE_STR, VERSION,
+    Value,
 };
 use std::mem::MaybeUninit;
 
@@ -39,10 +39,7 @@ const EMPTY: SpanRecord = SpanRecord {
 impl Default for Buffer {
     #[inline]
     fn default() -> Self {
-        Self {
-            head: EMPTY,
-            data: [MaybeUninit::uninit(); MAX_LEN - HEAD_LEN],
-        }
+        Self { head: EMPTY, data: [MaybeUninit::uninit(); MAX_LEN - HEAD_LEN] }
     }
 }
 
@@ -229,17 +226,10 @@ mod tests {
         record.event("e", 5);
         record.event_attribute("b", Value::Float(0.5));
         record.description("why");
-        record.link(Context::new(
-            crate::TraceId::from_bytes([3; 16]),
-            crate::SpanId::from_bytes([4; 8]),
-            1,
-        ));
+        record.link(Context::new(crate::TraceId::from_bytes([3; 16]), crate::SpanId::from_bytes([4; 8]), 1));
         let bytes = bytes(&record);
         let span = SpanRecord::parse(&bytes).unwrap();
-        assert_eq!(
-            (span.name, span.status, span.operation),
-            ("name", Status::Error, Operation::Custom)
-        );
+        assert_eq!((span.name, span.status, span.operation), ("name", Status::Error, Operation::Custom));
         assert_eq!(
             span.items().collect::<Vec<_>>(),
             [
@@ -265,9 +255,6 @@ mod tests {
     fn other_versions_are_named() {
         let mut record = record("name");
         record.head.version = 9;
-        assert_eq!(
-            SpanRecord::parse(&bytes(&record)).unwrap_err(),
-            ParseError::Version(9)
-        );
+        assert_eq!(SpanRecord::parse(&bytes(&record)).unwrap_err(), ParseError::Version(9));
     }
 }

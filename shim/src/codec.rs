@@ -26,11 +26,7 @@ pub fn encoded_len<M: Message>(message: &M, place: Place) -> usize {
 /// # Errors
 /// As prost: the buffer is too small for the message.
 #[inline]
-pub fn encode<M: Message>(
-    message: &M,
-    place: Place,
-    buf: &mut impl BufMut,
-) -> Result<(), EncodeError> {
+pub fn encode<M: Message>(message: &M, place: Place, buf: &mut impl BufMut) -> Result<(), EncodeError> {
     let len = message.encoded_len();
     let room = buf.remaining_mut();
     if room < len + place.len() {
@@ -104,14 +100,7 @@ pub fn merge<M: Message>(
 ) -> Result<(), DecodeError> {
     let size = buf.remaining();
     let Some(bytes) = header::whole(&buf) else {
-        return merge_pieces(
-            message,
-            size,
-            buf,
-            |message, tail| message.merge(tail),
-            Tail::header,
-            field,
-        );
+        return merge_pieces(message, size, buf, |message, tail| message.merge(tail), Tail::header, field);
     };
     let header = header::read(bytes);
     consume::<M>(size, || {
@@ -133,14 +122,7 @@ pub fn merge_length_delimited<M: Message>(
     let (size, bytes) = header::whole_length_delimited(&buf);
     let Some(bytes) = bytes else {
         let merge = |message: &mut M, tail: &mut Tail<_>| message.merge_length_delimited(tail);
-        return merge_pieces(
-            message,
-            size,
-            buf,
-            merge,
-            Tail::header_length_delimited,
-            field,
-        );
+        return merge_pieces(message, size, buf, merge, Tail::header_length_delimited, field);
     };
     let header = header::read(bytes);
     consume::<M>(size, || {
@@ -193,11 +175,7 @@ fn produce_traced(name: &str, parent: Parent, size: usize, write: impl FnOnce(Co
 /// The buffer has no room for a header: prost alone, and a span if somebody listens.
 #[cold]
 #[inline(never)]
-fn without_header<M, E>(
-    place: Place,
-    len: usize,
-    encode: impl FnOnce() -> Result<(), E>,
-) -> Result<(), E> {
+fn without_header<M, E>(place: Place, len: usize, encode: impl FnOnce() -> Result<(), E>) -> Result<(), E> {
     if !site::enabled() {
         return encode();
     }
@@ -206,11 +184,7 @@ fn without_header<M, E>(
     let start = os::monotonic();
     let result = encode();
     if span.recorded {
-        let status = if result.is_ok() {
-            Status::Unset
-        } else {
-            Status::Error
-        };
+        let status = if result.is_ok() { Status::Unset } else { Status::Error };
         finish(Operation::Encode, name, &span, start, len, status);
     }
     result
@@ -218,10 +192,7 @@ fn without_header<M, E>(
 
 /// Runs `read`, which returns the context of the sender, and lets what follows belong to the message.
 #[inline]
-fn consume<M>(
-    size: usize,
-    read: impl FnOnce() -> Result<Option<Context>, DecodeError>,
-) -> Result<(), DecodeError> {
+fn consume<M>(size: usize, read: impl FnOnce() -> Result<Option<Context>, DecodeError>) -> Result<(), DecodeError> {
     if site::enabled() {
         return consume_traced(type_name::<M>(), size, read);
     }
@@ -240,44 +211,20 @@ fn consume_traced(
     let start = os::monotonic();
     let result = read();
     // A message that says nothing belongs to the scope it was decoded in, if any, else it begins a trace.
-    let parent = result
-        .as_ref()
-        .ok()
-        .copied()
-        .flatten()
-        .unwrap_or_else(thread::scope);
+    let parent = result.as_ref().ok().copied().flatten().unwrap_or_else(thread::scope);
     let span = Started::new(parent, name);
     if span.recorded {
-        let status = if result.is_ok() {
-            Status::Unset
-        } else {
-            Status::Error
-        };
+        let status = if result.is_ok() { Status::Unset } else { Status::Error };
         finish(Operation::Decode, name, &span, start, size, status);
     }
     result.map(|header| {
         let in_scope = header.is_none() && parent.is_valid();
-        thread::decoded(if in_scope {
-            Context::NONE
-        } else {
-            span.context
-        });
+        thread::decoded(if in_scope { Context::NONE } else { span.context });
     })
 }
 
-fn finish(
-    operation: Operation,
-    name: &str,
-    span: &Started,
-    start: u64,
-    size: usize,
-    status: Status,
-) {
-    let kind = if operation == Operation::Encode {
-        Kind::Producer
-    } else {
-        Kind::Consumer
-    };
+fn finish(operation: Operation, name: &str, span: &Started, start: u64, size: usize, status: Status) {
+    let kind = if operation == Operation::Encode { Kind::Producer } else { Kind::Consumer };
     let mut record = Buffer::new(operation, kind, name);
     span.stamp(&mut record);
     record.head.status = status as u8;

@@ -36,12 +36,7 @@ const VERSION: u8 = 0;
 const fn key(field: u32) -> [u8; 4] {
     let key = field << 3 | 2;
     assert!(key >= 1 << 21 && key < 1 << 28, "the key takes four bytes");
-    [
-        key as u8 | 0x80,
-        (key >> 7) as u8 | 0x80,
-        (key >> 14) as u8 | 0x80,
-        (key >> 21) as u8,
-    ]
+    [key as u8 | 0x80, (key >> 7) as u8 | 0x80, (key >> 14) as u8 | 0x80, (key >> 21) as u8]
 }
 
 /// The trailer of a message of `message_len` bytes.
@@ -72,15 +67,10 @@ pub(crate) fn parse(trailer: &[u8; TRAILER_LEN], message_len: usize) -> Option<C
     let (len, rest) = rest.split_first_chunk::<4>()?;
     let (trace_id, span_id) = rest.split_first_chunk::<16>()?;
     let [k0, k1, k2, k3] = KEY;
-    if *field != [k0, k1, k2, k3, CONTENT_LEN, VERSION]
-        || u32::from_le_bytes(*len) != message_len as u32
-    {
+    if *field != [k0, k1, k2, k3, CONTENT_LEN, VERSION] || u32::from_le_bytes(*len) != message_len as u32 {
         return None;
     }
-    let (trace_id, span_id) = (
-        TraceId::from_bytes(*trace_id),
-        SpanId::from_bytes(span_id.try_into().ok()?),
-    );
+    let (trace_id, span_id) = (TraceId::from_bytes(*trace_id), SpanId::from_bytes(span_id.try_into().ok()?));
     let context = Context::new(trace_id, span_id, *flags).from_remote();
     context.is_valid().then_some(context)
 }
@@ -125,17 +115,10 @@ impl Place {
     pub(crate) fn parent(self) -> Parent {
         let active = thread::current();
         match self {
-            Self::Field {
-                filled: Some(filled),
-                ..
-            } if !filled.same_trace(active) => Parent {
-                context: filled,
-                stays: true,
-            },
-            _ => Parent {
-                context: active,
-                stays: false,
-            },
+            Self::Field { filled: Some(filled), .. } if !filled.same_trace(active) => {
+                Parent { context: filled, stays: true }
+            }
+            _ => Parent { context: active, stays: false },
         }
     }
 
@@ -154,11 +137,7 @@ impl Place {
         match self {
             Self::Trailer => buf.put_slice(&trailer(context, message_len)),
             Self::Field { number, .. } if context.is_valid() => {
-                prost::encoding::encode_key(
-                    number,
-                    prost::encoding::WireType::LengthDelimited,
-                    buf,
-                );
+                prost::encoding::encode_key(number, prost::encoding::WireType::LengthDelimited, buf);
                 buf.put_slice(&field_content(context));
             }
             Self::Field { .. } => {
@@ -220,15 +199,8 @@ mod tests {
     fn the_key_is_that_of_the_field() {
         let mut bytes = &KEY[..];
         let (field, wire_type) = prost::encoding::decode_key(&mut bytes).unwrap();
-        assert_eq!(
-            (field, wire_type),
-            (FIELD_NUMBER, prost::encoding::WireType::LengthDelimited)
-        );
-        assert!(
-            bytes.is_empty()
-                && !(19_000..=19_999).contains(&FIELD_NUMBER)
-                && FIELD_NUMBER < 1 << 29
-        );
+        assert_eq!((field, wire_type), (FIELD_NUMBER, prost::encoding::WireType::LengthDelimited));
+        assert!(bytes.is_empty() && !(19_000..=19_999).contains(&FIELD_NUMBER) && FIELD_NUMBER < 1 << 29);
         assert_eq!(KEY, [0x9a, 0xa6, 0xee, 0x5d]);
     }
 

@@ -94,55 +94,34 @@ pub(crate) fn republish() {
 fn resource(service_name: Option<&str>, attributes: &[(&str, &str)]) -> Vec<KeyValue> {
     let from_env = env::var("OTEL_RESOURCE_ATTRIBUTES").unwrap_or_default();
     let from_env = from_env.split(',').filter_map(|pair| pair.split_once('='));
-    let from_env =
-        from_env.map(|(key, value)| (key.trim().to_owned(), percent_decode(value.trim())));
+    let from_env = from_env.map(|(key, value)| (key.trim().to_owned(), percent_decode(value.trim())));
     let mut all: Vec<(String, String)> = Vec::new();
     let mut add = |key: String, value: String| {
         if !key.is_empty() && all.iter().all(|(known, _)| *known != key) {
             all.push((key, value));
         }
     };
-    let name = service_name
-        .map(str::to_owned)
-        .or_else(|| env::var("OTEL_SERVICE_NAME").ok())
-        .filter(|name| !name.is_empty());
+    let name =
+        service_name.map(str::to_owned).or_else(|| env::var("OTEL_SERVICE_NAME").ok()).filter(|name| !name.is_empty());
     if let Some(name) = name {
         add("service.name".to_owned(), name);
     }
-    attributes
-        .iter()
-        .for_each(|(key, value)| add((*key).to_owned(), (*value).to_owned()));
+    attributes.iter().for_each(|(key, value)| add((*key).to_owned(), (*value).to_owned()));
     from_env.for_each(|(key, value)| add(key, value));
     add("service.name".to_owned(), unknown_service());
-    add(
-        "telemetry.sdk.name".to_owned(),
-        env!("CARGO_PKG_NAME").to_owned(),
-    );
-    add(
-        "telemetry.sdk.version".to_owned(),
-        env!("CARGO_PKG_VERSION").to_owned(),
-    );
+    add("telemetry.sdk.name".to_owned(), env!("CARGO_PKG_NAME").to_owned());
+    add("telemetry.sdk.version".to_owned(), env!("CARGO_PKG_VERSION").to_owned());
     add("telemetry.sdk.language".to_owned(), "rust".to_owned());
-    all.into_iter()
-        .map(|(key, value)| pair(key, value))
-        .collect()
+    all.into_iter().map(|(key, value)| pair(key, value)).collect()
 }
 
 fn pair(key: String, value: String) -> KeyValue {
-    KeyValue {
-        key,
-        value: Some(AnyValue {
-            string_value: Some(value),
-        }),
-    }
+    KeyValue { key, value: Some(AnyValue { string_value: Some(value) }) }
 }
 
 fn unknown_service() -> String {
     let path = env::current_exe().unwrap_or_default();
-    format!(
-        "unknown_service:{}",
-        path.file_name().unwrap_or_default().to_string_lossy()
-    )
+    format!("unknown_service:{}", path.file_name().unwrap_or_default().to_string_lossy())
 }
 
 /// Values of `OTEL_RESOURCE_ATTRIBUTES` are percent-encoded.
@@ -168,14 +147,9 @@ fn percent_decode(text: &str) -> String {
 fn publish(resource: Vec<KeyValue>) {
     crate::fork::watch();
     let context = ProcessContext {
-        resource: Some(Resource {
-            attributes: resource,
-        }),
+        resource: Some(Resource { attributes: resource }),
         // OTEP 4947 wants readers of the thread context to find this here.
-        attributes: vec![pair(
-            "threadlocal.schema_version".to_owned(),
-            "tls_v1".to_owned(),
-        )],
+        attributes: vec![pair("threadlocal.schema_version".to_owned(), "tls_v1".to_owned())],
     };
     // Leaked: readers may be at the old one, and a child that forks at any moment must find it whole. It happens once or
     // twice in a process's life.
@@ -195,16 +169,10 @@ fn announce(payload: &'static [u8]) {
         std::thread::yield_now();
     }
     fence(Ordering::SeqCst);
-    header
-        .payload_len
-        .store(payload.len() as u32, Ordering::Relaxed);
-    header
-        .payload
-        .store(payload.as_ptr().cast_mut(), Ordering::Relaxed);
+    header.payload_len.store(payload.len() as u32, Ordering::Relaxed);
+    header.payload.store(payload.as_ptr().cast_mut(), Ordering::Relaxed);
     fence(Ordering::SeqCst);
-    header
-        .published_at
-        .store(os::boottime().max(1), Ordering::Release);
+    header.published_at.store(os::boottime().max(1), Ordering::Release);
 }
 
 /// The header of this process, and whether it has just been made.
@@ -218,9 +186,7 @@ fn header() -> Option<(&'static Header, bool)> {
     let new: *mut Header = memory.as_ptr().cast();
     // SAFETY: the new mapping is large enough, page-aligned and zeroed; atomics may hold any value.
     let fresh = unsafe { &*new };
-    fresh
-        .signature
-        .store(u64::from_ne_bytes(*b"OTEL_CTX"), Ordering::Relaxed);
+    fresh.signature.store(u64::from_ne_bytes(*b"OTEL_CTX"), Ordering::Relaxed);
     fresh.version.store(2, Ordering::Relaxed);
     match HEADER.compare_exchange(ptr::null_mut(), new, Ordering::AcqRel, Ordering::Acquire) {
         Ok(_) => {
@@ -248,39 +214,22 @@ mod tests {
         let header: *const Header = ptr::with_exposed_provenance(address);
         // SAFETY: the mapping that `init` made.
         let header = unsafe { &*header };
-        let (payload, len) = (
-            header.payload.load(Ordering::Acquire),
-            header.payload_len.load(Ordering::Acquire),
-        );
+        let (payload, len) = (header.payload.load(Ordering::Acquire), header.payload_len.load(Ordering::Acquire));
         // SAFETY: what the header tells of, which is never freed.
         let payload = unsafe { std::slice::from_raw_parts(payload, len as usize) };
-        assert_eq!(
-            header.signature.load(Ordering::Acquire).to_ne_bytes(),
-            *b"OTEL_CTX"
-        );
+        assert_eq!(header.signature.load(Ordering::Acquire).to_ne_bytes(), *b"OTEL_CTX");
         assert_eq!(header.version.load(Ordering::Acquire), 2);
         assert!((1..=os::boottime()).contains(&header.published_at.load(Ordering::Acquire)));
         let context = ProcessContext::decode(payload).unwrap();
         let resource = context.resource.unwrap().attributes;
-        assert_eq!(
-            resource[..2],
-            [("service.name", "shop"), ("a", "b")].map(|(k, v)| pair(k.into(), v.into()))
-        );
+        assert_eq!(resource[..2], [("service.name", "shop"), ("a", "b")].map(|(k, v)| pair(k.into(), v.into())));
         assert!(maps.contains("tracer_sampling"));
-        assert_eq!(
-            context.attributes,
-            [pair("threadlocal.schema_version".into(), "tls_v1".into())]
-        );
+        assert_eq!(context.attributes, [pair("threadlocal.schema_version".into(), "tls_v1".into())]);
     }
 
     #[test]
     fn percent_encoding() {
-        for (text, expected) in [
-            ("a%20b", "a b"),
-            ("%", "%"),
-            ("%4", "%4"),
-            ("%zz%41", "%zzA"),
-        ] {
+        for (text, expected) in [("a%20b", "a b"), ("%", "%"), ("%4", "%4"), ("%zz%41", "%zzA")] {
             assert_eq!(percent_decode(text), expected);
         }
     }

@@ -1,11 +1,13 @@
 //! Keys and values of the eBPF maps.
 
-/// Depth-one state per thread; more open calls than threads cannot be.
+/// Threads with an open call at once.
 pub const MAX_THREADS: u32 = 65_536;
 /// Processes traced at once.
 pub const MAX_TARGETS: u32 = 8_192;
 /// Attach points (entry sites) at once.
 pub const MAX_PROBES: u32 = 65_536;
+/// Executables watched at once.
+pub const MAX_EXECUTABLES: u32 = 4_096;
 /// Connections tracked at once.
 pub const MAX_CONNECTIONS: u32 = 65_536;
 
@@ -143,37 +145,58 @@ pub const VERDICT_TRACKED: u32 = 2;
 /// `ConnectionState::verdict`: is something else; ignore until closed.
 pub const VERDICT_IGNORED: u32 = 3;
 
-/// State of a connection. The agent writes `verdict` and the `skip_*` fields, the programs the others.
+/// State of a connection; written by the programs only.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ConnectionState {
-    /// Number of the connection, unique while the agent runs.
+    /// Number of the connection, unique while the agent runs; 0 while nothing was captured.
     pub connection: u64,
     /// Bytes sent so far.
     pub sent: u64,
     /// Bytes received so far.
     pub received: u64,
-    /// `VERDICT_*`.
+    /// `VERDICT_*`, 0 while unknown.
+    pub verdict: u32,
+    /// Writes that did not look like the protocol while the verdict was unknown.
+    pub misses: u32,
+    /// 1 when the connection was seen to be made.
+    pub fresh: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// What the agent knows of a connection; written by the agent only, by connection number.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Advice {
+    /// Sent bytes below this offset are the inside of a long value: not needed.
+    pub sent: u64,
+    /// Received bytes below this offset are not needed.
+    pub received: u64,
+    /// `VERDICT_*`, 0 while the agent has not decided.
     pub verdict: u32,
     /// Zero.
     pub reserved: u32,
 }
 
-/// What the agent already knows to be the inside of a long value, by connection number and direction: bytes before this
-/// stream offset need not be captured.
+/// An executable (by file system and inode) whose processes are targets from their first instruction on.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Skip {
-    /// Sent bytes below this offset are not needed.
-    pub sent: u64,
-    /// Received bytes below this offset are not needed.
-    pub received: u64,
+pub struct Executable {
+    /// Inode number.
+    pub inode: u64,
+    /// Kernel device number (`s_dev`).
+    pub device: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
 /// Offsets of kernel fields, from the running kernel's BTF.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct KernelOffsets {
+    /// `task_struct.tgid`
+    pub task_tgid: u32,
     /// `task_struct.files`
     pub task_files: u32,
     /// `task_struct.thread.fsbase`
@@ -184,6 +207,14 @@ pub struct KernelOffsets {
     pub fdtable_fd: u32,
     /// `fdtable.max_fds`
     pub fdtable_max: u32,
+    /// `linux_binprm.file`
+    pub binprm_file: u32,
+    /// `inode.i_ino`
+    pub inode_number: u32,
+    /// `inode.i_sb`
+    pub inode_superblock: u32,
+    /// `super_block.s_dev`
+    pub superblock_device: u32,
     /// `file.f_inode`
     pub file_inode: u32,
     /// `inode.i_mode`
@@ -230,6 +261,8 @@ pub enum Counter {
     Sockets,
     /// Socket records that found the ring buffer full.
     SocketsRingFull,
+    /// Socket calls not followed because the per-thread map was full.
+    SocketCallsMapFull,
     /// Connections not followed because the map was full.
     ConnectionsMapFull,
     /// User memory that could not be read (not resident, or gone).
@@ -245,3 +278,27 @@ pub enum Counter {
     /// Not a counter: how many there are.
     Count,
 }
+
+#[cfg(feature = "user")]
+mod pod {
+    use super::{Advice, ConnectionKey, ConnectionState, Executable, KernelOffsets, Probe, Target};
+
+    macro_rules! pod {
+        ($($name:ident)*) => { $(
+            // SAFETY: `repr(C)`, integers only and no padding, so that every bit pattern is a value and every byte is set.
+            unsafe impl aya::Pod for $name {}
+        )* };
+    }
+    pod!(Advice ConnectionKey ConnectionState Executable KernelOffsets Probe Target);
+}
+
+const _: () = {
+    assert!(size_of::<Probe>() == 8);
+    assert!(size_of::<Tls>() == 16);
+    assert!(size_of::<Target>() == 40);
+    assert!(size_of::<ConnectionKey>() == 8);
+    assert!(size_of::<ConnectionState>() == 40);
+    assert!(size_of::<Advice>() == 24);
+    assert!(size_of::<Executable>() == 16);
+    assert!(size_of::<KernelOffsets>() == 4 * 23);
+};

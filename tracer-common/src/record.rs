@@ -19,7 +19,8 @@ pub const KIND_SOCKET: u16 = 2;
 pub const KIND_OPEN: u16 = 3;
 /// `Head::kind`: a tracked connection was closed; a [`Connection`] follows.
 pub const KIND_CLOSE: u16 = 4;
-/// `Head::kind`: a process started another program (`execve`); only the head.
+/// `Head::kind`: a process started another program (`execve`); only the head. [`Head::task_id`] holds the executable's inode
+/// number and [`Head::trace_flags`] the kernel's number of its device.
 pub const KIND_EXEC: u16 = 5;
 /// `Head::kind`: a process ended (its last thread); only the head.
 pub const KIND_EXIT: u16 = 6;
@@ -38,10 +39,15 @@ pub const FLAG_PANIC: u16 = 4;
 pub const FLAG_UNWOUND: u16 = 8;
 /// `Head::flags` of a socket record: the call failed; [`Socket::len`] is 0 and [`Socket::errno`] says why.
 pub const FLAG_FAILED: u16 = 16;
+/// `Head::flags` of an open record: the connection was seen to be made, so nothing passed it before.
+pub const FLAG_FRESH: u16 = 32;
+/// `Head::flags` of an exec record: the executable is a watched one, so the process is a target already.
+pub const FLAG_WATCHED: u16 = 64;
 
 /// Fields that every record begins with.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(bytemuck::Pod, bytemuck::Zeroable))]
 pub struct Head {
     /// One of the `KIND_*` constants.
     pub kind: u16,
@@ -75,6 +81,7 @@ pub const SIZE_UNKNOWN: u64 = u64::MAX;
 /// A prost call. The payload is the message's first `prefix_len` bytes and then its last `payload_len - prefix_len`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(bytemuck::Pod, bytemuck::Zeroable))]
 pub struct Message {
     /// Common fields.
     pub head: Head,
@@ -94,6 +101,7 @@ pub const DIRECTION_RECEIVED: u32 = 1;
 /// Bytes of one direction of one connection: `[offset, offset + len)`, of which the payload is the first part.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(bytemuck::Pod, bytemuck::Zeroable))]
 pub struct Socket {
     /// Common fields.
     pub head: Head,
@@ -112,6 +120,7 @@ pub struct Socket {
 /// A connection that is tracked from here on, or no longer.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(bytemuck::Pod, bytemuck::Zeroable))]
 pub struct Connection {
     /// Common fields.
     pub head: Head,

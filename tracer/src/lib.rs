@@ -2,9 +2,11 @@
 //!
 //! The modules follow the way of the data: [`target`] finds processes, [`inspect`] plans what to probe in their binaries,
 //! [`probe`] owns the kernel objects, [`capture`] turns ring-buffer records into events, [`protocol`] reads what the
-//! events carry, [`trace`] makes spans of them and [`export`] sends the spans away. [`cli`] is the only layer that knows
+//! events carry, [`trace`] makes spans of them and [`export`] sends the spans away. [`agent`] runs them together on a live
+//! system. [`cli`] is the only layer that knows
 //! the command line and standard output. See `ARCHITECTURE.md`.
 
+pub mod agent;
 pub mod capture;
 pub mod cli;
 pub mod export;

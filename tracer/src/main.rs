@@ -1,3 +1,5 @@
 //! `tracer`: parses arguments and calls the library.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    tracer::cli::main()
+}

@@ -1,2 +1,60 @@
-//! Project tasks.
-fn main() {}
+//! Tasks of the project: `cargo xtask COMMAND`. Each subcommand is one module; every one fetches what it needs first.
+
+mod bench;
+mod build_ebpf;
+mod demo;
+mod lint;
+mod run;
+mod setup;
+mod test;
+mod vm;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", about = "Tasks of the tracer project")]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Fetch what the other tasks need: rust-src, bpf-linker, redis-server, QEMU, a collector
+    Setup(setup::Args),
+    /// Build the eBPF programs that the agent embeds
+    BuildEbpf,
+    /// Trace an order service and its Redis commands in this terminal
+    Demo(demo::Args),
+    /// Run the unit tests, and as root the end-to-end tests
+    Test(test::Args),
+    /// Measure what tracing costs: the agent, tracing-opentelemetry, bpftrace and the shim, as ratios
+    Bench(bench::Args),
+    /// Check format, clippy, generated code and the rules between the layers
+    Lint(lint::Args),
+    /// Run the end-to-end check on other kernels, in QEMU
+    Vm(vm::Args),
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().task {
+        Task::Setup(args) => setup::main(&args),
+        Task::BuildEbpf => build_ebpf::main(),
+        Task::Demo(args) => demo::main(&args),
+        Task::Test(args) => test::main(&args),
+        Task::Bench(args) => bench::main(&args),
+        Task::Lint(args) => lint::main(&args),
+        Task::Vm(args) => vm::main(&args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        // Without a backtrace: the chain of causes says what went wrong with what.
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -26,9 +26,7 @@ pub(super) fn traced<B>(response: Response<B>, mut span: Option<Span>) -> Respon
 
 /// Sets what `grpc-status` says, if it is there. It is in the trailers, or in the headers of a response without a body.
 fn status(span: &mut Span, headers: &HeaderMap) {
-    let code = headers
-        .get("grpc-status")
-        .and_then(|code| code.to_str().ok()?.parse::<usize>().ok());
+    let code = headers.get("grpc-status").and_then(|code| code.to_str().ok()?.parse::<usize>().ok());
     let Some(code) = code else { return };
     let name = NAMES.get(code).copied().unwrap_or("UNKNOWN");
     span.attribute("rpc.response.status_code", name);
@@ -62,10 +60,7 @@ impl<B: Body> Body for TracedBody<B> {
     type Data = B::Data;
     type Error = B::Error;
 
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
         let this = self.project();
         let span = this.span;
         let scope = span.as_ref().map(Span::enter);

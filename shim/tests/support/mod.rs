@@ -1,9 +1,5 @@
 //! A listener of the shim's site, as small as can be: one eBPF program that copies records into a ring buffer.
-#![allow(
-    dead_code,
-    clippy::unwrap_used,
-    reason = "every test program uses its own part, and a test may panic"
-)]
+#![allow(dead_code, clippy::unwrap_used, reason = "every test program uses its own part, and a test may panic")]
 
 use object::{Object, ObjectSection, ObjectSegment};
 use std::ffi::CString;
@@ -32,9 +28,7 @@ pub fn sites(path: &Path) -> Vec<Site> {
     let notes = file.section_by_name(".note.stapsdt").unwrap();
     let mut rest = notes.data().unwrap();
     let mut sites = Vec::new();
-    let word = |bytes: &[u8], at: usize| {
-        u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap()) as usize
-    };
+    let word = |bytes: &[u8], at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap()) as usize;
     let long = |bytes: &[u8], at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());
     while rest.len() >= 12 {
         let (name, desc) = (word(rest, 0).next_multiple_of(4), word(rest, 4));
@@ -52,9 +46,8 @@ pub fn sites(path: &Path) -> Vec<Site> {
 
 /// Where in the file the byte is that is loaded at `address`.
 pub fn file_offset(file: &object::File<'_>, address: u64) -> u64 {
-    let holds = |segment: &object::Segment<'_, '_>| {
-        (segment.address()..segment.address() + segment.size()).contains(&address)
-    };
+    let holds =
+        |segment: &object::Segment<'_, '_>| (segment.address()..segment.address() + segment.size()).contains(&address);
     let segment = file.segments().find(holds).unwrap();
     segment.file_range().0 + (address - segment.address())
 }
@@ -158,21 +151,11 @@ impl Listener {
         let ring = bpf(0, &mut pad(&[27, (size as u64) << 32]))?;
         let program = load(&program(ring.as_raw_fd(), kept))?;
         let attach = |site| event(path, site, at, &program);
-        let events = sites(path)
-            .into_iter()
-            .map(attach)
-            .collect::<io::Result<_>>()?;
+        let events = sites(path).into_iter().map(attach).collect::<io::Result<_>>()?;
         let map = |offset: usize, len: usize, prot: i32| {
             // SAFETY: a new mapping of the ring buffer, wherever the kernel puts it.
             let address = unsafe {
-                libc::mmap(
-                    std::ptr::null_mut(),
-                    len,
-                    prot,
-                    libc::MAP_SHARED,
-                    ring.as_raw_fd(),
-                    offset as i64,
-                )
+                libc::mmap(std::ptr::null_mut(), len, prot, libc::MAP_SHARED, ring.as_raw_fd(), offset as i64)
             };
             assert_ne!(address, libc::MAP_FAILED, "{}", io::Error::last_os_error());
             address.cast::<u8>()
@@ -181,15 +164,7 @@ impl Listener {
         let producer = map(PAGE, PAGE + 2 * size, libc::PROT_READ);
         // SAFETY: the data begin a page after the producer's position.
         let data = unsafe { producer.add(PAGE) };
-        Ok(Self {
-            kept,
-            size,
-            ring,
-            events,
-            consumer: consumer.cast(),
-            producer: producer.cast(),
-            data,
-        })
+        Ok(Self { kept, size, ring, events, consumer: consumer.cast(), producer: producer.cast(), data })
     }
 
     /// Hands over what has come since the last call.
@@ -207,10 +182,7 @@ impl Listener {
                     break;
                 }
                 let len = entry.add(8).cast::<u64>().read() as usize;
-                record(std::slice::from_raw_parts(
-                    entry.add(16),
-                    len.min(self.kept),
-                ));
+                record(std::slice::from_raw_parts(entry.add(16), len.min(self.kept)));
                 at += entry_len(self.kept) as u64;
                 count += 1;
                 (*self.consumer).store(at, Ordering::Release);
@@ -267,13 +239,7 @@ fn event(path: &Path, site: Site, at: u64, program: &OwnedFd) -> io::Result<Owne
 /// The example of this name, which `cargo test` has built beside the test.
 pub fn example(name: &str) -> std::path::PathBuf {
     let test = std::env::current_exe().unwrap();
-    let path = test
-        .parent()
-        .unwrap()
-        .parent()
-        .unwrap()
-        .join("examples")
-        .join(name);
+    let path = test.parent().unwrap().parent().unwrap().join("examples").join(name);
     assert!(path.exists(), "{} is missing", path.display());
     path
 }

@@ -1,1 +1,169 @@
 //! The command line: one file per subcommand. The only layer that knows clap, standard output and exit codes.
+
+pub mod config;
+mod doctor;
+mod inspect;
+mod options;
+mod ps;
+mod record;
+mod replay;
+mod run;
+
+use std::io::IsTerminal as _;
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser, Subcommand};
+
+use crate::agent::{AgentError, AttachError};
+use crate::probe::{LinkError, LoadError};
+use crate::target::ProcessError;
+
+/// Traces running Rust services: prost messages and Redis commands as OTLP spans, without a change to them.
+#[derive(Debug, Parser)]
+#[command(name = "tracer", version, max_term_width = 100, arg_required_else_help = true)]
+struct Cli {
+    /// Say more: what is attached, what is passed over; twice for every detail.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+    /// Say nothing but errors.
+    #[arg(short, long, global = true)]
+    quiet: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Attach to processes and export their spans.
+    Run(Box<run::Args>),
+    /// List the processes that could be traced, and what of them.
+    Ps(ps::Args),
+    /// Show what can be probed in a file or process, and what cannot and why.
+    Inspect(inspect::Args),
+    /// Check kernel and privileges, with the remedy for each lack.
+    Doctor(doctor::Args),
+    /// Capture events into a file.
+    Record(Box<record::Args>),
+    /// Make the spans of a recorded capture; needs no privileges.
+    Replay(Box<replay::Args>),
+    /// Print a completion script for a shell.
+    Completions {
+        /// Which shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Exit codes, the same for every subcommand.
+mod exit {
+    pub const FAILED: u8 = 1;
+    pub const NO_TARGET: u8 = 3;
+    pub const NO_PRIVILEGE: u8 = 4;
+}
+
+/// Parses the arguments, does what they say, and tells how it went.
+pub fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().collect();
+    if arguments.get(1).is_some_and(|first| first == run::GATE) {
+        return match run::gate(&arguments[2..]) {
+            Ok(never) => match never {},
+            Err(error) => {
+                eprintln!("error: {error:#}");
+                ExitCode::from(exit::FAILED)
+            }
+        };
+    }
+    let cli = Cli::parse();
+    log_to_stderr(&cli);
+    let result = match cli.command {
+        Command::Run(args) => run::main(*args),
+        Command::Ps(args) => ps::main(&args),
+        Command::Inspect(args) => inspect::main(&args),
+        Command::Doctor(args) => doctor::main(&args),
+        Command::Record(args) => record::main(*args),
+        Command::Replay(args) => replay::main(*args),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "tracer", &mut std::io::stdout());
+            Ok(())
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(exit_code(&error))
+        }
+    }
+}
+
+fn log_to_stderr(cli: &Cli) {
+    let level = match (cli.quiet, cli.verbose) {
+        (true, _) => "error",
+        (_, 0) => "info",
+        (_, 1) => "debug",
+        _ => "trace",
+    };
+    let filter = tracing_subscriber::EnvFilter::try_from_env("TRACER_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(format!("error,tracer={level}")));
+    let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(colour)
+        .with_target(false)
+        .without_time()
+        .init();
+}
+
+/// Something that was asked for and is not there.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct NoTarget(String);
+
+/// A privilege or kernel feature that is missing.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct NoPrivilege(String);
+
+fn exit_code(error: &anyhow::Error) -> u8 {
+    for cause in error.chain() {
+        if let Some(ProcessError::NotFound(_)) = cause.downcast_ref() {
+            return exit::NO_TARGET;
+        }
+        if cause.is::<NoTarget>() {
+            return exit::NO_TARGET;
+        }
+        let privilege = cause.is::<NoPrivilege>()
+            || matches!(cause.downcast_ref(), Some(ProcessError::Permission { .. }))
+            || matches!(cause.downcast_ref(), Some(LoadError::Permission(_) | LoadError::Kernel(_)))
+            || matches!(cause.downcast_ref(), Some(LinkError::NoUprobes(_)));
+        if privilege {
+            return exit::NO_PRIVILEGE;
+        }
+        // Transparent wrappers hide what they hold from the chain.
+        match cause.downcast_ref::<AgentError>() {
+            Some(AgentError::Process(ProcessError::NotFound(_))) => return exit::NO_TARGET,
+            Some(
+                AgentError::Process(ProcessError::Permission { .. })
+                | AgentError::Load(LoadError::Permission(_) | LoadError::Kernel(_))
+                | AgentError::Attach(AttachError::Link(LinkError::NoUprobes(_))),
+            ) => return exit::NO_PRIVILEGE,
+            _ => {}
+        }
+    }
+    exit::FAILED
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+    })
+}
+
+/// Without root nothing can be attached: said before anything else is tried.
+fn require_root() -> anyhow::Result<()> {
+    if rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    Err(NoPrivilege("tracer must run as root to attach to processes; try `sudo tracer ...`".to_owned()).into())
+}

@@ -1,1 +1,12 @@
-//! The only owner of kernel objects: loads the eBPF programs, attaches and detaches them.
+//! The only owner of kernel objects: loads the eBPF programs, attaches and detaches them, reads their maps.
+//!
+//! Nothing here outlives the process: maps, programs and links are file descriptors, and the kernel drops them when the
+//! agent ends in any way.
+
+mod kernel;
+mod link;
+mod programs;
+
+pub use kernel::{KernelError, kernel_offsets};
+pub use link::{Link, LinkError};
+pub use programs::{LoadError, Options, Programs};

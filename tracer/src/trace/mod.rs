@@ -1,3 +1,23 @@
 //! From events to spans: flows, parents, sampling. Pure and deterministic: no /proc, no clock, no I/O.
+//!
+//! The parent of what happens on a thread is, by the first rule that applies:
+//! 1. the thread's active context (OTEP 4947), as the probe saw it;
+//! 2. the header that the sender put into the message ([`crate::protocol::trace_context`]);
+//! 3. the flow: the message that the same tokio task, else the same thread, decoded last.
+//!
+//! Otherwise a new trace begins. A decoded message without a header begins one always (requirement A4): a consumer that
+//! handles one message after the other would else make one trace of them all.
 
+mod correlator;
+mod counts;
+mod flow;
+mod ids;
+mod message;
+mod place;
+mod redis;
+pub mod sampler;
+mod shim;
 pub mod span;
+
+pub use correlator::{Correlator, Options, Output};
+pub use counts::Counts;

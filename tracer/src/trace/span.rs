@@ -67,6 +67,9 @@ impl fmt::Debug for SpanId {
 /// W3C trace flag: the caller recorded this trace.
 pub const FLAG_SAMPLED: u8 = 1;
 
+/// W3C trace flag: the low 56 bits of the trace id are random.
+pub const FLAG_RANDOM: u8 = 2;
+
 /// What a child needs to know of its parent (W3C Trace Context level 2).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SpanContext {
@@ -157,7 +160,7 @@ pub struct SpanEvent {
 }
 
 /// A process: number and start time (clock ticks since boot, as in /proc/PID/stat), so that a reused number differs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default, serde::Serialize, serde::Deserialize)]
 pub struct ProcessId {
     /// Process number in the agent's pid namespace.
     pub pid: u32,

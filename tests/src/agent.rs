@@ -1,0 +1,132 @@
+//! The agent as a child process.
+
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::process::{Child, ChildStderr, Command, Stdio};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::spans::{self, Span};
+
+/// A running `tracer run`; dropping it kills it.
+pub struct Agent {
+    child: Child,
+    errors: BufReader<ChildStderr>,
+    said: String,
+    folder: TempDir,
+}
+
+/// What a session left behind.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Exit code.
+    pub code: Option<i32>,
+    /// Everything on standard error.
+    pub said: String,
+    /// Exported spans.
+    pub spans: Vec<Span>,
+    /// The balance (`--stats-json`), null if there is none.
+    pub stats: Value,
+}
+
+impl Agent {
+    /// Starts `tracer run` with a file exporter and waits until it has attached.
+    pub fn run(arguments: &[&str]) -> Self {
+        let mut agent = Self::start(arguments);
+        agent.wait_until("Ctrl-C ends");
+        agent
+    }
+
+    /// Starts `tracer run` with a file exporter.
+    pub fn start(arguments: &[&str]) -> Self {
+        let folder = TempDir::new().expect("a temporary folder");
+        let mut command = Command::new(crate::program("tracer"));
+        command
+            .arg("run")
+            .args(["--export", &format!("file:{}", folder.path().join("spans.jsonl").display())])
+            .arg("--stats-json")
+            .arg(folder.path().join("stats.json"))
+            .args(arguments)
+            .env("NO_COLOR", "1")
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().expect("tracer starts");
+        let errors = BufReader::new(child.stderr.take().expect("it is piped"));
+        Self { child, errors, said: String::new(), folder }
+    }
+
+    /// Its process number.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Reads standard error until a line contains `text`.
+    pub fn wait_until(&mut self, text: &str) {
+        loop {
+            let mut line = String::new();
+            self.errors.read_line(&mut line).expect("tracer writes UTF-8");
+            assert!(!line.is_empty(), "tracer ended before it said {text:?}:\n{}", self.said);
+            self.said.push_str(&line);
+            if line.contains(text) {
+                return;
+            }
+        }
+    }
+
+    /// Ends it as Ctrl-C does.
+    pub fn stop(self) -> Outcome {
+        self.signal(libc::SIGINT);
+        self.wait()
+    }
+
+    /// Waits for its end.
+    pub fn wait(mut self) -> Outcome {
+        self.errors.read_to_string(&mut self.said).expect("tracer writes UTF-8");
+        let code = self.child.wait().expect("it is our child").code();
+        let read = |name| std::fs::read_to_string(self.folder.path().join(name)).unwrap_or_default();
+        Outcome {
+            code,
+            said: std::mem::take(&mut self.said),
+            spans: spans::parse(&read("spans.jsonl")),
+            stats: serde_json::from_str(&read("stats.json")).unwrap_or(Value::Null),
+        }
+    }
+
+    /// Exit code of an agent that has ended by itself; -1 after a signal.
+    pub fn code(&mut self) -> i32 {
+        self.child.wait().expect("it is our child").code().unwrap_or(-1)
+    }
+
+    /// Kills it without any warning.
+    pub fn kill(mut self) {
+        self.child.kill().expect("it runs");
+        self.child.wait().expect("it is our child");
+    }
+
+    fn signal(&self, signal: i32) {
+        // SAFETY: the process is our child and has not been waited for, so the number is its own.
+        unsafe { libc::kill(self.child.id() as i32, signal) };
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        // Either may fail because it has ended.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Outcome {
+    /// Fails the test unless it ended well, nothing was lost and every equation holds.
+    pub fn assert_complete(&self) {
+        assert_eq!(self.code, Some(0), "{}", self.said);
+        assert_eq!(self.stats["balanced"], true, "{:#}\n{}", self.stats, self.said);
+        assert_eq!(self.stats["lost"], serde_json::json!({}), "{}", self.said);
+    }
+
+    /// A counter by its path in the balance.
+    pub fn count(&self, path: &str) -> u64 {
+        self.stats.pointer(path).and_then(Value::as_u64).unwrap_or_else(|| panic!("{path} in {:#}", self.stats))
+    }
+}

@@ -1,0 +1,55 @@
+//! Records on their way to the agent. Each is counted before it is written: due = delivered + ring full.
+
+use core::intrinsics::AtomicOrdering;
+
+use aya_ebpf::bindings::{BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP};
+use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns};
+use aya_ebpf::maps::ring_buf::RingBufEntry;
+use tracer_common::map::Counter;
+use tracer_common::record::Head;
+
+use crate::maps::{COUNTERS, EVENTS};
+
+/// The agent drains on a timer: a wake-up per record costs more than the record.
+pub const QUIET: u64 = BPF_RB_NO_WAKEUP as u64;
+/// For what the agent must act on at once.
+const WAKE: u64 = BPF_RB_FORCE_WAKEUP as u64;
+
+/// Adds one to a counter of this CPU.
+#[inline(always)]
+pub fn count(counter: Counter) {
+    if let Some(value) = COUNTERS.get_ptr_mut(counter as u32) {
+        // Atomic, because a uprobe program can be preempted by another one on its CPU.
+        // SAFETY: the pointer is to an aligned, live map value.
+        unsafe { core::intrinsics::atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(value, 1) };
+    }
+}
+
+/// Reserves room for a `T`; counts it as due, and as lost when the ring is full.
+#[inline(always)]
+pub fn reserve<T: 'static>(due: Counter, lost: Counter) -> Option<RingBufEntry<T>> {
+    count(due);
+    let entry = EVENTS.reserve::<T>(0);
+    if entry.is_none() {
+        count(lost);
+    }
+    entry
+}
+
+/// Head of a record of the current thread.
+#[inline(always)]
+pub fn head(kind: u16, start_ns: u64, end_ns: u64) -> Head {
+    let pid_tgid = bpf_get_current_pid_tgid();
+    Head { kind, pid: (pid_tgid >> 32) as u32, tid: pid_tgid as u32, start_ns, end_ns, ..Head::default() }
+}
+
+/// Tells the agent about a process, and wakes it.
+#[inline(always)]
+pub fn lifecycle(kind: u16, flags: u16, subject: u64, device: u32) {
+    if let Some(mut entry) = reserve::<Head>(Counter::Lifecycle, Counter::LifecycleRingFull) {
+        // SAFETY: reading the clock has no preconditions.
+        let now = unsafe { bpf_ktime_get_ns() };
+        entry.write(Head { flags, task_id: subject, trace_flags: device, ..head(kind, now, now) });
+        entry.submit(WAKE);
+    }
+}

@@ -1,0 +1,439 @@
+//! Which descriptors are connections worth following, and the bytes that pass them.
+//!
+//! A descriptor is followed once it is a stream socket and its bytes look like RESP; the agent, which knows more, then
+//! confirms or rejects it. What is rejected costs one map look-up a call from then on.
+
+use core::ffi::c_void;
+
+use aya_ebpf::helpers::bpf_get_current_pid_tgid;
+use aya_ebpf::helpers::generated::{bpf_get_current_task, bpf_get_smp_processor_id, bpf_loop};
+use tracer_common::map::*;
+use tracer_common::record::*;
+
+use crate::context;
+use crate::emit::{QUIET, count, head, reserve};
+use crate::maps::{ADVICE, CONNECTION_NUMBERS, CONNECTIONS, OFFSETS, SOCKET_CALLS, ZERO_SOCKET_CALL};
+use crate::memory::{copy_user, kernel, user};
+
+const AF_UNIX: u16 = 1;
+const AF_INET: u16 = 2;
+const AF_INET6: u16 = 10;
+const SOCK_STREAM: u16 = 1;
+const S_IFMT: u16 = 0xf000;
+const S_IFSOCK: u16 = 0xc000;
+const EINTR: i64 = 4;
+const EAGAIN: i64 = 11;
+/// Writes of other things before a descriptor is given up: an old connection may be in the middle of a long value.
+const MAX_MISSES: u32 = 64;
+/// Calls longer than this ask whether their bytes are needed at all.
+const ASK_ADVICE: u64 = 4096;
+/// Buffers of one vectored call that are followed.
+const MAX_VECTOR: u64 = 1024;
+/// Steps of the copy loop: at most one to fetch and one to copy for each element, and the full chunks.
+const STEPS: u32 = 2 * MAX_VECTOR as u32 + (SOCKET_CAPTURE / SOCKET_CHUNK) as u32;
+
+/// Where the bytes of a call are.
+pub enum Buffers {
+    One { pointer: u64 },
+    Vector { vector: u64, count: u64 },
+}
+
+/// A socket call of a thread, between its entry and its exit.
+#[repr(C)]
+pub struct SocketCall {
+    /// When it began; 0 outside a call that sends.
+    pub start_ns: u64,
+    walk: Walk,
+}
+
+/// Some bytes passed, or the call failed.
+#[inline(always)]
+pub fn passed(
+    key: ConnectionKey,
+    target: &Target,
+    sent: bool,
+    buffers: &Buffers,
+    result: i64,
+    start_ns: u64,
+    end_ns: u64,
+) {
+    let state = match CONNECTIONS.get_ptr_mut(&key) {
+        // SAFETY: calls of one direction of a connection follow each other, and each direction has its own field.
+        Some(state) => unsafe { &mut *state },
+        None => {
+            let server = target.flags & TARGET_SERVER != 0;
+            // The first to speak is the client.
+            if result <= 0 || sent == server {
+                return;
+            }
+            let Some(state) = adopt(key) else { return };
+            state
+        }
+    };
+    if state.verdict == VERDICT_IGNORED {
+        return;
+    }
+    if state.verdict == 0 && !recognise(key, state, sent, target, buffers, result) {
+        return;
+    }
+    if state.verdict == VERDICT_CANDIDATE
+        && let Some(advice) = advice(state.connection)
+        && advice.verdict != 0
+    {
+        state.verdict = advice.verdict;
+        if advice.verdict == VERDICT_IGNORED {
+            return;
+        }
+    }
+    if result < 0 && (result == -EAGAIN || result == -EINTR || result < -4095) {
+        return;
+    }
+    let Some(call) = call() else { return };
+    let offset = if sent { state.sent } else { state.received };
+    let walk = &mut call.walk;
+    walk.record = Socket {
+        head: head(KIND_SOCKET, start_ns, end_ns),
+        connection: state.connection,
+        offset,
+        len: 0,
+        direction: if sent { DIRECTION_SENT } else { DIRECTION_RECEIVED },
+        errno: 0,
+    };
+    walk.available = 0;
+    walk.element = 0;
+    walk.end = 0;
+    walk.budget = SOCKET_CAPTURE as u64;
+    context::fill(&mut walk.record.head, target);
+    if result < 0 || (result == 0 && !sent) {
+        // An end of file is a failure with errno 0.
+        walk.record.head.flags |= FLAG_FAILED;
+        walk.record.errno = (-result) as u32;
+        without_bytes(&walk.record, 0);
+        return;
+    }
+    let len = result as u64;
+    if sent {
+        state.sent = offset + len;
+    } else {
+        state.received = offset + len;
+    }
+    send(walk, buffers, len);
+}
+
+/// The current thread's [`SocketCall`], made at its first use.
+#[inline(always)]
+pub fn call() -> Option<&'static mut SocketCall> {
+    let pid_tgid = bpf_get_current_pid_tgid();
+    if let Some(call) = SOCKET_CALLS.get_ptr_mut(&pid_tgid) {
+        // SAFETY: the entry belongs to the current thread, which is inside the kernel: nobody else uses it.
+        return Some(unsafe { &mut *call });
+    }
+    let zero = ZERO_SOCKET_CALL.get_ptr(0)?;
+    // SAFETY: the map value lives as long as the map and is never written.
+    if SOCKET_CALLS.insert(&pid_tgid, unsafe { &*zero }, 0).is_err() {
+        count(Counter::SocketCallsMapFull);
+        return None;
+    }
+    // SAFETY: as above.
+    SOCKET_CALLS.get_ptr_mut(&pid_tgid).map(|call| unsafe { &mut *call })
+}
+
+/// The thread is ending.
+#[inline(always)]
+pub fn thread_exit(pid_tgid: u64) {
+    let _ = SOCKET_CALLS.remove(&pid_tgid);
+}
+
+/// A descriptor goes away, or starts anew.
+#[inline(always)]
+pub fn close(key: ConnectionKey) {
+    let Some(state) = CONNECTIONS.get_ptr(&key) else { return };
+    // SAFETY: map values stay readable while the program runs.
+    let connection = unsafe { (*state).connection };
+    let _ = CONNECTIONS.remove(&key);
+    if connection != 0
+        && let Some(mut entry) = reserve::<Connection>(Counter::Lifecycle, Counter::LifecycleRingFull)
+    {
+        // SAFETY: reading the clock has no preconditions.
+        let now = unsafe { aya_ebpf::helpers::bpf_ktime_get_ns() };
+        entry.write(Connection { head: head(KIND_CLOSE, now, now), connection, fd: key.fd, ..Connection::default() });
+        entry.submit(QUIET);
+    }
+}
+
+/// A descriptor is being connected: it carries nothing yet.
+#[inline(always)]
+pub fn connecting(key: ConnectionKey) {
+    let fresh = ConnectionState { fresh: 1, ..ConnectionState::default() };
+    if CONNECTIONS.insert(&key, &fresh, 0).is_err() {
+        count(Counter::ConnectionsMapFull);
+    }
+}
+
+/// Starts to look at a descriptor that was not seen before.
+#[inline(always)]
+fn adopt(key: ConnectionKey) -> Option<&'static mut ConnectionState> {
+    let verdict = if stream_socket(key.fd).is_some() { 0 } else { VERDICT_IGNORED };
+    let fresh = ConnectionState { verdict, ..ConnectionState::default() };
+    if CONNECTIONS.insert(&key, &fresh, 0).is_err() {
+        count(Counter::ConnectionsMapFull);
+        return None;
+    }
+    // SAFETY: as in `passed`.
+    CONNECTIONS.get_ptr_mut(&key).map(|state| unsafe { &mut *state })
+}
+
+/// Decides whether the bytes could be RESP, and announces the connection if so.
+#[inline(always)]
+fn recognise(
+    key: ConnectionKey,
+    state: &mut ConnectionState,
+    sent: bool,
+    target: &Target,
+    buffers: &Buffers,
+    result: i64,
+) -> bool {
+    let server = target.flags & TARGET_SERVER != 0;
+    if result <= 0 || sent == server {
+        return false;
+    }
+    let plausible = match first_bytes(buffers) {
+        Some([b'*', b'0'..=b'9', ..]) => true,
+        // An inline command: at least four letters. The agent looks closer.
+        Some(bytes) => bytes.iter().all(u8::is_ascii_alphabetic),
+        None => false,
+    };
+    if !plausible {
+        state.misses += 1;
+        if state.misses >= MAX_MISSES {
+            state.verdict = VERDICT_IGNORED;
+        }
+        return false;
+    }
+    let Some(socket) = stream_socket(key.fd) else {
+        state.verdict = VERDICT_IGNORED;
+        return false;
+    };
+    let Some(number) = CONNECTION_NUMBERS.get_ptr_mut(0) else { return false };
+    // SAFETY: a per-CPU value, used with preemption off (raw tracepoint) or by a rare first write.
+    let next = unsafe {
+        *number += 1;
+        *number
+    };
+    // SAFETY: the helper has no preconditions.
+    state.connection = ((unsafe { bpf_get_smp_processor_id() } as u64 + 1) << 40) | next;
+    state.verdict = VERDICT_CANDIDATE;
+    announce(key, state, socket);
+    true
+}
+
+/// The first four bytes of a call; two are enough where there are no more.
+#[inline(always)]
+fn first_bytes(buffers: &Buffers) -> Option<[u8; 4]> {
+    let pointer = match *buffers {
+        Buffers::One { pointer } => pointer,
+        Buffers::Vector { vector, .. } => user::<u64>(vector)?,
+    };
+    user::<[u8; 4]>(pointer)
+}
+
+/// The `struct sock` of a descriptor, if it is a stream socket of a family that servers use.
+#[inline(always)]
+fn stream_socket(fd: u32) -> Option<u64> {
+    let offsets = OFFSETS.get(0)?;
+    // SAFETY: the helper has no preconditions; the task is only read through checked reads.
+    let task = unsafe { bpf_get_current_task() };
+    let files = kernel::<u64>(task + offsets.task_files as u64)?;
+    let table = kernel::<u64>(files + offsets.files_fdt as u64)?;
+    if fd >= kernel::<u32>(table + offsets.fdtable_max as u64)? {
+        return None;
+    }
+    let array = kernel::<u64>(table + offsets.fdtable_fd as u64)?;
+    let file = kernel::<u64>(array + 8 * fd as u64)?;
+    let inode = kernel::<u64>(file + offsets.file_inode as u64)?;
+    if kernel::<u16>(inode + offsets.inode_mode as u64)? & S_IFMT != S_IFSOCK {
+        return None;
+    }
+    let socket = kernel::<u64>(file + offsets.file_private as u64)?;
+    if kernel::<u16>(socket + offsets.socket_type as u64)? != SOCK_STREAM {
+        return None;
+    }
+    let sock = kernel::<u64>(socket + offsets.socket_sk as u64)?;
+    let family = kernel::<u16>(sock + offsets.sock_family as u64)?;
+    matches!(family, AF_INET | AF_INET6 | AF_UNIX).then_some(sock)
+}
+
+/// Tells the agent of a connection and its addresses.
+#[inline(always)]
+fn announce(key: ConnectionKey, state: &ConnectionState, sock: u64) {
+    let Some(offsets) = OFFSETS.get(0) else { return };
+    let Some(mut entry) = reserve::<Connection>(Counter::Lifecycle, Counter::LifecycleRingFull) else { return };
+    // SAFETY: reading the clock has no preconditions.
+    let now = unsafe { aya_ebpf::helpers::bpf_ktime_get_ns() };
+    let record = entry.write(Connection {
+        head: head(KIND_OPEN, now, now),
+        connection: state.connection,
+        fd: key.fd,
+        ..Connection::default()
+    });
+    if state.fresh == 1 {
+        record.head.flags = FLAG_FRESH;
+    }
+    let family = kernel::<u16>(sock + offsets.sock_family as u64).unwrap_or(0);
+    record.family = family as u32;
+    record.local_port = kernel::<u16>(sock + offsets.sock_num as u64).unwrap_or(0) as u32;
+    record.peer_port = u16::from_be(kernel::<u16>(sock + offsets.sock_dport as u64).unwrap_or(0)) as u32;
+    if family == AF_INET6 {
+        record.local_addr = kernel(sock + offsets.sock_saddr6 as u64).unwrap_or_default();
+        record.peer_addr = kernel(sock + offsets.sock_daddr6 as u64).unwrap_or_default();
+    } else if family == AF_INET {
+        let local: [u8; 4] = kernel(sock + offsets.sock_saddr as u64).unwrap_or_default();
+        let peer: [u8; 4] = kernel(sock + offsets.sock_daddr as u64).unwrap_or_default();
+        record.local_addr[..4].copy_from_slice(&local);
+        record.peer_addr[..4].copy_from_slice(&peer);
+    }
+    entry.submit(QUIET);
+}
+
+#[inline(always)]
+fn advice(connection: u64) -> Option<Advice> {
+    // SAFETY: entries are only replaced by the agent; a torn copy would still be plain numbers.
+    unsafe { ADVICE.get(&connection) }.copied()
+}
+
+/// Sends the bytes of a call in chunks, leaving out what the agent does not need.
+#[inline(always)]
+fn send(walk: &mut Walk, buffers: &Buffers, total: u64) {
+    let mut skip = 0;
+    if total > ASK_ADVICE
+        && let Some(advice) = advice(walk.record.connection)
+    {
+        let sent = walk.record.direction == DIRECTION_SENT;
+        skip = if sent { advice.sent } else { advice.received }.saturating_sub(walk.record.offset);
+        if skip > total {
+            skip = total;
+        }
+        if skip > 0 {
+            without_bytes(&walk.record, skip);
+            walk.record.offset += skip;
+        }
+    }
+    walk.left = total - skip;
+    match *buffers {
+        Buffers::One { pointer } => {
+            walk.pointer = pointer + skip;
+            walk.available = walk.left;
+        }
+        Buffers::Vector { vector, count } => {
+            walk.element = vector;
+            walk.end = vector + 16 * if count > MAX_VECTOR { MAX_VECTOR } else { count };
+            walk.to_skip = skip;
+        }
+    }
+    let mut place: *mut Walk = walk;
+    // SAFETY: `step` matches the callback's signature, and `place` outlives the call.
+    unsafe { bpf_loop(STEPS, step as *mut c_void, (&raw mut place).cast(), 0) };
+    if walk.left > 0 {
+        without_bytes(&walk.record, walk.left);
+    }
+}
+
+/// Where the copying of one call stands. It is in a map, because the verifier follows every number on the stack, and would
+/// follow the loop to its end.
+#[repr(C)]
+pub struct Walk {
+    /// Describes the next chunk, but for its length.
+    record: Socket,
+    /// Next byte, and how many follow it in this buffer.
+    pointer: u64,
+    available: u64,
+    /// Next element of the vector, and where the vector ends.
+    element: u64,
+    end: u64,
+    /// Bytes at the start that are not needed.
+    to_skip: u64,
+    /// Bytes of the call that are still to be reported.
+    left: u64,
+    /// Bytes that may still be copied.
+    budget: u64,
+}
+
+/// Sends one chunk, or goes on to the next buffer. Returns 1 at the end.
+///
+/// A callback of `bpf_loop` (Linux 5.17), because the verifier walks an ordinary loop step by step and gives up.
+extern "C" fn step(_index: u32, place: *mut c_void) -> i64 {
+    // SAFETY: `bpf_loop` passes what `send` gave it: the address of a pointer to the current thread's map value.
+    let walk = unsafe { &mut **place.cast::<*mut Walk>() };
+    if walk.left == 0 || walk.budget == 0 {
+        return 1;
+    }
+    if walk.available == 0 {
+        if walk.element >= walk.end {
+            return 1;
+        }
+        let Some([base, len]) = user::<[u64; 2]>(walk.element) else { return 1 };
+        walk.element += 16;
+        let skipped = if walk.to_skip < len { walk.to_skip } else { len };
+        walk.to_skip -= skipped;
+        walk.pointer = base + skipped;
+        walk.available = len - skipped;
+        return 0;
+    }
+    let mut len = if walk.available < walk.left { walk.available } else { walk.left };
+    if len > SOCKET_CHUNK as u64 {
+        len = SOCKET_CHUNK as u64;
+    }
+    if len <= 256 {
+        chunk::<256>(&walk.record, walk.pointer, len);
+    } else if len <= 2048 {
+        chunk::<2048>(&walk.record, walk.pointer, len);
+    } else {
+        chunk::<SOCKET_CHUNK>(&walk.record, walk.pointer, len);
+    }
+    walk.record.offset += len;
+    walk.pointer += len;
+    walk.available -= len;
+    walk.left -= len;
+    walk.budget = if walk.budget > len { walk.budget - len } else { 0 };
+    0
+}
+
+#[repr(C)]
+struct Chunk<const N: usize> {
+    record: Socket,
+    bytes: [u8; N],
+}
+
+/// Sends one record with `len <= N` bytes; if they cannot be read, the record says so by having none.
+#[inline(always)]
+fn chunk<const N: usize>(record: &Socket, pointer: u64, len: u64) {
+    let Some(mut entry) = reserve::<Chunk<N>>(Counter::Sockets, Counter::SocketsRingFull) else { return };
+    let place = entry.as_mut_ptr();
+    // SAFETY: `place` is the reserved entry: live, aligned, and ours until it is submitted.
+    let copied = unsafe {
+        (&raw mut (*place).record).write(*record);
+        (*place).record.len = len;
+        let bytes = (&raw mut (*place).bytes).cast::<u8>();
+        match N {
+            256 => copy_user::<256>(bytes, len, pointer),
+            2048 => copy_user::<2048>(bytes, len, pointer),
+            _ => copy_user::<{ SOCKET_CHUNK as u64 }>(bytes, len, pointer),
+        }
+    };
+    if !copied {
+        count(Counter::UserReadFailed);
+    }
+    // SAFETY: as above.
+    unsafe { (*place).record.head.payload_len = if copied { len as u32 } else { 0 } };
+    entry.submit(QUIET);
+}
+
+/// Sends one record that stands for `len` bytes that were not copied.
+#[inline(always)]
+fn without_bytes(record: &Socket, len: u64) {
+    if let Some(mut entry) = reserve::<Socket>(Counter::Sockets, Counter::SocketsRingFull) {
+        let place = entry.write(*record);
+        place.len = len;
+        entry.submit(QUIET);
+    }
+}

@@ -1,0 +1,167 @@
+//! The balance: every record and every span has one fate, and the counters of all layers agree on it.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::export::ExporterStats;
+use crate::trace::Counts;
+
+/// What the eBPF programs have counted, by name.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct KernelCounts(pub BTreeMap<&'static str, u64>);
+
+impl KernelCounts {
+    /// A counter; 0 if there is none of that name.
+    pub fn get(&self, name: &str) -> u64 {
+        self.0.get(name).copied().unwrap_or(0)
+    }
+}
+
+/// The counters of all layers at one time.
+#[derive(Clone, Debug)]
+pub struct Balance {
+    /// Of the eBPF programs; empty in a replay of a recording.
+    pub kernel: KernelCounts,
+    /// Of the correlator.
+    pub counts: Counts,
+    /// Of the exporters.
+    pub exporters: Vec<ExporterStats>,
+}
+
+/// One equation between counters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Equation {
+    /// What is counted.
+    pub what: String,
+    /// Produced.
+    pub produced: u64,
+    /// Where it went, by fate.
+    pub fates: Vec<(String, u64)>,
+}
+
+impl Equation {
+    /// Whether every one has a fate.
+    pub fn holds(&self) -> bool {
+        self.produced == self.fates.iter().map(|(_, number)| number).sum::<u64>()
+    }
+}
+
+impl Balance {
+    /// All equations. They hold at the end of a session; while one runs, some things are on the way.
+    pub fn equations(&self) -> Vec<Equation> {
+        let counts = &self.counts;
+        let fate = |name: &str, number: u64| (name.to_owned(), number);
+        let mut equations = Vec::new();
+        if !self.kernel.0.is_empty() {
+            let kernel = |what: &str, due: &str, lost: &str, received: u64| Equation {
+                what: what.to_owned(),
+                produced: self.kernel.get(due),
+                fates: vec![fate("received", received), fate("ring full", self.kernel.get(lost))],
+            };
+            equations.push(kernel("prost calls recorded", "messages", "messages_ring_full", counts.messages));
+            equations.push(kernel("socket records", "sockets", "sockets_ring_full", counts.sockets));
+            equations.push(kernel("shim spans recorded", "shim", "shim_ring_full", counts.shim));
+        }
+        equations.push(Equation {
+            what: "prost calls received".to_owned(),
+            produced: counts.messages,
+            fates: vec![fate("traced", counts.messages_traced), fate("unknown process", counts.messages_unknown)],
+        });
+        equations.push(Equation {
+            what: "shim spans received".to_owned(),
+            produced: counts.shim,
+            fates: vec![
+                fate("traced", counts.shim_traced),
+                fate("unknown process", counts.shim_unknown),
+                fate("malformed", counts.shim_malformed),
+            ],
+        });
+        for exporter in &self.exporters {
+            let mut fates = vec![fate("exported", exporter.exported), fate("sampled out", counts.sampled_out)];
+            fates.extend(exporter.dropped.iter().map(|(cause, number)| fate(&cause.replace('_', " "), *number)));
+            if exporter.on_the_way > 0 {
+                fates.push(fate("on the way", exporter.on_the_way));
+            }
+            equations.push(Equation { what: format!("spans for {}", exporter.name), produced: counts.spans, fates });
+        }
+        equations
+    }
+
+    /// Whether every equation holds.
+    pub fn holds(&self) -> bool {
+        self.equations().iter().all(Equation::holds)
+    }
+
+    /// Everything that was lost on the way, by cause.
+    pub fn losses(&self) -> Vec<(String, u64)> {
+        let redis = &self.counts.redis;
+        let mut losses: Vec<(String, u64)> = [
+            "messages_ring_full",
+            "messages_map_full",
+            "sockets_ring_full",
+            "socket_calls_map_full",
+            "connections_map_full",
+            "lifecycle_ring_full",
+            "shim_ring_full",
+            "user_read_failed",
+        ]
+        .into_iter()
+        .map(|name| (name.to_owned(), self.kernel.get(name)))
+        .collect();
+        losses.extend([
+            ("records_malformed".to_owned(), self.counts.records_malformed),
+            ("messages_unknown".to_owned(), self.counts.messages_unknown),
+            ("sockets_unknown".to_owned(), self.counts.sockets_unknown),
+            ("shim_unknown".to_owned(), self.counts.shim_unknown),
+            ("shim_malformed".to_owned(), self.counts.shim_malformed),
+            ("redis_commands_unpaired".to_owned(), redis.commands_unpaired),
+            ("redis_commands_unaligned".to_owned(), redis.commands_unaligned),
+            ("redis_commands_overflow".to_owned(), redis.commands_overflow),
+            ("redis_commands_truncated".to_owned(), redis.commands_truncated),
+            ("redis_replies_overflow".to_owned(), redis.replies_overflow),
+        ]);
+        losses.retain(|(_, number)| *number > 0);
+        losses
+    }
+
+    /// For people: one line per equation, and what was lost.
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        for equation in self.equations() {
+            let fates: Vec<String> = equation.fates.iter().map(|(name, number)| format!("{number} {name}")).collect();
+            let sign = if equation.holds() { "=" } else { "!=" };
+            text.push_str(&format!("{}: {} {sign} {}\n", equation.what, equation.produced, fates.join(" + ")));
+        }
+        for (cause, number) in self.losses() {
+            text.push_str(&format!("lost: {cause} {number}\n"));
+        }
+        text
+    }
+
+    /// For programs (`--stats-json`).
+    pub fn json(&self) -> Value {
+        let counts = &self.counts;
+        json!({
+            "balanced": self.holds(),
+            "produced": counts.spans,
+            "sampled_out": counts.sampled_out,
+            "exporters": self.exporters,
+            "lost": self.losses().into_iter().collect::<BTreeMap<_, _>>(),
+            "kernel": self.kernel,
+            "agent": {
+                "records": counts.records,
+                "messages": counts.messages,
+                "messages_traced": counts.messages_traced,
+                "sockets": counts.sockets,
+                "sockets_ignored": counts.sockets_ignored,
+                "connections_rejected": counts.connections_rejected,
+                "commands": counts.commands,
+                "commands_open": counts.commands_open,
+                "flows_evicted": counts.flows_evicted,
+            },
+        })
+    }
+}

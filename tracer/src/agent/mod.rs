@@ -1,0 +1,322 @@
+//! A live session: finds targets, attaches to them, and passes what their probes record to a [`Sink`].
+//!
+//! One thread does it all, in ring-buffer order: a process that starts is known before its first record is read.
+
+mod attach;
+mod balance;
+mod sink;
+mod usdt;
+
+use std::collections::{BTreeMap, HashMap};
+
+use aya::maps::{MapData, RingBuf};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
+use tracer_common::map::{Counter, TARGET_SOCKETS, Target};
+use tracer_common::record::{FLAG_WATCHED, Head};
+
+use crate::capture::{Event, Item, ProcessInfo};
+use crate::probe::{LoadError, Options as ProbeOptions, Programs};
+use crate::target::{HostFacts, MappedFile, Process, ProcessError, Selector, ended_process_info, process_info};
+use crate::trace::span::ProcessId;
+
+pub use attach::AttachError;
+use attach::{Attached, Attachments};
+pub use balance::{Balance, KernelCounts};
+pub use sink::{Recorder, Sink, SpanSink};
+
+/// How long records may wait in the ring buffer. A wake-up per record would cost more than the record.
+const DRAIN_EVERY: Timespec = Timespec { tv_sec: 0, tv_nsec: 5_000_000 };
+
+/// Why a session cannot start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// The eBPF programs.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// A process that was asked for by number.
+    #[error(transparent)]
+    Process(#[from] ProcessError),
+    /// A process that was asked for by number cannot be attached to.
+    #[error(transparent)]
+    Attach(#[from] AttachError),
+    /// The kernel's ring buffer cannot be waited for.
+    #[error("waiting for the ring buffer failed")]
+    Wait(#[source] std::io::Error),
+}
+
+/// What a session is about.
+#[derive(Debug)]
+pub struct Options {
+    /// Which processes.
+    pub selector: Selector,
+    /// What their resources have in common.
+    pub host: HostFacts,
+    /// Bytes of the ring buffer.
+    pub ring_bytes: u32,
+}
+
+/// A live session.
+pub struct Agent<S> {
+    programs: Programs,
+    ring: RingBuf<MapData>,
+    options: Options,
+    attachments: Attachments,
+    processes: HashMap<u32, ProcessId>,
+    own_executable: Option<(u64, u64)>,
+    sink: S,
+}
+
+impl<S: Sink> Agent<S> {
+    /// Loads the programs and attaches to every process that fits and runs already.
+    ///
+    /// # Errors
+    /// When the kernel refuses, or a process asked for by number is not there or cannot be attached to.
+    pub fn start(options: Options, sink: S) -> Result<Self, AgentError> {
+        for &pid in options.selector.pids() {
+            Process::read(pid)?;
+        }
+        let mut programs = Programs::load(&ProbeOptions { ring_bytes: options.ring_bytes, syscalls: true })?;
+        let ring = programs.take_events().ok_or(LoadError::NoMap("EVENTS"))?;
+        let attachments = Attachments::new(options.selector.only_pids());
+        let own_executable = MappedFile::open("/proc/self/exe".as_ref()).ok().map(|file| file.key);
+        let mut agent = Self { programs, ring, options, attachments, processes: HashMap::new(), own_executable, sink };
+        for path in agent.options.selector.executables_to_come() {
+            if let Err(error) = agent.expect(&path) {
+                tracing::debug!("{}: {}", path.display(), chain(&error));
+            }
+        }
+        for process in Process::all() {
+            if agent.options.selector.matches(&process) {
+                let asked_by_number = agent.options.selector.pids().contains(&process.id.pid);
+                match agent.adopt(&process) {
+                    Err(error) if asked_by_number => return Err(error),
+                    Err(error) => tracing::warn!("{}", chain(&error)),
+                    Ok(()) => {}
+                }
+            }
+        }
+        Ok(agent)
+    }
+
+    /// Makes the processes that will run this executable targets, before the first of them starts.
+    ///
+    /// # Errors
+    /// When the file cannot be read or probed.
+    pub fn expect(&mut self, executable: &std::path::Path) -> Result<(), AgentError> {
+        let file = MappedFile::open(executable).map_err(AttachError::from)?;
+        let attached = self.attachments.file(&file, &mut self.programs, &mut self.sink)?;
+        self.attachments.watch(&file, target(&attached), &mut self.programs)?;
+        Ok(())
+    }
+
+    /// The process `pid` is a target too, whatever its name.
+    pub fn add_pid(&mut self, pid: u32) {
+        self.options.selector.add_pid(pid);
+    }
+
+    /// Number of targets now.
+    pub fn targets(&self) -> usize {
+        self.processes.len()
+    }
+
+    /// Whether targets were asked for by number only and all of them have ended.
+    pub fn is_over(&self) -> bool {
+        self.processes.is_empty() && self.options.selector.only_pids()
+    }
+
+    /// Waits a moment for records and passes them on.
+    ///
+    /// # Errors
+    /// When the ring buffer cannot be waited for.
+    pub fn step(&mut self) -> Result<(), AgentError> {
+        let mut events = [PollFd::new(&self.ring, PollFlags::IN)];
+        match rustix::event::poll(&mut events, Some(&DRAIN_EVERY)) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(AgentError::Wait(error.into())),
+        }
+        self.drain();
+        Ok(())
+    }
+
+    /// Ends the recording: takes what is left in the ring buffer and says what the programs have counted.
+    ///
+    /// The probes stay until the last value is dropped, which takes a while for many: each detach waits for the
+    /// kernel. They do nothing any more.
+    ///
+    /// # Errors
+    /// When the counters cannot be read.
+    pub fn finish(mut self) -> Result<(S, KernelCounts, impl Sized), AgentError> {
+        self.programs.stop();
+        for pid in self.programs.target_pids() {
+            self.programs.remove_target(pid);
+        }
+        // Calls that were open are still recorded when they end: until a count is followed by no more records, it is not final.
+        let mut counts = self.kernel_counts()?;
+        loop {
+            self.drain();
+            let again = self.kernel_counts()?;
+            if again == counts {
+                break;
+            }
+            counts = again;
+        }
+        Ok((self.sink, counts, (self.attachments, self.programs)))
+    }
+
+    /// What the programs have counted so far.
+    ///
+    /// # Errors
+    /// When the counters cannot be read.
+    pub fn kernel_counts(&self) -> Result<KernelCounts, AgentError> {
+        let get = |counter| self.programs.counter(counter);
+        Ok(KernelCounts(BTreeMap::from([
+            ("messages", get(Counter::Messages)?),
+            ("messages_nested", get(Counter::MessagesNested)?),
+            ("messages_ring_full", get(Counter::MessagesRingFull)?),
+            ("messages_map_full", get(Counter::MessagesMapFull)?),
+            ("exits_without_entry", get(Counter::ExitsWithoutEntry)?),
+            ("sockets", get(Counter::Sockets)?),
+            ("sockets_ring_full", get(Counter::SocketsRingFull)?),
+            ("socket_calls_map_full", get(Counter::SocketCallsMapFull)?),
+            ("connections_map_full", get(Counter::ConnectionsMapFull)?),
+            ("user_read_failed", get(Counter::UserReadFailed)?),
+            ("lifecycle", get(Counter::Lifecycle)?),
+            ("lifecycle_ring_full", get(Counter::LifecycleRingFull)?),
+            ("shim", get(Counter::Shim)?),
+            ("shim_ring_full", get(Counter::ShimRingFull)?),
+        ])))
+    }
+
+    /// The sink, for its counters.
+    pub fn sink(&self) -> &S {
+        &self.sink
+    }
+
+    fn drain(&mut self) {
+        while let Some(lifecycle) = self.next_record() {
+            match lifecycle {
+                Lifecycle::Executed(head) => self.executed(&head),
+                Lifecycle::Started(pid) => self.started(pid),
+                Lifecycle::Ended(pid) => self.ended(pid),
+                Lifecycle::Unchanged => {}
+            }
+        }
+        for (connection, advice) in self.sink.take_advice() {
+            if let Err(error) = self.programs.advise(connection, advice) {
+                tracing::debug!("{}", chain(&error));
+            }
+        }
+        for connection in self.sink.take_closed() {
+            self.programs.forget(connection);
+        }
+        self.sink.tick(monotonic_ns());
+    }
+
+    /// Passes on one record; says what it means for the targets. `None` when there is no more.
+    fn next_record(&mut self) -> Option<Lifecycle> {
+        let record = self.ring.next()?;
+        self.sink.item(&Item::Record(&record));
+        Some(match Event::read(&record) {
+            Ok(Event::Exec(head)) => Lifecycle::Executed(head),
+            Ok(Event::Fork(head)) => Lifecycle::Started(head.task_id as u32),
+            Ok(Event::Exit(head)) => Lifecycle::Ended(head.pid),
+            _ => Lifecycle::Unchanged,
+        })
+    }
+
+    /// A process began to run a program.
+    fn executed(&mut self, head: &Head) {
+        self.started(head.pid);
+        // The programs trace what runs a watched executable from its first instruction on; it may have ended by now.
+        if head.flags & FLAG_WATCHED != 0
+            && !self.processes.contains_key(&head.pid)
+            && let Some(executable) = self.attachments.watched(head.task_id, head.trace_flags)
+        {
+            let info = ended_process_info(head.pid, head.end_ns, executable, &self.options.host);
+            self.sink.item(&Item::Process(info));
+        }
+    }
+
+    /// A process began to run a program, or was forked from a target.
+    fn started(&mut self, pid: u32) {
+        self.processes.remove(&pid);
+        // It may have ended already, or be a kernel thread: then there is nothing to attach to.
+        let Ok(process) = Process::read(pid) else { return };
+        // The gate of a command becomes the command.
+        if process.executable().map(|file| file.key) == self.own_executable {
+            return;
+        }
+        if self.options.selector.matches(&process) {
+            if let Err(error) = self.adopt(&process) {
+                tracing::warn!("{}", chain(&error));
+            }
+        } else {
+            self.programs.remove_target(pid);
+        }
+    }
+
+    fn ended(&mut self, pid: u32) {
+        // The first thread can end before the others.
+        if let Some(&id) = self.processes.get(&pid)
+            && !Process::is_alive(id)
+        {
+            self.processes.remove(&pid);
+            self.programs.remove_target(pid);
+            tracing::info!("process {pid} has ended");
+        }
+    }
+
+    /// Attaches to a process and makes it a target.
+    fn adopt(&mut self, process: &Process) -> Result<(), AgentError> {
+        let attached = self.attachments.process(process, &mut self.programs, &mut self.sink)?;
+        let info: ProcessInfo = process_info(process, &self.options.host);
+        tracing::info!(
+            "tracing {} (process {}): {} prost functions, {} probe sites",
+            info.service,
+            process.id.pid,
+            attached.functions,
+            attached.sites,
+        );
+        self.sink.item(&Item::Process(info));
+        self.processes.insert(process.id.pid, process.id);
+        let target = target(&attached);
+        self.programs.set_target(process.id.pid, target)?;
+        if self.options.selector.matches_successors(process)
+            && let Some(executable) = process.executable()
+        {
+            self.attachments.watch(&executable, target, &mut self.programs)?;
+        }
+        Ok(())
+    }
+}
+
+/// What the programs should do for a process with these probes.
+fn target(attached: &Attached) -> Target {
+    Target { flags: TARGET_SOCKETS, thread_context: attached.thread_context, ..Target::default() }
+}
+
+enum Lifecycle {
+    Executed(Head),
+    Started(u32),
+    Ended(u32),
+    Unchanged,
+}
+
+/// The clock of the records.
+pub fn monotonic_ns() -> u64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
+/// An error with all its sources on one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        source = error.source();
+    }
+    text
+}

@@ -1,0 +1,88 @@
+//! Records of the eBPF programs, read from bytes.
+
+use bytemuck::{AnyBitPattern, pod_read_unaligned};
+use tracer_common::record::{self, Connection, Head, Message, Socket};
+
+/// A record that is not as long as it says, or of an unknown kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("malformed record")]
+pub struct Malformed;
+
+/// One record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event<'a> {
+    /// A prost call, with what was kept of its bytes.
+    Message(Message, &'a [u8]),
+    /// Bytes that passed a socket, or the failure of a call.
+    Socket(Socket, &'a [u8]),
+    /// A connection is followed from now on.
+    Open(Connection),
+    /// A connection is gone.
+    Close(Connection),
+    /// A process runs another program.
+    Exec(Head),
+    /// A process ended.
+    Exit(Head),
+    /// A target forked; `task_id` is the child.
+    Fork(Head),
+    /// A span of the shim.
+    Shim(Head, &'a [u8]),
+}
+
+impl<'a> Event<'a> {
+    /// Reads one record. Bytes behind its payload are ignored: the ring buffer hands out fixed sizes.
+    pub fn read(bytes: &'a [u8]) -> Result<Self, Malformed> {
+        let head: Head = fixed(bytes)?.0;
+        Ok(match head.kind {
+            record::KIND_MESSAGE => {
+                let (message, rest) = fixed::<Message>(bytes)?;
+                Self::Message(message, payload(head, rest)?)
+            }
+            record::KIND_SOCKET => {
+                let (socket, rest) = fixed::<Socket>(bytes)?;
+                Self::Socket(socket, payload(head, rest)?)
+            }
+            record::KIND_OPEN => Self::Open(fixed(bytes)?.0),
+            record::KIND_CLOSE => Self::Close(fixed(bytes)?.0),
+            record::KIND_EXEC => Self::Exec(head),
+            record::KIND_EXIT => Self::Exit(head),
+            record::KIND_FORK => Self::Fork(head),
+            record::KIND_SHIM => Self::Shim(head, payload(head, fixed::<Head>(bytes)?.1)?),
+            _ => return Err(Malformed),
+        })
+    }
+}
+
+fn fixed<T: AnyBitPattern>(bytes: &[u8]) -> Result<(T, &[u8]), Malformed> {
+    let (fixed, rest) = bytes.split_at_checked(size_of::<T>()).ok_or(Malformed)?;
+    Ok((pod_read_unaligned(fixed), rest))
+}
+
+fn payload(head: Head, rest: &[u8]) -> Result<&[u8], Malformed> {
+    rest.get(..head.payload_len as usize).ok_or(Malformed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Event, Malformed};
+    use tracer_common::record::{Head, KIND_MESSAGE, Message};
+
+    #[test]
+    fn reads_a_message_and_ignores_what_follows() {
+        let head = Head { kind: KIND_MESSAGE, payload_len: 3, ..Head::default() };
+        let message = Message { head, size: 3, prefix_len: 3, ..Message::default() };
+        let mut bytes = bytemuck::bytes_of(&message).to_vec();
+        bytes.extend(b"abcdefgh");
+        assert_eq!(Event::read(&bytes), Ok(Event::Message(message, b"abc")));
+    }
+
+    #[test]
+    fn a_short_record_is_malformed() {
+        let head = Head { kind: KIND_MESSAGE, payload_len: 9, ..Head::default() };
+        let message = Message { head, ..Message::default() };
+        let bytes = bytemuck::bytes_of(&message);
+        for len in 0..=bytes.len() {
+            assert_eq!(Event::read(&bytes[..len]), Err(Malformed));
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! `tracer doctor`: kernel, privileges and tools, each lack with its remedy.
+
+use std::fmt;
+use std::path::Path;
+
+use anyhow::Result;
+
+use super::NoPrivilege;
+use crate::probe::{Options, Programs, kernel_offsets};
+
+/// Arguments of `tracer doctor`.
+#[derive(Debug, clap::Args)]
+pub struct Args {}
+
+enum Outcome {
+    Good(String),
+    /// Works without it, with a drawback.
+    Lacking(String),
+    /// Does not work without it.
+    Bad(String),
+}
+
+struct Check {
+    what: &'static str,
+    outcome: Outcome,
+}
+
+impl fmt::Display for Check {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (sign, text) = match &self.outcome {
+            Outcome::Good(text) => ("ok     ", text),
+            Outcome::Lacking(text) => ("lacking", text),
+            Outcome::Bad(text) => ("BAD    ", text),
+        };
+        write!(f, "{sign}  {:<16} {text}", self.what)
+    }
+}
+
+/// Prints the checks; fails if one of them is bad.
+pub fn main(_args: &Args) -> Result<()> {
+    let checks = [
+        Check { what: "architecture", outcome: architecture() },
+        Check { what: "kernel", outcome: kernel() },
+        Check { what: "privilege", outcome: privilege() },
+        Check { what: "pid namespace", outcome: pid_namespace() },
+        Check { what: "BTF", outcome: btf() },
+        Check { what: "uprobes", outcome: uprobes() },
+        Check { what: "eBPF programs", outcome: programs() },
+    ];
+    for check in &checks {
+        println!("{check}");
+    }
+    if checks.iter().any(|check| matches!(check.outcome, Outcome::Bad(_))) {
+        return Err(NoPrivilege(
+            "this machine cannot be traced as it is; the lines above say what is needed".to_owned(),
+        )
+        .into());
+    }
+    Ok(())
+}
+
+fn architecture() -> Outcome {
+    match std::env::consts::ARCH {
+        "x86_64" => Outcome::Good("x86-64".to_owned()),
+        other => Outcome::Bad(format!("{other}: only x86-64 is supported")),
+    }
+}
+
+fn kernel() -> Outcome {
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let mut numbers = release.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
+    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    if version >= (5, 17) {
+        Outcome::Good(release)
+    } else {
+        Outcome::Bad(format!("{release}: Linux 5.17 or later is needed (bpf_loop); 6.1 and later are tested"))
+    }
+}
+
+fn privilege() -> Outcome {
+    if rustix::process::geteuid().is_root() {
+        Outcome::Good("root".to_owned())
+    } else {
+        Outcome::Bad("not root: run `sudo tracer ...`".to_owned())
+    }
+}
+
+/// The kernel reports process numbers of the first namespace; another one would name the wrong processes.
+fn pid_namespace() -> Outcome {
+    const FIRST: &str = "pid:[4026531836]";
+    match std::fs::read_link("/proc/self/ns/pid") {
+        Ok(link) if link == Path::new(FIRST) => Outcome::Good("the host's".to_owned()),
+        Ok(_) => Outcome::Bad("a nested one: run tracer on the host, or its container with --pid=host".to_owned()),
+        Err(error) => Outcome::Lacking(format!("cannot tell ({error})")),
+    }
+}
+
+fn btf() -> Outcome {
+    match kernel_offsets() {
+        Ok(_) => Outcome::Good("/sys/kernel/btf/vmlinux has every field that is needed".to_owned()),
+        Err(error) => Outcome::Bad(error.to_string()),
+    }
+}
+
+fn uprobes() -> Outcome {
+    if Path::new("/sys/bus/event_source/devices/uprobe/type").exists() {
+        Outcome::Good("perf events".to_owned())
+    } else {
+        Outcome::Bad("none: a kernel with CONFIG_UPROBE_EVENTS=y is needed".to_owned())
+    }
+}
+
+fn programs() -> Outcome {
+    match Programs::load(&Options { ring_bytes: 1 << 16, syscalls: true }) {
+        Ok(_) => Outcome::Good("loaded and verified".to_owned()),
+        Err(error) => Outcome::Bad(crate::agent::chain(&error).lines().next().unwrap_or_default().to_owned()),
+    }
+}

@@ -1,0 +1,159 @@
+//! Flags that several subcommands share, as a layer of [`Config`].
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use clap::Args;
+
+use super::NoTarget;
+use super::config::{Config, ExportTarget, QueryText, SocketProbe, process_env};
+use crate::agent;
+use crate::protocol::redis;
+use crate::target::{HostFacts, Selector};
+use crate::trace::sampler::Sampler;
+use crate::trace::{Correlator, Options as TraceOptions};
+
+/// The agent's memory shows it twice, because it is mapped twice in a row.
+const DEFAULT_RING_BYTES: u32 = 32 << 20;
+
+/// Which processes.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Targets")]
+pub struct Targets {
+    /// Name of the process: exact, or a glob such as 'risk_*'. Later starters and restarts count too.
+    #[arg(short, long, value_name = "NAME", num_args = 1..)]
+    pub name: Vec<String>,
+    /// Process number.
+    #[arg(short, long, value_name = "PID", num_args = 1..)]
+    pub pid: Vec<u32>,
+    /// Glob of the executable's path, such as '/opt/trading/**'.
+    #[arg(short, long, value_name = "GLOB", num_args = 1..)]
+    pub exe: Vec<String>,
+    /// Seconds to run; without it until Ctrl-C.
+    #[arg(long, value_name = "SECS")]
+    pub duration: Option<u64>,
+    /// Bytes of the kernel's ring buffer [default: 33554432].
+    #[arg(long, value_name = "BYTES")]
+    pub ring_size: Option<u32>,
+    /// How socket calls are seen: auto, tracepoint or uprobe [default: auto].
+    #[arg(long, value_name = "HOW")]
+    pub socket_probe: Option<SocketProbe>,
+    /// A command to start and trace; the session ends with it.
+    #[arg(last = true, value_name = "COMMAND")]
+    pub command: Vec<String>,
+}
+
+/// What becomes of the spans.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Spans")]
+pub struct Spans {
+    /// Where spans go: terminal, file:PATH, otlp, otlp:URL or none; repeatable. Without it to the collector that the
+    /// OTEL_EXPORTER_OTLP_* variables name, else to the terminal.
+    #[arg(long, value_name = "WHERE")]
+    pub export: Vec<ExportTarget>,
+    /// Which traces are kept: always_on, always_off, traceidratio=0.1, parentbased_always_on (default),
+    /// parentbased_always_off or parentbased_traceidratio=0.1.
+    #[arg(long, value_name = "SAMPLER")]
+    pub sampler: Option<Sampler>,
+    /// How much of a Redis command is shown: off, sanitized (default) or full. Credentials never are.
+    #[arg(long, value_name = "HOW")]
+    pub query_text: Option<QueryText>,
+    /// `service.name` of every target.
+    #[arg(long, value_name = "NAME")]
+    pub service_name: Option<String>,
+    /// Resource attribute of every target; repeatable.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
+    pub resource_attribute: Vec<(String, String)>,
+    /// Spans that an exporter may be behind before it loses some [default: 65536].
+    #[arg(long, value_name = "SPANS")]
+    pub max_queue_size: Option<NonZeroUsize>,
+    /// Write the balance to this file at the end, as JSON.
+    #[arg(long, value_name = "PATH")]
+    pub stats_json: Option<PathBuf>,
+    /// Configuration file (YAML, keys as the flags); flags and environment win over it.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+fn key_value(text: &str) -> Result<(String, String), String> {
+    text.split_once('=')
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .ok_or_else(|| "use KEY=VALUE".to_owned())
+}
+
+/// The flags over the environment over the file.
+pub fn config(targets: Targets, spans: Spans) -> Result<Config> {
+    let flags = Config {
+        name: targets.name,
+        pid: targets.pid,
+        exe: targets.exe,
+        duration: targets.duration,
+        ring_size: targets.ring_size,
+        socket_probe: targets.socket_probe,
+        export: spans.export,
+        sampler: spans.sampler,
+        query_text: spans.query_text,
+        service_name: spans.service_name,
+        resource_attributes: spans.resource_attribute.into_iter().collect(),
+        max_queue_size: spans.max_queue_size,
+        stats_json: spans.stats_json,
+        ..Config::default()
+    };
+    let file = match &spans.config {
+        Some(path) => Config::from_file(path)?,
+        None => Config::default(),
+    };
+    let (environment, warnings) = Config::from_environment(&process_env);
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    Ok(flags.over(environment).over(file))
+}
+
+impl Config {
+    /// Which processes are meant.
+    pub(super) fn selector(&self, has_command: bool) -> Result<Selector> {
+        if self.name.is_empty() && self.pid.is_empty() && self.exe.is_empty() && !has_command {
+            return Err(NoTarget(
+                "nothing to trace: give -n NAME, -p PID, -e GLOB or -- COMMAND; `tracer ps` lists what could be traced"
+                    .to_owned(),
+            )
+            .into());
+        }
+        Ok(Selector::new(&self.name, &self.exe, &self.pid)?)
+    }
+
+    /// What the session needs to know.
+    pub(super) fn agent_options(&self, has_command: bool) -> Result<agent::Options> {
+        let extra = self.resource_attributes.clone().into_iter().collect();
+        Ok(agent::Options {
+            selector: self.selector(has_command)?,
+            host: HostFacts::read(self.service_name.clone(), extra),
+            ring_bytes: self.ring_size.unwrap_or(DEFAULT_RING_BYTES),
+        })
+    }
+
+    /// A correlator whose ids come from `seed`.
+    pub(super) fn correlator(&self, seed: u64) -> Correlator {
+        let query_text = match self.query_text.unwrap_or_default() {
+            QueryText::Off => redis::QueryText::Off,
+            QueryText::Sanitized => redis::QueryText::Sanitized,
+            QueryText::Full => redis::QueryText::Full,
+        };
+        Correlator::new(TraceOptions { seed, sampler: self.sampler.unwrap_or_default(), query_text })
+    }
+
+    /// Writes the balance where it was asked for.
+    pub(super) fn write_stats(&self, balance: &agent::Balance) -> Result<()> {
+        let Some(path) = &self.stats_json else { return Ok(()) };
+        let text = serde_json::to_string_pretty(&balance.json())?;
+        std::fs::write(path, text + "\n").with_context(|| format!("cannot write the balance to {}", path.display()))
+    }
+
+    /// How long exporters may take at the end.
+    pub(super) fn grace(&self) -> Duration {
+        Duration::from_secs(10)
+    }
+}

@@ -1,0 +1,74 @@
+//! `tracer ps`: what could be traced.
+
+use anyhow::Result;
+use comfy_table::{Table, presets};
+use serde::Serialize;
+
+use crate::inspect::{ProbePlan, inspect_file};
+use crate::target::Process;
+
+/// Arguments of `tracer ps`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Also processes that are not in Rust.
+    #[arg(short, long)]
+    all: bool,
+    /// As JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct Row {
+    pid: u32,
+    name: String,
+    rust: bool,
+    prost_functions: usize,
+    shim: bool,
+    note: String,
+}
+
+/// Prints a table of processes.
+pub fn main(args: &Args) -> Result<()> {
+    let mut rows: Vec<Row> = Process::all().iter().filter_map(row).filter(|row| args.all || row.rust).collect();
+    rows.sort_by_key(|row| (row.prost_functions == 0, row.pid));
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&rows)?);
+        return Ok(());
+    }
+    if rows.is_empty() {
+        println!(
+            "no Rust process is visible{}",
+            if rustix::process::geteuid().is_root() { "" } else { "; try as root" }
+        );
+        return Ok(());
+    }
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header(["PID", "NAME", "PROST", "SHIM", "NOTE"]);
+    for row in rows {
+        let shim = if row.shim { "yes" } else { "-" };
+        table.add_row([row.pid.to_string(), row.name, row.prost_functions.to_string(), shim.to_owned(), row.note]);
+    }
+    println!("{table}");
+    Ok(())
+}
+
+/// A process and what its files offer; `None` if it cannot be looked at.
+fn row(process: &Process) -> Option<Row> {
+    let plans: Vec<ProbePlan> = process
+        .mapped_files()
+        .iter()
+        .filter_map(|file| inspect_file(&file.path).ok())
+        .filter(|plan| plan.is_rust)
+        .collect();
+    let executable = process.executable()?;
+    let remark = plans.iter().flat_map(|plan| &plan.remarks).next();
+    Some(Row {
+        pid: process.id.pid,
+        name: executable.shown.file_name().map_or_else(|| process.name(), |name| name.to_string_lossy().into_owned()),
+        rust: !plans.is_empty(),
+        prost_functions: plans.iter().map(|plan| plan.messages.len()).sum(),
+        shim: plans.iter().any(|plan| plan.notes.iter().any(|note| note.provider == "tracer")),
+        note: remark.map_or_else(String::new, |remark| remark.text.clone()),
+    })
+}

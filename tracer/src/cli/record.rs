@@ -1,0 +1,50 @@
+//! `tracer record`: capture now, make spans later.
+
+use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context as _, Result};
+
+use super::options::{self, Spans, Targets};
+use super::require_root;
+use super::run::Session;
+use crate::agent::{Agent, Balance, Recorder, monotonic_ns};
+use crate::capture::recording::{Footer, Header, Writer};
+
+/// Arguments of `tracer record`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// File to write; it holds what the probes saw, values included.
+    #[arg(short, long, value_name = "FILE", default_value = "tracer.recording")]
+    output: PathBuf,
+    #[command(flatten)]
+    targets: Targets,
+}
+
+/// Records until the session ends.
+pub fn main(args: Args) -> Result<()> {
+    let command = args.targets.command.clone();
+    let config = options::config(args.targets, Spans::default())?;
+    let agent_options = config.agent_options(!command.is_empty())?;
+    require_root()?;
+    let seed = rand::random();
+    let header = Header { seed, clock_offset_ns: clock_offset_ns()? };
+    let writer = Writer::create(&args.output, &header)?;
+    let agent = Agent::start(agent_options, Recorder::new(writer, config.correlator(seed)))?;
+    let agent = Session::begin(agent, &command, config.duration)?.run()?;
+    let (recorder, kernel, _attached) = agent.finish()?;
+    let (writer, counts) = recorder.finish()?;
+    let counters = kernel.0.iter().map(|(name, number)| ((*name).to_owned(), *number)).collect();
+    writer.finish(&Footer { counters })?;
+    let balance = Balance { kernel, counts, exporters: Vec::new() };
+    for line in balance.text().lines() {
+        tracing::info!("{line}");
+    }
+    tracing::info!("{} records in {}; `tracer replay` makes their spans", counts.records, args.output.display());
+    Ok(())
+}
+
+fn clock_offset_ns() -> Result<i64> {
+    let wall = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock is before 1970")?;
+    Ok(wall.as_nanos() as i64 - monotonic_ns() as i64)
+}

@@ -1,0 +1,315 @@
+//! One queue and one thread per exporter, fed with shared batches.
+
+use std::future::Future;
+use std::io;
+use std::num::NonZeroUsize;
+use std::pin::Pin;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::batch::Resources;
+use super::clock::OffsetMeter;
+use super::{Batch, Cause, Clock, ExportReport, ExporterStats, Tally};
+use crate::trace::span::{Resource, Span};
+
+/// How long a span may wait for others before its batch is handed to the exporters.
+const HANDOVER: Duration = Duration::from_millis(100);
+
+/// Sizes and times of a pipeline.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Spans that one exporter may be behind: queued, held or in a request (`OTEL_BSP_MAX_QUEUE_SIZE`). The standard's 2,048
+    /// loses spans in the first burst.
+    pub max_queue_size: NonZeroUsize,
+    /// Spans in a batch, and in a request (`OTEL_BSP_MAX_EXPORT_BATCH_SIZE`).
+    pub max_batch_size: NonZeroUsize,
+    /// What happens to a batch that an exporter has no room for.
+    pub when_full: WhenFull,
+    /// Wall-clock time.
+    pub clock: Clock,
+}
+
+/// What happens to a batch that an exporter has no room for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum WhenFull {
+    /// It is dropped and counted: whoever is being traced does not wait.
+    #[default]
+    Drop,
+    /// The giver waits: a recording can be read as slowly as its spans are written.
+    Wait,
+}
+
+/// How often a waiting giver looks again.
+const ROOM_POLL: Duration = Duration::from_millis(1);
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            max_queue_size: NonZeroUsize::new(65_536).expect("not zero"),
+            max_batch_size: NonZeroUsize::new(2_048).expect("not zero"),
+            when_full: WhenFull::Drop,
+            clock: Clock::System,
+        }
+    }
+}
+
+/// Writes batches somewhere. It has a thread of its own, so it may block.
+pub trait Exporter: Send + 'static {
+    /// What it is and where it writes to, for reports.
+    fn name(&self) -> String;
+
+    /// Takes batches until there are no more, and tells the feed's tally the fate of each span.
+    ///
+    /// The future is dropped where it waits when the time for shutting down is over.
+    fn run(self: Box<Self>, feed: Feed) -> Pin<Box<dyn Future<Output = ()>>>;
+}
+
+/// The batches for one exporter.
+#[derive(Debug)]
+pub struct Feed {
+    queue: mpsc::UnboundedReceiver<Arc<Batch>>,
+    tally: Arc<Tally>,
+}
+
+impl Feed {
+    /// The next batch, `None` when there will be no more. Cancel safe.
+    pub async fn next(&mut self) -> Option<Arc<Batch>> {
+        self.queue.recv().await
+    }
+
+    /// Where the fates of spans are counted.
+    pub fn tally(&self) -> &Arc<Tally> {
+        &self.tally
+    }
+}
+
+/// Started exporters. Dropping it without [`Pipeline::shutdown`] leaves spans unsent.
+#[derive(Debug)]
+pub struct Pipeline {
+    handle: Handle,
+    /// Dropping one drops the exporter where it waits.
+    cancel: Vec<oneshot::Sender<()>>,
+}
+
+/// Gives spans to a pipeline, from any thread.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    max_queue_size: u64,
+    max_batch_size: usize,
+    when_full: WhenFull,
+    tallies: Vec<Arc<Tally>>,
+    /// Exporters that have not ended.
+    running: watch::Receiver<usize>,
+    front: Mutex<Front>,
+    changed: Condvar,
+}
+
+#[derive(Debug)]
+struct Front {
+    /// One per tally; empty once shutdown has begun.
+    queues: Vec<mpsc::UnboundedSender<Arc<Batch>>>,
+    pending: Vec<Span>,
+    /// When the first of the pending spans came.
+    pending_since: Option<Instant>,
+    resources: Resources,
+    meter: OffsetMeter,
+    closed: bool,
+}
+
+impl Pipeline {
+    /// Starts a thread per exporter.
+    ///
+    /// # Errors
+    /// When the system refuses a thread.
+    pub fn start(options: Options, exporters: Vec<Box<dyn Exporter>>) -> io::Result<Self> {
+        let (running_sender, running) = watch::channel(exporters.len());
+        let mut cancel = Vec::new();
+        let mut queues = Vec::new();
+        let mut tallies = Vec::new();
+        for exporter in exporters {
+            let tally = Arc::new(Tally::new(exporter.name()));
+            let (sender, queue) = mpsc::unbounded_channel();
+            cancel.push(start_worker(exporter, Feed { queue, tally: Arc::clone(&tally) }, running_sender.clone())?);
+            queues.push(sender);
+            tallies.push(tally);
+        }
+        let shared = Arc::new(Shared {
+            max_queue_size: options.max_queue_size.get() as u64,
+            max_batch_size: options.max_batch_size.min(options.max_queue_size).get(),
+            when_full: options.when_full,
+            tallies,
+            running,
+            front: Mutex::new(Front {
+                queues,
+                pending: Vec::new(),
+                pending_since: None,
+                resources: Resources::default(),
+                meter: OffsetMeter::new(options.clock),
+                closed: false,
+            }),
+            changed: Condvar::new(),
+        });
+        let handover = Arc::clone(&shared);
+        thread::Builder::new().name("export-handover".into()).spawn(move || handover.hand_over_on_time())?;
+        Ok(Self { handle: Handle { shared }, cancel })
+    }
+
+    /// For giving spans.
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// The counters of each exporter now.
+    pub fn stats(&self) -> Vec<ExporterStats> {
+        self.handle.stats()
+    }
+
+    /// Sends what is left, for at most this long, and tells the final balance.
+    pub async fn shutdown(mut self, deadline: Duration) -> ExportReport {
+        self.handle.shared.close();
+        // Either outcome is an end; what a cancelled exporter had is counted as given up.
+        let _ = tokio::time::timeout(deadline, self.handle.shared.none_running()).await;
+        self.cancel.clear();
+        ExportReport::closing(self.handle.stats())
+    }
+}
+
+fn start_worker(
+    exporter: Box<dyn Exporter>,
+    feed: Feed,
+    running: watch::Sender<usize>,
+) -> io::Result<oneshot::Sender<()>> {
+    let (cancel, cancelled) = oneshot::channel::<()>();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    thread::Builder::new().name("export".into()).spawn(move || {
+        runtime.block_on(async {
+            tokio::select! {
+                () = exporter.run(feed) => {}
+                _ = cancelled => {}
+            }
+        });
+        running.send_modify(|running| *running -= 1);
+    })?;
+    Ok(cancel)
+}
+
+impl Handle {
+    /// Tells or replaces the resource of a process, for spans that are not in a batch yet.
+    pub fn resource(&self, resource: Resource) {
+        self.shared.lock().resources.insert(resource);
+    }
+
+    /// Takes a finished span. Blocks only with [`WhenFull::Wait`]; else, what an exporter has no room for is counted.
+    pub fn span(&self, span: Span) {
+        let shared = &*self.shared;
+        let mut front = shared.lock();
+        for tally in &shared.tallies {
+            tally.accept(1);
+        }
+        if front.closed {
+            for tally in &shared.tallies {
+                tally.dropped(Cause::AfterShutdown, 1);
+            }
+            return;
+        }
+        front.pending.push(span);
+        if front.pending.len() >= shared.max_batch_size {
+            shared.hand_over(&mut front);
+        } else if front.pending_since.is_none() {
+            front.pending_since = Some(Instant::now());
+            shared.changed.notify_one();
+        }
+    }
+
+    /// Waits until every exporter has ended: after shutdown, or because nobody reads what it writes any more. Waits
+    /// forever where there was none.
+    pub async fn ended(&self) {
+        if self.shared.tallies.is_empty() {
+            std::future::pending::<()>().await;
+        }
+        self.shared.none_running().await;
+    }
+
+    /// The counters of each exporter now.
+    pub fn stats(&self) -> Vec<ExporterStats> {
+        self.shared.tallies.iter().map(|tally| tally.stats()).collect()
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Front> {
+        self.front.lock().expect("nothing panics while it is held")
+    }
+
+    async fn none_running(&self) {
+        // An error means that all senders are gone, and the exporters with them.
+        let _ = self.running.clone().wait_for(|&running| running == 0).await;
+    }
+
+    /// Freezes the pending spans and queues them for each exporter that has room.
+    fn hand_over(&self, front: &mut Front) {
+        front.pending_since = None;
+        if front.pending.is_empty() {
+            return;
+        }
+        // The next batch is likely to be as large, and growing would copy its spans twice.
+        let next = Vec::with_capacity(front.pending.len());
+        let spans = std::mem::replace(&mut front.pending, next);
+        let offset = front.meter.offset_ns();
+        let batch = Arc::new(front.resources.freeze(spans, offset));
+        let count = batch.spans.len() as u64;
+        for (queue, tally) in front.queues.iter().zip(&self.tallies) {
+            // The batch itself is already among the accepted.
+            let is_full = || tally.on_the_way() > self.max_queue_size && !queue.is_closed();
+            while self.when_full == WhenFull::Wait && is_full() {
+                thread::sleep(ROOM_POLL);
+            }
+            if is_full() {
+                tally.dropped(Cause::QueueFull, count);
+            } else if queue.send(Arc::clone(&batch)).is_err() {
+                tally.dropped(Cause::ExporterGaveUp, count);
+            }
+        }
+    }
+
+    /// Hands over what waited long enough; returns when the pipeline is closed.
+    fn hand_over_on_time(&self) {
+        let mut front = self.lock();
+        while !front.closed {
+            let poisoned = "nothing panics while it is held";
+            front = match front.pending_since.map(|since| HANDOVER.saturating_sub(since.elapsed())) {
+                None => self.changed.wait(front).expect(poisoned),
+                Some(Duration::ZERO) => {
+                    self.hand_over(&mut front);
+                    front
+                }
+                Some(left) => self.changed.wait_timeout(front, left).expect(poisoned).0,
+            };
+        }
+    }
+
+    fn close(&self) {
+        let mut front = self.lock();
+        self.hand_over(&mut front);
+        front.closed = true;
+        front.queues.clear();
+        self.changed.notify_all();
+    }
+}
+
+impl Drop for Pipeline {
+    fn drop(&mut self) {
+        self.handle.shared.close();
+    }
+}
+
+#[cfg(test)]
+mod tests;

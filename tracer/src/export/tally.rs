@@ -1,0 +1,188 @@
+//! The balance of one exporter: every accepted span is exported or dropped by a named cause.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde::Serialize;
+
+/// Why a span did not reach its destination.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Cause {
+    /// The exporter was behind by a whole queue.
+    QueueFull,
+    /// Retries or the time for shutting down ran out.
+    ExporterGaveUp,
+    /// The collector refused it: a status that forbids a retry, or `partial_success`.
+    Rejected,
+    /// It cannot be encoded: larger than a whole request may be.
+    EncodeError,
+    /// The file, pipe or terminal failed (disk full, broken pipe).
+    WriteFailed,
+    /// Counted but not printed: the terminal shows a bounded number of lines.
+    NotShown,
+    /// It came after shutdown began.
+    AfterShutdown,
+}
+
+impl Cause {
+    /// All causes, in the order of reports.
+    pub const ALL: [Self; 7] = [
+        Self::QueueFull,
+        Self::ExporterGaveUp,
+        Self::Rejected,
+        Self::EncodeError,
+        Self::WriteFailed,
+        Self::NotShown,
+        Self::AfterShutdown,
+    ];
+
+    /// Name in reports and metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::QueueFull => "queue_full",
+            Self::ExporterGaveUp => "exporter_gave_up",
+            Self::Rejected => "rejected",
+            Self::EncodeError => "encode_error",
+            Self::WriteFailed => "write_failed",
+            Self::NotShown => "not_shown",
+            Self::AfterShutdown => "after_shutdown",
+        }
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Live counters of one exporter.
+#[derive(Debug)]
+pub struct Tally {
+    name: String,
+    accepted: AtomicU64,
+    exported: AtomicU64,
+    dropped: [AtomicU64; Cause::ALL.len()],
+    retries: AtomicU64,
+    last_error: Mutex<Option<String>>,
+}
+
+impl Tally {
+    pub(super) fn new(name: String) -> Self {
+        Self {
+            name,
+            accepted: AtomicU64::new(0),
+            exported: AtomicU64::new(0),
+            dropped: Default::default(),
+            retries: AtomicU64::new(0),
+            last_error: Mutex::new(None),
+        }
+    }
+
+    pub(super) fn accept(&self, spans: u64) {
+        self.accepted.fetch_add(spans, Ordering::Relaxed);
+    }
+
+    /// Counts spans that reached the destination.
+    pub fn exported(&self, spans: u64) {
+        self.exported.fetch_add(spans, Ordering::Release);
+    }
+
+    /// Counts spans that did not.
+    pub fn dropped(&self, cause: Cause, spans: u64) {
+        self.dropped[cause as usize].fetch_add(spans, Ordering::Release);
+    }
+
+    /// Counts one request that will be repeated.
+    pub fn retried(&self) {
+        self.retries.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Remembers what went wrong last, for the report, and warns of it unless it is the same as before.
+    pub fn failed(&self, error: String) {
+        let mut last = self.last_error.lock().expect("no panic while it is held");
+        if last.as_ref() != Some(&error) {
+            tracing::warn!(exporter = %self.name, "{error}");
+            *last = Some(error);
+        }
+    }
+
+    /// Spans accepted that have no fate yet: queued, held or in a request.
+    pub fn on_the_way(&self) -> u64 {
+        // Fates are read before acceptances: a span is accepted first, so the difference cannot be negative.
+        let settled = self.exported.load(Ordering::Acquire)
+            + self.dropped.iter().map(|spans| spans.load(Ordering::Acquire)).sum::<u64>();
+        self.accepted.load(Ordering::Relaxed) - settled
+    }
+
+    /// The counters now.
+    pub fn stats(&self) -> ExporterStats {
+        // In the order of `on_the_way`, for its reason.
+        let exported = self.exported.load(Ordering::Acquire);
+        let dropped: BTreeMap<_, _> = Cause::ALL
+            .iter()
+            .map(|&cause| (cause.name(), self.dropped[cause as usize].load(Ordering::Acquire)))
+            .filter(|&(_, spans)| spans > 0)
+            .collect();
+        let accepted = self.accepted.load(Ordering::Relaxed);
+        ExporterStats {
+            name: self.name.clone(),
+            accepted,
+            exported,
+            on_the_way: accepted - exported - dropped.values().sum::<u64>(),
+            dropped,
+            retries: self.retries.load(Ordering::Relaxed),
+            last_error: self.last_error.lock().expect("no panic while it is held").clone(),
+        }
+    }
+}
+
+/// What became of the spans that one exporter accepted; `accepted` is the sum of `exported`, `dropped` and `on_the_way`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ExporterStats {
+    /// The exporter and where it sends to.
+    pub name: String,
+    /// Spans given to it.
+    pub accepted: u64,
+    /// Spans that reached the destination.
+    pub exported: u64,
+    /// Spans that did not, by [`Cause::name`]; causes that did not happen are absent.
+    pub dropped: BTreeMap<&'static str, u64>,
+    /// Spans without a fate yet; 0 in the final report.
+    pub on_the_way: u64,
+    /// Requests that were repeated.
+    pub retries: u64,
+    /// What went wrong last.
+    pub last_error: Option<String>,
+}
+
+impl ExporterStats {
+    /// Spans dropped for this cause.
+    pub fn dropped(&self, cause: Cause) -> u64 {
+        self.dropped.get(cause.name()).copied().unwrap_or(0)
+    }
+
+    /// Gives what has no fate yet the fate of an exporter that ran out of time.
+    pub(super) fn close(mut self) -> Self {
+        if self.on_the_way > 0 {
+            *self.dropped.entry(Cause::ExporterGaveUp.name()).or_default() += self.on_the_way;
+            self.on_the_way = 0;
+        }
+        self
+    }
+}
+
+/// The final balance of all exporters.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ExportReport {
+    /// One entry per exporter, in the order they were given.
+    pub exporters: Vec<ExporterStats>,
+}
+
+impl ExportReport {
+    pub(super) fn closing(stats: Vec<ExporterStats>) -> Self {
+        Self { exporters: stats.into_iter().map(ExporterStats::close).collect() }
+    }
+}

@@ -1,0 +1,281 @@
+//! The control flow of a decoded function: where each instruction leads, the stack height and the live arguments.
+
+use std::collections::HashMap;
+
+use iced_x86::{FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register};
+
+use super::code::{Function, direct_target, is_read, stack_change};
+use super::image::Image;
+
+/// Longest jump table that is followed.
+const MAX_TABLE: usize = 1_024;
+/// How far before an indirect jump its table is looked for.
+const TABLE_WINDOW: usize = 24;
+
+/// Passes over a function until its live registers must be known.
+const MAX_SWEEPS: usize = 16;
+
+/// Argument registers in order.
+pub(super) const ARGUMENTS: [Register; 6] =
+    [Register::RDI, Register::RSI, Register::RDX, Register::RCX, Register::R8, Register::R9];
+
+/// A function with its control flow.
+pub(super) struct Flow<'f, 'a> {
+    pub(super) function: &'f Function<'a>,
+    /// Targets of the indirect jumps that go through a table.
+    tables: HashMap<usize, Vec<usize>>,
+    /// Which instructions a jump of the function leads to.
+    targets: Vec<bool>,
+}
+
+/// How a function can be left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Leave {
+    /// By `ret`.
+    Return,
+    /// By a jump to another function.
+    TailCall,
+    /// By a jump through a register or memory that may lead anywhere.
+    Indirect,
+}
+
+impl<'f, 'a> Flow<'f, 'a> {
+    pub(super) fn new(image: &Image<'a>, function: &'f Function<'a>) -> Self {
+        let mut tables = HashMap::new();
+        for (index, instruction) in function.instructions.iter().enumerate() {
+            if instruction.flow_control() == FlowControl::IndirectBranch
+                && let Some(targets) = jump_table(image, function, index)
+            {
+                tables.insert(index, targets);
+            }
+        }
+        let mut targets = vec![false; function.instructions.len()];
+        let jumps = function.instructions.iter().filter(|instruction| {
+            matches!(instruction.flow_control(), FlowControl::UnconditionalBranch | FlowControl::ConditionalBranch)
+        });
+        let direct = jumps.filter_map(|jump| function.index_at(direct_target(jump)?));
+        for target in direct.chain(tables.values().flatten().copied()) {
+            targets[target] = true;
+        }
+        Self { function, tables, targets }
+    }
+
+    /// How the instruction leaves the function, if it does.
+    pub(super) fn leaves(&self, index: usize) -> Option<Leave> {
+        let instruction = &self.function.instructions[index];
+        match instruction.flow_control() {
+            FlowControl::Return => Some(Leave::Return),
+            FlowControl::IndirectBranch if !self.tables.contains_key(&index) => Some(Leave::Indirect),
+            FlowControl::UnconditionalBranch | FlowControl::ConditionalBranch => {
+                direct_target(instruction).filter(|target| !self.function.contains(*target)).map(|_| Leave::TailCall)
+            }
+            _ => None,
+        }
+    }
+
+    /// The instructions that can follow.
+    pub(super) fn successors(&self, index: usize) -> impl Iterator<Item = usize> {
+        let instruction = &self.function.instructions[index];
+        let flow = instruction.flow_control();
+        let falls = matches!(
+            flow,
+            FlowControl::Next | FlowControl::ConditionalBranch | FlowControl::Call | FlowControl::IndirectCall
+        );
+        let next = (falls && index + 1 < self.function.instructions.len()).then_some(index + 1);
+        let branches = matches!(flow, FlowControl::UnconditionalBranch | FlowControl::ConditionalBranch);
+        let target = branches.then(|| direct_target(instruction)).flatten();
+        let target = target.and_then(|target| self.function.index_at(target));
+        let table = self.tables.get(&index).into_iter().flatten().copied();
+        next.into_iter().chain(target).chain(table)
+    }
+
+    /// The instructions from which this one can be reached.
+    pub(super) fn before(&self, index: usize) -> Vec<usize> {
+        let mut predecessors = vec![Vec::new(); self.function.instructions.len()];
+        for from in 0..predecessors.len() {
+            for to in self.successors(from) {
+                predecessors[to].push(from);
+            }
+        }
+        let mut seen = vec![false; predecessors.len()];
+        let mut work = vec![index];
+        let mut found = Vec::new();
+        while let Some(next) = work.pop() {
+            for from in &predecessors[next] {
+                if !std::mem::replace(&mut seen[*from], true) {
+                    found.push(*from);
+                    work.push(*from);
+                }
+            }
+        }
+        found
+    }
+
+    /// Whether a jump of the function leads to this instruction.
+    pub(super) fn is_target(&self, index: usize) -> bool {
+        self.targets.get(index).copied().unwrap_or_default()
+    }
+
+    /// What to add to rsp at each instruction to get the address of the return address; none where that is not known.
+    pub(super) fn stack_deltas(&self) -> Vec<Option<i64>> {
+        #[derive(Clone, Copy, PartialEq)]
+        enum Height {
+            Unseen,
+            Known(i64),
+            Unknown,
+        }
+        let mut heights = vec![Height::Unseen; self.function.instructions.len()];
+        let mut work = Vec::new();
+        if let Some(first) = heights.first_mut() {
+            *first = Height::Known(0);
+            work.push(0);
+        }
+        while let Some(index) = work.pop() {
+            let after = match heights[index] {
+                Height::Known(delta) => {
+                    after(&self.function.instructions[index], delta).map_or(Height::Unknown, Height::Known)
+                }
+                other => other,
+            };
+            for next in self.successors(index) {
+                let joined = match heights[next] {
+                    Height::Unseen => after,
+                    same if same == after => same,
+                    _ => Height::Unknown,
+                };
+                if joined != heights[next] {
+                    heights[next] = joined;
+                    work.push(next);
+                }
+            }
+        }
+        heights.into_iter().map(|height| if let Height::Known(delta) = height { Some(delta) } else { None }).collect()
+    }
+
+    /// The argument registers that the function reads before it writes them, as a bit mask.
+    ///
+    /// First the ones that an instruction reads, then also the ones that only a called function could read. None if the
+    /// function is too tangled.
+    pub(super) fn live_arguments(&self) -> Option<(u8, u8)> {
+        let mut info = InstructionInfoFactory::new();
+        let effects: Vec<Effect> =
+            self.function.instructions.iter().map(|instruction| Effect::of(instruction, &mut info)).collect();
+        let leaves: Vec<bool> = (0..effects.len())
+            .map(|index| matches!(self.leaves(index), Some(Leave::TailCall | Leave::Indirect)))
+            .collect();
+        let solve = |through_calls: bool| {
+            let mut live = vec![0_u8; effects.len()];
+            for _ in 0..MAX_SWEEPS {
+                let mut changed = false;
+                for index in (0..effects.len()).rev() {
+                    let effect = effects[index];
+                    let mut out = self.successors(index).fold(0, |out, next| out | live[next]);
+                    if leaves[index] && through_calls {
+                        out = 0x3f;
+                    }
+                    let read = if effect.call && through_calls { 0x3f } else { effect.read };
+                    let value = read | out & !effect.written;
+                    if value != live[index] {
+                        live[index] = value;
+                        changed = true;
+                    }
+                }
+                if !changed {
+                    return live.first().copied();
+                }
+            }
+            None
+        };
+        Some((solve(false)?, solve(true)?))
+    }
+}
+
+/// The distance to the return address behind an instruction.
+fn after(instruction: &Instruction, delta: i64) -> Option<i64> {
+    match instruction.flow_control() {
+        FlowControl::Call | FlowControl::IndirectCall => Some(delta),
+        _ => delta.checked_sub(stack_change(instruction)?),
+    }
+}
+
+/// What an instruction does to the argument registers.
+#[derive(Clone, Copy)]
+struct Effect {
+    read: u8,
+    written: u8,
+    call: bool,
+}
+
+impl Effect {
+    fn of(instruction: &Instruction, info: &mut InstructionInfoFactory) -> Self {
+        let call = matches!(instruction.flow_control(), FlowControl::Call | FlowControl::IndirectCall);
+        let mut effect = Self { read: 0, written: if call { 0x3f } else { 0 }, call };
+        for used in info.info(instruction).used_registers() {
+            let Some(index) = argument(used.register()) else {
+                continue;
+            };
+            if is_read(used.access()) {
+                effect.read |= 1 << index;
+            }
+            // Only a write of the whole register ends the life of the argument; one of 32 bits clears the others.
+            let whole = used.register().size() >= 4;
+            if whole && matches!(used.access(), OpAccess::Write | OpAccess::ReadWrite) {
+                effect.written |= 1 << index;
+            }
+        }
+        effect
+    }
+}
+
+/// Number of an argument register, of whatever width.
+pub(super) fn argument(register: Register) -> Option<usize> {
+    ARGUMENTS.iter().position(|argument| *argument == register.full_register())
+}
+
+/// The targets of `lea b,[table]; movsxd x,[b+i*4]; add x,b; jmp x`, or of `jmp [table+i*8]`.
+///
+/// Every table that the function refers to within reach is taken: more targets than are real only make what is concluded
+/// from the flow weaker.
+fn jump_table(image: &Image<'_>, function: &Function<'_>, index: usize) -> Option<Vec<usize>> {
+    let jump = &function.instructions[index];
+    if jump.op0_kind() == OpKind::Memory {
+        let table = jump.memory_displacement64();
+        let indexed = jump.memory_index_scale() == 8 && jump.memory_index() != Register::None;
+        return (indexed && image.fixed)
+            .then(|| absolute_table(image, function, table))
+            .filter(|targets| !targets.is_empty());
+    }
+    let register = jump.op0_register();
+    let window = &function.instructions[index.saturating_sub(TABLE_WINDOW)..index];
+    let sum = window.iter().rposition(|i| i.mnemonic() == Mnemonic::Add && i.op0_register() == register)?;
+    let base = window[sum].op1_register();
+    let load = window[..sum].iter().rfind(|i| i.mnemonic() == Mnemonic::Movsxd && i.memory_index_scale() == 4)?;
+    if load.memory_base() != base && load.memory_base() != register {
+        return None;
+    }
+    let mut targets = Vec::new();
+    let tables = function.instructions.iter().filter(|i| i.mnemonic() == Mnemonic::Lea && i.is_ip_rel_memory_operand());
+    for lea in tables.filter(|lea| lea.op0_register() == load.memory_base()) {
+        targets.extend(relative_table(image, function, lea.ip_rel_memory_address()));
+    }
+    targets.sort_unstable();
+    targets.dedup();
+    (!targets.is_empty()).then_some(targets)
+}
+
+fn relative_table(image: &Image<'_>, function: &Function<'_>, table: u64) -> Vec<usize> {
+    let entry = |number: usize| {
+        let bytes = image.memory(table.checked_add(number as u64 * 4)?, 4)?;
+        let offset = i32::from_le_bytes(bytes.try_into().ok()?);
+        function.index_at(table.wrapping_add_signed(i64::from(offset)))
+    };
+    (0..MAX_TABLE).map_while(entry).collect()
+}
+
+fn absolute_table(image: &Image<'_>, function: &Function<'_>, table: u64) -> Vec<usize> {
+    let entry = |number: usize| {
+        let bytes = image.memory(table.checked_add(number as u64 * 8)?, 8)?;
+        function.index_at(u64::from_le_bytes(bytes.try_into().ok()?))
+    };
+    (0..MAX_TABLE).map_while(entry).collect()
+}

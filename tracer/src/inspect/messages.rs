@@ -1,0 +1,272 @@
+//! The prost functions of a file.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use tracer_common::map::Probe;
+
+use super::buffers::{self, Guess};
+use super::callees::{Callee, Callees};
+use super::code::Function;
+use super::entry::{ALL_ARGUMENTS, entry};
+use super::exits::{AfterCalls, exits};
+use super::flow::Flow;
+use super::image::Image;
+use super::names::{self, Method};
+use super::plan::{FunctionEntry, MessageFn, Operation, ProbePlan, Remark, RemarkKind, TypeSource};
+use super::references::Hits;
+use super::relocations::Relocations;
+use super::symbols::{Symbols, demangle};
+use super::types;
+use super::values::{self, Uses, Value};
+
+/// More prost functions than this are not planned.
+const MAX_MESSAGES: usize = 65_536;
+
+/// What the names of the functions say.
+#[derive(Debug, Default)]
+pub(super) struct Catalog {
+    /// Traced methods by address; several at one address were folded by the linker.
+    methods: BTreeMap<u64, Vec<Method>>,
+    pub(super) errors: BTreeMap<u64, String>,
+    pub(super) panics: BTreeMap<u64, String>,
+    /// There is a symbol of prost.
+    pub(super) has_prost: bool,
+    /// There is a message type with its own functions.
+    pub(super) has_messages: bool,
+}
+
+impl Catalog {
+    pub(super) fn read(symbols: &Symbols<'_>) -> Self {
+        let mut catalog = Self::default();
+        for function in symbols.functions() {
+            let mangled = symbols.name(function);
+            if mangled.contains("rust_panic") {
+                let name = if mangled == "rust_panic" { mangled.to_owned() } else { demangle(mangled) };
+                if names::is_rust_panic(&name) {
+                    catalog.panics.insert(function.address, name);
+                }
+            } else if mangled.contains("prost") {
+                catalog.has_prost = true;
+                let name = demangle(mangled);
+                if names::makes_decode_error(&name) {
+                    catalog.errors.insert(function.address, name);
+                } else if let Some(method) = names::method(&name) {
+                    catalog.has_messages |= method.message.is_some();
+                    if method.operation().is_some() && catalog.methods.len() < MAX_MESSAGES {
+                        let methods = catalog.methods.entry(function.address).or_default();
+                        if !methods.contains(&method) {
+                            methods.push(method);
+                        }
+                    }
+                }
+            }
+        }
+        catalog
+    }
+
+    /// Addresses of the traced methods.
+    pub(super) fn wanted(&self) -> HashSet<u64> {
+        self.methods.keys().copied().collect()
+    }
+}
+
+/// Adds prost functions, decode errors and panics to the plan.
+pub(super) fn plan<'a>(
+    image: &Image<'a>,
+    symbols: &Symbols<'a>,
+    relocations: &Relocations,
+    catalog: &Catalog,
+    compiler_known: bool,
+    plan: &mut ProbePlan,
+) {
+    let operations: HashMap<u64, Operation> = catalog
+        .methods
+        .iter()
+        .filter_map(|(address, methods)| Some((*address, methods.first()?.operation()?)))
+        .collect();
+    let hits = Hits::scan(image, symbols, relocations, &catalog.wanted());
+    let after_calls = AfterCalls::find(image, &hits, &operations);
+    let mut open = relocations.taken.clone();
+    open.extend(operations.keys().copied().filter(|address| symbols.exported(*address)));
+    let planner = Planner {
+        image,
+        symbols,
+        callees: Callees::new(image, symbols, relocations),
+        after_calls,
+        open,
+        compiler_known,
+    };
+    let mut types = HashMap::new();
+    let mut delegates = Vec::new();
+    for (address, methods) in &catalog.methods {
+        match planner.message(*address, methods) {
+            Ok((message, delegate)) => {
+                types.insert(*address, message.message_type.clone());
+                delegates.push(delegate);
+                plan.messages.push(message);
+            }
+            Err(reason) => plan.remarks.push(Remark {
+                kind: RemarkKind::Untraceable,
+                subject: Some(subject(methods, *address)),
+                text: format!("cannot be probed: {reason}"),
+                remedy: None,
+            }),
+        }
+        if methods.len() > 1 {
+            plan.remarks.push(Remark {
+                kind: RemarkKind::Folded,
+                subject: Some(subject(methods, *address)),
+                text: format!("{} functions with the same code share this address", methods.len()),
+                remedy: Some("link with -C link-arg=-Wl,--icf=none".to_owned()),
+            });
+        }
+    }
+    for (list, found) in [(&catalog.errors, &mut plan.errors), (&catalog.panics, &mut plan.panics)] {
+        for (address, name) in list {
+            match decode(image, symbols, *address)
+                .and_then(|function| entry(image, &Flow::new(image, &function), ALL_ARGUMENTS))
+            {
+                Ok(entry) => found.push(FunctionEntry { name: name.clone(), entry }),
+                Err(reason) => plan.remarks.push(Remark {
+                    kind: RemarkKind::Untraceable,
+                    subject: Some(name.clone()),
+                    text: format!("cannot be probed: {reason}"),
+                    remedy: None,
+                }),
+            }
+        }
+    }
+}
+
+fn decode<'a>(image: &Image<'a>, symbols: &Symbols<'_>, address: u64) -> Result<Function<'a>, &'static str> {
+    /// Larger ones would take too long to analyse, in bytes.
+    const MAX_SIZE: u64 = 256 << 10;
+    match symbols.size_at(address) {
+        0 => Err("its symbol has no size"),
+        size if size > MAX_SIZE => Err("it is too large"),
+        size => Function::decode(image, address, size).ok_or("its code cannot be decoded"),
+    }
+}
+
+struct Planner<'i, 'a> {
+    image: &'i Image<'a>,
+    symbols: &'i Symbols<'a>,
+    callees: Callees<'i, 'a>,
+    after_calls: AfterCalls,
+    /// Functions that are called from where nobody can see.
+    open: HashSet<u64>,
+    compiler_known: bool,
+}
+
+impl<'a> Planner<'_, 'a> {
+    /// Plans one function, and names the function that does the work for it, whose message is therefore the same.
+    fn message(&self, address: u64, methods: &[Method]) -> Result<(MessageFn, Option<u64>), &'static str> {
+        let image = self.image;
+        let function = decode(image, self.symbols, address)?;
+        let flow = Flow::new(image, &function);
+        let operation = methods.first().and_then(Method::operation).ok_or("it has no name")?;
+        let (exit_kind, exits) = exits(image, &flow, &self.after_calls, &self.open)?;
+        let arguments = flow.live_arguments().map_or(ALL_ARGUMENTS, |(_, maybe)| maybe);
+        let entry = entry(image, &flow, arguments)?;
+        let mut message_type = same(methods.iter().map(|method| method.message.as_deref())).map(str::to_owned);
+        let mut type_source = if message_type.is_some() { TypeSource::Symbol } else { TypeSource::Unknown };
+        let mut buffer_type = same(methods.iter().map(|method| method.buffer.as_deref()));
+        let mut layout = buffer_type;
+        let legacy = methods.iter().all(|method| method.message.is_none());
+        if legacy {
+            let uses = self.uses(&flow);
+            if let Some((name, source)) = types::message_type(image, &flow, &self.callees, &uses, operation) {
+                (message_type, type_source) = (Some(name), source);
+            }
+            let guess =
+                buffers::guess(&flow, operation, &uses, &self.dropped(&flow, &uses), self.callees.growth(&function));
+            buffer_type = guess.and_then(Guess::name);
+            layout = guess.map(Guess::layout);
+        }
+        let same_operation = methods.iter().all(|method| method.operation() == Some(operation));
+        let message = MessageFn {
+            operation,
+            message_type,
+            type_source,
+            buffer_type: buffer_type.map(str::to_owned),
+            entry,
+            exits,
+            exit_kind,
+            probe: if same_operation {
+                buffers::probe(&flow, operation, layout, self.compiler_known)
+            } else {
+                Probe { operation: operation.code(), ..Probe::default() }
+            },
+        };
+        Ok((message, self.delegate(&function, operation)))
+    }
+
+    /// What a function does with its arguments, also through a function that it gives a pointer and length to.
+    fn uses(&self, flow: &Flow<'_, '_>) -> Uses {
+        let mut uses = values::uses(flow);
+        let mut through = HashSet::new();
+        for call in &uses.calls {
+            let target = self.callees.target(&flow.function.instructions[call.index]);
+            let Some(callee) = target.filter(|_| !call.pairs.is_empty()).and_then(|target| self.callees.decode(target))
+            else {
+                continue;
+            };
+            let inner = values::uses(&Flow::new(self.image, &callee));
+            for (position, first) in &call.pairs {
+                if inner.byte_fields.contains(&(*position, 0)) {
+                    through.insert(*first);
+                }
+            }
+        }
+        uses.byte_pointers.extend(through);
+        uses
+    }
+
+    /// Arguments that point to a value which the function drops, with the value's type.
+    fn dropped(&self, flow: &Flow<'_, '_>, uses: &Uses) -> Vec<(u8, String)> {
+        let mut dropped = Vec::new();
+        for call in &uses.calls {
+            let Value::Argument(argument, 0) = call.this else {
+                continue;
+            };
+            let Some(target) = self.callees.target(&flow.function.instructions[call.index]) else {
+                continue;
+            };
+            if let [Callee::Drop(name)] = &*self.callees.at(target) {
+                dropped.push((argument, name.clone()));
+            }
+        }
+        dropped
+    }
+
+    /// The only `merge` that a decode calls.
+    fn delegate(&self, function: &Function<'_>, operation: Operation) -> Option<u64> {
+        if operation.is_encode() {
+            return None;
+        }
+        let mut found = None;
+        for target in function.instructions.iter().filter_map(|instruction| self.callees.target(instruction)) {
+            let merges = self.callees.at(target).iter().any(|callee| {
+                matches!(callee, Callee::Method(method) if matches!(method.name.as_str(), "merge" | "merge_length_delimited"))
+            });
+            if merges && found.replace(target).is_some_and(|other| other != target) {
+                return None;
+            }
+        }
+        found
+    }
+}
+
+/// The value if all agree on it.
+fn same<'a>(mut values: impl Iterator<Item = Option<&'a str>>) -> Option<&'a str> {
+    let first = values.next().flatten()?;
+    values.all(|value| value == Some(first)).then_some(first)
+}
+
+fn subject(methods: &[Method], address: u64) -> String {
+    let name = |method: &Method| {
+        let message = method.message.as_ref().map(|message| format!("{message}::")).unwrap_or_default();
+        format!("{message}{} at {address:#x}", method.name)
+    };
+    methods.first().map(name).unwrap_or_default()
+}

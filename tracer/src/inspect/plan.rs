@@ -1,0 +1,324 @@
+//! What a plan says.
+
+use serde::{Serialize, Serializer};
+use tracer_common::map::{
+    self, OP_DECODE, OP_DECODE_LENGTH_DELIMITED, OP_ENCODE, OP_ENCODE_LENGTH_DELIMITED,
+    OP_ENCODE_LENGTH_DELIMITED_TO_VEC, OP_ENCODE_TO_VEC, OP_MERGE, OP_MERGE_LENGTH_DELIMITED, Probe,
+};
+
+/// Everything that can be probed in one file, and what cannot and why.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct ProbePlan {
+    /// The GNU build-id, by which plans can be cached.
+    #[serde(serialize_with = "hex_option")]
+    pub build_id: Option<Vec<u8>>,
+    /// The compiler, as `rustc version 1.95.0 (...)`, from `.comment`.
+    pub producer: Option<String>,
+    /// No `.symtab`.
+    pub stripped: bool,
+    /// Has `.debug_info`.
+    pub has_dwarf: bool,
+    /// Has code by rustc.
+    pub is_rust: bool,
+    /// An executable without an interpreter: its libc is inside.
+    pub static_exe: bool,
+    /// prost functions.
+    pub messages: Vec<MessageFn>,
+    /// Functions through which every prost decode error is made.
+    pub errors: Vec<FunctionEntry>,
+    /// The function through which every Rust panic goes.
+    pub panics: Vec<FunctionEntry>,
+    /// libc functions on descriptors.
+    pub sockets: Vec<SocketFn>,
+    /// USDT probes.
+    pub notes: Vec<UsdtNote>,
+    /// Thread-local variables that a probe can read.
+    pub tls: TlsSymbols,
+    /// What cannot be traced, and what would change it.
+    pub remarks: Vec<Remark>,
+}
+
+/// A method of `prost::Message`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Operation {
+    /// `encode`
+    Encode,
+    /// `encode_to_vec`
+    EncodeToVec,
+    /// `encode_length_delimited`
+    EncodeLengthDelimited,
+    /// `encode_length_delimited_to_vec`
+    EncodeLengthDelimitedToVec,
+    /// `decode`
+    Decode,
+    /// `decode_length_delimited`
+    DecodeLengthDelimited,
+    /// `merge`
+    Merge,
+    /// `merge_length_delimited`
+    MergeLengthDelimited,
+}
+
+impl Operation {
+    const ALL: [Self; 8] = [
+        Self::Encode,
+        Self::EncodeToVec,
+        Self::EncodeLengthDelimited,
+        Self::EncodeLengthDelimitedToVec,
+        Self::Decode,
+        Self::DecodeLengthDelimited,
+        Self::Merge,
+        Self::MergeLengthDelimited,
+    ];
+
+    /// The method's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Encode => "encode",
+            Self::EncodeToVec => "encode_to_vec",
+            Self::EncodeLengthDelimited => "encode_length_delimited",
+            Self::EncodeLengthDelimitedToVec => "encode_length_delimited_to_vec",
+            Self::Decode => "decode",
+            Self::DecodeLengthDelimited => "decode_length_delimited",
+            Self::Merge => "merge",
+            Self::MergeLengthDelimited => "merge_length_delimited",
+        }
+    }
+
+    /// The operation of the method of this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|operation| operation.name() == name)
+    }
+
+    /// Its number in the eBPF maps (`OP_*`).
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Encode => OP_ENCODE,
+            Self::EncodeToVec => OP_ENCODE_TO_VEC,
+            Self::EncodeLengthDelimited => OP_ENCODE_LENGTH_DELIMITED,
+            Self::EncodeLengthDelimitedToVec => OP_ENCODE_LENGTH_DELIMITED_TO_VEC,
+            Self::Decode => OP_DECODE,
+            Self::DecodeLengthDelimited => OP_DECODE_LENGTH_DELIMITED,
+            Self::Merge => OP_MERGE,
+            Self::MergeLengthDelimited => OP_MERGE_LENGTH_DELIMITED,
+        }
+    }
+
+    /// Whether it writes bytes (else it reads them).
+    pub fn is_encode(self) -> bool {
+        matches!(
+            self,
+            Self::Encode | Self::EncodeToVec | Self::EncodeLengthDelimited | Self::EncodeLengthDelimitedToVec
+        )
+    }
+}
+
+/// How the message type of a function is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TypeSource {
+    /// The function's own symbol names it.
+    Symbol,
+    /// The functions it calls on the same message name it.
+    Callees,
+    /// The name that it pushes on a decode error.
+    ErrorString,
+    /// Not known.
+    Unknown,
+}
+
+/// Where a function is left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ExitKind {
+    /// In its callers, behind each call: all of them are known.
+    AfterCall,
+    /// At its `ret` instructions and tail calls.
+    Return,
+}
+
+/// A prost function with its probe.
+#[derive(Clone, Debug, Serialize)]
+pub struct MessageFn {
+    /// Which method.
+    pub operation: Operation,
+    /// The message type; a full path unless only the short name is known.
+    pub message_type: Option<String>,
+    /// How the type is known.
+    pub type_source: TypeSource,
+    /// The type of the buffer, where the method has one and it is known.
+    pub buffer_type: Option<String>,
+    /// Where a call begins.
+    pub entry: Site,
+    /// Where a call ends.
+    pub exits: Vec<Site>,
+    /// What kind of exits these are.
+    pub exit_kind: ExitKind,
+    /// How the eBPF program finds the bytes.
+    #[serde(serialize_with = "probe")]
+    pub probe: Probe,
+}
+
+/// A place to attach a uprobe to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct Site {
+    /// Offset in the file, to attach to.
+    pub offset: u64,
+    /// Virtual address in the file's own numbering.
+    pub address: u64,
+    /// `rsp + sp_delta` is the address of the call's return address.
+    pub sp_delta: i16,
+    /// The kernel emulates the instruction, else it single-steps it, ten times dearer.
+    pub cheap: bool,
+}
+
+/// The entry of a function whose call alone says something.
+#[derive(Clone, Debug, Serialize)]
+pub struct FunctionEntry {
+    /// The function's name.
+    pub name: String,
+    /// Where a call begins.
+    pub entry: Site,
+}
+
+/// A libc function on a descriptor.
+#[derive(Clone, Debug, Serialize)]
+pub struct SocketFn {
+    /// `send`, `read` and so on.
+    pub name: String,
+    /// Where a call begins, with its arguments in the registers.
+    pub entry: Site,
+    /// Where the result is in rax.
+    pub exits: Vec<Site>,
+}
+
+/// A USDT probe from `.note.stapsdt`.
+#[derive(Clone, Debug, Serialize)]
+pub struct UsdtNote {
+    /// Provider.
+    pub provider: String,
+    /// Name.
+    pub name: String,
+    /// Where to attach.
+    pub site: Site,
+    /// The counter that tells the program that somebody listens.
+    pub semaphore: Option<Semaphore>,
+    /// Where the arguments are, as in the note (`8@%rax -4@$3`).
+    pub arguments: String,
+}
+
+/// The semaphore of a USDT probe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Semaphore {
+    /// Offset in the file.
+    pub offset: u64,
+    /// Virtual address in the file's own numbering.
+    pub address: u64,
+}
+
+/// Thread-local variables, and what is needed to find them at run time.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct TlsSymbols {
+    /// `otel_thread_ctx_v1` (OTEP 4947).
+    pub thread_context: Option<TlsSymbol>,
+    /// tokio's `CONTEXT`.
+    pub tokio_context: Option<TlsSymbol>,
+    /// Size of the TLS segment (`PT_TLS`) in memory, in bytes.
+    pub segment_size: u64,
+    /// Alignment of the TLS segment.
+    pub segment_align: u64,
+}
+
+/// A thread-local variable.
+#[derive(Clone, Debug, Serialize)]
+pub struct TlsSymbol {
+    /// The symbol's name.
+    pub name: String,
+    /// Offset in the TLS segment.
+    pub offset: u64,
+    /// Size in bytes.
+    pub size: u64,
+    /// In `.dynsym`, as OTEP 4947 asks.
+    pub dynamic: bool,
+    /// Offset from the thread pointer if the file is an executable: its TLS block has a fixed place.
+    pub static_offset: Option<i64>,
+    /// Virtual address of the TLSDESC pair; the second word is the offset from the thread pointer once resolved.
+    pub descriptor: Option<u64>,
+    /// Virtual address of the word that the loader sets to the module number.
+    pub module_slot: Option<u64>,
+}
+
+/// Why something is not, or not fully, traced.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Remark {
+    /// What kind of trouble.
+    pub kind: RemarkKind,
+    /// The function or part of the file.
+    pub subject: Option<String>,
+    /// What is so.
+    pub text: String,
+    /// What would change it.
+    pub remedy: Option<String>,
+}
+
+/// Kind of a [`Remark`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RemarkKind {
+    /// There is no symbol table.
+    Stripped,
+    /// There is no code by rustc.
+    NotRust,
+    /// prost is there, but its functions are inlined.
+    Inlined,
+    /// A function cannot be probed.
+    Untraceable,
+    /// The message type is not known.
+    UnknownType,
+    /// The place of the bytes is not known.
+    UnknownBuffer,
+    /// Several functions share one address.
+    Folded,
+    /// A part of the file is damaged or too large.
+    Damaged,
+}
+
+fn hex_option<S: Serializer>(bytes: &Option<Vec<u8>>, serializer: S) -> Result<S::Ok, S::Error> {
+    bytes.as_ref().map(hex::encode).serialize(serializer)
+}
+
+/// [`Probe`] with names instead of numbers.
+#[derive(Serialize)]
+struct ProbeView {
+    buffer: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pointer: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    length: Option<String>,
+    encode_result: bool,
+}
+
+const ARGUMENTS: [&str; 6] = ["rdi", "rsi", "rdx", "rcx", "r8", "r9"];
+
+/// Says how the pointer and the length are found, as `[rdx+8]`.
+pub(super) fn describe(probe: &Probe) -> (&'static str, Option<String>, Option<String>) {
+    let register = |index: u8| *ARGUMENTS.get(usize::from(index)).unwrap_or(&"?");
+    let field = |offset: u8| Some(format!("[{}+{offset}]", register(probe.reg_a)));
+    match probe.buffer {
+        map::BUFFER_SLICE => ("slice", Some(register(probe.reg_a).into()), Some(register(probe.reg_b).into())),
+        map::BUFFER_MAYBE_SLICE => {
+            ("maybe_slice", Some(register(probe.reg_a).into()), Some(register(probe.reg_b).into()))
+        }
+        map::BUFFER_INPUT => ("input", field(probe.ptr_offset), field(probe.len_offset)),
+        map::BUFFER_OUTPUT => ("output", field(probe.ptr_offset), field(probe.len_offset)),
+        map::BUFFER_RESULT => ("result", field(probe.ptr_offset), field(probe.len_offset)),
+        _ => ("unknown", None, None),
+    }
+}
+
+fn probe<S: Serializer>(probe: &Probe, serializer: S) -> Result<S::Ok, S::Error> {
+    let (buffer, pointer, length) = describe(probe);
+    ProbeView { buffer, pointer, length, encode_result: probe.flags & map::PROBE_ENCODE_RESULT != 0 }
+        .serialize(serializer)
+}

@@ -1,0 +1,179 @@
+//! Symbol tables: functions by address, thread-local variables, and names when asked for.
+
+use object::elf::{SHT_DYNSYM, SHT_SYMTAB, STT_FUNC, STT_GNU_IFUNC, STT_TLS, SymbolType};
+
+use super::image::{Image, Section, string_at};
+
+const ENTRY: usize = 24;
+/// Symbols of a table beyond this many are not looked at.
+const MAX_SYMBOLS: usize = 4 << 20;
+
+/// A defined function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Func {
+    pub(super) address: u64,
+    /// In bytes, `u32::MAX` if more.
+    size: u32,
+    name: u32,
+    pub(super) dynamic: bool,
+}
+
+/// A defined thread-local variable.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct TlsVariable {
+    pub(super) offset: u64,
+    pub(super) size: u64,
+    pub(super) dynamic: bool,
+    /// Index in its table.
+    pub(super) index: u32,
+    name: u32,
+}
+
+/// Both symbol tables of a file.
+#[derive(Default)]
+pub(super) struct Symbols<'a> {
+    /// By address.
+    functions: Vec<Func>,
+    pub(super) variables: Vec<TlsVariable>,
+    strings: &'a [u8],
+    dynamic_strings: &'a [u8],
+    /// Values of the dynamic symbols, by index; zero if undefined.
+    dynamic_values: Vec<u64>,
+    /// Has no `.symtab`.
+    pub(super) stripped: bool,
+    /// A table was announced but could not be read.
+    pub(super) damaged: bool,
+}
+
+struct Entry {
+    name: u32,
+    kind: SymbolType,
+    defined: bool,
+    value: u64,
+    size: u64,
+}
+
+impl<'a> Symbols<'a> {
+    pub(super) fn read(image: &Image<'a>) -> Self {
+        let mut symbols = Self { stripped: true, ..Self::default() };
+        for kind in [SHT_SYMTAB, SHT_DYNSYM] {
+            let Some(section) = image.sections.iter().find(|section| section.kind == kind) else {
+                continue;
+            };
+            let dynamic = kind == SHT_DYNSYM;
+            symbols.stripped &= dynamic;
+            symbols.damaged |= symbols.add_table(image, section, dynamic).is_none();
+        }
+        symbols.functions.sort_unstable();
+        symbols
+    }
+
+    fn add_table(&mut self, image: &Image<'a>, section: &Section<'a>, dynamic: bool) -> Option<()> {
+        let entries = image.section_bytes(section)?;
+        let strings = image.section_bytes(image.sections.get(section.link)?)?;
+        if dynamic {
+            self.dynamic_strings = strings;
+        } else {
+            self.strings = strings;
+        }
+        for (index, entry) in entries.chunks_exact(ENTRY).enumerate().take(MAX_SYMBOLS) {
+            let entry = Entry::read(entry)?;
+            if dynamic {
+                self.dynamic_values.push(if entry.defined { entry.value } else { 0 });
+            }
+            if !entry.defined {
+                continue;
+            }
+            match entry.kind {
+                STT_FUNC | STT_GNU_IFUNC if image.code_offset(entry.value).is_some() => self.functions.push(Func {
+                    address: entry.value,
+                    size: u32::try_from(entry.size).unwrap_or(u32::MAX),
+                    name: entry.name,
+                    dynamic,
+                }),
+                STT_TLS => self.variables.push(TlsVariable {
+                    offset: entry.value,
+                    size: entry.size,
+                    dynamic,
+                    index: index as u32,
+                    name: entry.name,
+                }),
+                _ => {}
+            }
+        }
+        Some(())
+    }
+
+    /// All functions, by address.
+    pub(super) fn functions(&self) -> &[Func] {
+        &self.functions
+    }
+
+    /// The functions that begin at an address.
+    pub(super) fn at(&self, address: u64) -> &[Func] {
+        let start = self.functions.partition_point(|function| function.address < address);
+        let rest = &self.functions[start..];
+        &rest[..rest.partition_point(|function| function.address == address)]
+    }
+
+    /// The size of the function that begins at an address: that of the longest symbol there.
+    pub(super) fn size_at(&self, address: u64) -> u64 {
+        self.at(address).iter().map(|function| function.size).max().unwrap_or_default().into()
+    }
+
+    /// Start and size of the function around an address.
+    pub(super) fn around(&self, address: u64) -> Option<(u64, u64)> {
+        let behind = self.functions.partition_point(|function| function.address <= address);
+        let start = self.functions[..behind].last()?.address;
+        let size = self.size_at(start);
+        (address - start < size).then_some((start, size))
+    }
+
+    /// Whether other objects can call the function at an address.
+    pub(super) fn exported(&self, address: u64) -> bool {
+        self.at(address).iter().any(|function| function.dynamic)
+    }
+
+    /// The value of a dynamic symbol, if it is defined here.
+    pub(super) fn dynamic_value(&self, index: u32) -> Option<u64> {
+        self.dynamic_values.get(index as usize).copied().filter(|value| *value != 0)
+    }
+
+    /// The function's name as the symbol table has it.
+    pub(super) fn name(&self, function: &Func) -> &'a str {
+        self.string(function.name, function.dynamic)
+    }
+
+    /// The variable's name as the symbol table has it.
+    pub(super) fn variable_name(&self, variable: &TlsVariable) -> &'a str {
+        self.string(variable.name, variable.dynamic)
+    }
+
+    fn string(&self, offset: u32, dynamic: bool) -> &'a str {
+        let strings = if dynamic { self.dynamic_strings } else { self.strings };
+        std::str::from_utf8(string_at(strings, offset as usize)).unwrap_or_default()
+    }
+}
+
+impl Entry {
+    fn read(bytes: &[u8]) -> Option<Self> {
+        let section = u16::from_le_bytes(bytes.get(6..8)?.try_into().ok()?);
+        Some(Self {
+            name: u32::from_le_bytes(bytes.get(..4)?.try_into().ok()?),
+            kind: SymbolType(bytes.get(4)? & 0xf),
+            defined: section != 0,
+            value: u64::from_le_bytes(bytes.get(8..16)?.try_into().ok()?),
+            size: u64::from_le_bytes(bytes.get(16..24)?.try_into().ok()?),
+        })
+    }
+}
+
+/// The symbol's name for people, without its hash; empty if it is no Rust symbol.
+pub(super) fn demangle(name: &str) -> String {
+    /// Longer names are nested generics without end; nobody could read them.
+    const MAX_NAME: usize = 16 << 10;
+    if name.len() > MAX_NAME {
+        return String::new();
+    }
+    rustc_demangle::try_demangle(name).map_or_else(|_| String::new(), |name| format!("{name:#}"))
+}

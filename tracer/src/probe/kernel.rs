@@ -1,0 +1,102 @@
+//! What must be known of the running kernel: offsets of structure fields, from its BTF.
+
+use std::path::Path;
+
+use btf_rs::{Btf, Type};
+use tracer_common::map::KernelOffsets;
+
+/// Where kernels since 5.2 describe their own types.
+const BTF_PATH: &str = "/sys/kernel/btf/vmlinux";
+
+/// Why the kernel's types could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum KernelError {
+    /// The file is not there: CONFIG_DEBUG_INFO_BTF is off.
+    #[error("cannot read the kernel's type information at {BTF_PATH}: a kernel with CONFIG_DEBUG_INFO_BTF=y is needed")]
+    NoBtf(#[source] btf_rs::Error),
+    /// A field is not where it was in any kernel so far.
+    #[error("the kernel's type information has no field {0}: this kernel is not supported yet")]
+    NoField(&'static str),
+}
+
+/// Reads the offsets that the programs need.
+pub fn kernel_offsets() -> Result<KernelOffsets, KernelError> {
+    let btf = Btf::from_file(Path::new(BTF_PATH)).map_err(KernelError::NoBtf)?;
+    let at = |path: &'static str| offset_of(&btf, path).ok_or(KernelError::NoField(path));
+    Ok(KernelOffsets {
+        task_tgid: at("task_struct.tgid")?,
+        task_files: at("task_struct.files")?,
+        task_fsbase: at("task_struct.thread.fsbase")?,
+        files_fdt: at("files_struct.fdt")?,
+        fdtable_fd: at("fdtable.fd")?,
+        fdtable_max: at("fdtable.max_fds")?,
+        binprm_file: at("linux_binprm.file")?,
+        inode_number: at("inode.i_ino")?,
+        inode_superblock: at("inode.i_sb")?,
+        superblock_device: at("super_block.s_dev")?,
+        file_inode: at("file.f_inode")?,
+        inode_mode: at("inode.i_mode")?,
+        file_private: at("file.private_data")?,
+        socket_sk: at("socket.sk")?,
+        socket_type: at("socket.type")?,
+        sock_family: at("sock.__sk_common.skc_family")?,
+        sock_daddr: at("sock.__sk_common.skc_daddr")?,
+        sock_saddr: at("sock.__sk_common.skc_rcv_saddr")?,
+        sock_dport: at("sock.__sk_common.skc_dport")?,
+        sock_num: at("sock.__sk_common.skc_num")?,
+        sock_daddr6: at("sock.__sk_common.skc_v6_daddr")?,
+        sock_saddr6: at("sock.__sk_common.skc_v6_rcv_saddr")?,
+        known: 1,
+    })
+}
+
+/// Byte offset of `struct.field.field`; anonymous members are looked through.
+fn offset_of(btf: &Btf, path: &str) -> Option<u32> {
+    let mut parts = path.split('.');
+    let mut current =
+        btf.resolve_types_by_name(parts.next()?).ok()?.into_iter().find(|found| matches!(found, Type::Struct(_)))?;
+    let mut bits = 0;
+    for part in parts {
+        let (offset, member) = member(btf, &current, part)?;
+        bits += offset;
+        current = member;
+    }
+    bits.is_multiple_of(8).then_some(bits / 8)
+}
+
+/// Bit offset and type of a member of a struct or union.
+fn member(btf: &Btf, of: &Type, name: &str) -> Option<(u32, Type)> {
+    let (Type::Struct(structure) | Type::Union(structure)) = of else { return None };
+    for member in &structure.members {
+        let found = resolve(btf, btf.resolve_chained_type(member).ok()?);
+        match btf.resolve_name(member).unwrap_or_default().as_str() {
+            found_name if found_name == name => return Some((member.bit_offset(), found?)),
+            "" => {
+                if let Some((offset, inner)) = self::member(btf, &found?, name) {
+                    return Some((member.bit_offset() + offset, inner));
+                }
+            }
+            _ => {}
+        }
+    }
+    None
+}
+
+/// Looks through typedefs and qualifiers.
+fn resolve(btf: &Btf, mut found: Type) -> Option<Type> {
+    while let Type::Typedef(_) | Type::Const(_) | Type::Volatile(_) | Type::TypeTag(_) = found {
+        found = btf.resolve_chained_type(found.as_btf_type()?).ok()?;
+    }
+    Some(found)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn running_kernel_has_every_field() {
+        let offsets = super::kernel_offsets().expect("BTF");
+        assert_eq!(offsets.known, 1);
+        assert_ne!(offsets.task_fsbase, 0);
+        assert_ne!(offsets.sock_daddr6, offsets.sock_saddr6);
+    }
+}

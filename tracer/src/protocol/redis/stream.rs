@@ -1,0 +1,89 @@
+//! Where the reading of one direction stands.
+
+/// Shorter rests of a body are captured rather than announced.
+const MIN_SKIP: u64 = 1024;
+
+/// Position in one direction.
+#[derive(Debug)]
+pub(super) struct Stream {
+    /// Offset of the next byte; `None` before the first one of a connection that was open before.
+    next: Option<u64>,
+    /// Offset below which bytes are not needed.
+    skip: u64,
+    /// The position is also one in the protocol.
+    pub synced: bool,
+}
+
+/// What part of a chunk is news.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Piece<'a> {
+    /// Bytes missing before it.
+    pub missing: u64,
+    /// Bytes of the chunk that had been seen.
+    pub stale: u64,
+    pub data: &'a [u8],
+    /// Bytes missing after it.
+    pub rest: u64,
+}
+
+impl Stream {
+    /// `from_start`: the connection is seen from its first byte.
+    pub(super) fn new(from_start: bool) -> Self {
+        Self { next: from_start.then_some(0), skip: 0, synced: from_start }
+    }
+
+    /// Takes a chunk of `len` bytes at `offset`, of which `data` is the first part.
+    pub(super) fn take<'a>(&mut self, offset: u64, len: u64, data: &'a [u8]) -> Piece<'a> {
+        let len = len.min(u64::MAX - offset);
+        let data = &data[..data.len().min(usize::try_from(len).unwrap_or(usize::MAX))];
+        let next = self.next.unwrap_or(offset);
+        let end = offset + len;
+        self.next = Some(end.max(next));
+        let stale = next.saturating_sub(offset).min(len);
+        let data = data.get(usize::try_from(stale).unwrap_or(usize::MAX)..).unwrap_or(&[]);
+        let known = data.len() as u64;
+        Piece { missing: offset.saturating_sub(next), stale, data, rest: len - stale - known }
+    }
+
+    /// A body goes on for `body_left` bytes from here.
+    pub(super) fn announce(&mut self, body_left: u64) {
+        if body_left >= MIN_SKIP {
+            let end = self.next.unwrap_or(0).saturating_add(body_left);
+            self.skip = self.skip.max(end);
+        }
+    }
+
+    /// Offset below which bytes are not needed; never goes back.
+    pub(super) fn skip(&self) -> u64 {
+        self.skip
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces() {
+        let mut stream = Stream::new(true);
+        assert_eq!(stream.take(0, 3, b"abc"), Piece { missing: 0, stale: 0, data: b"abc", rest: 0 });
+        assert_eq!(stream.take(5, 4, b"fg"), Piece { missing: 2, stale: 0, data: b"fg", rest: 2 });
+        assert_eq!(stream.take(7, 4, b"hijk"), Piece { missing: 0, stale: 2, data: b"jk", rest: 0 });
+        assert_eq!(stream.take(0, 2, b"ab"), Piece { missing: 0, stale: 2, data: b"", rest: 0 });
+        assert_eq!(stream.take(11, 1, b"more than said"), Piece { missing: 0, stale: 0, data: b"m", rest: 0 });
+        assert_eq!(stream.take(10, 4, b"b"), Piece { missing: 0, stale: 2, data: b"", rest: 2 });
+        let late = Stream::new(false).take(u64::MAX - 3, u64::MAX, b"x");
+        assert_eq!(late, Piece { missing: 0, stale: 0, data: b"x", rest: 2 });
+    }
+
+    #[test]
+    fn skip_never_goes_back() {
+        let mut stream = Stream::new(true);
+        stream.take(0, 10, b"");
+        stream.announce(10);
+        assert_eq!(stream.skip(), 0, "not worth it");
+        stream.announce(5000);
+        stream.announce(2000);
+        assert_eq!(stream.skip(), 5010);
+    }
+}

@@ -1,0 +1,249 @@
+//! The state between events and spans.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tracer_common::map::Advice;
+use tracer_common::record::{FLAG_CONTEXT, Head};
+
+use super::counts::Counts;
+use super::flow::{Flow, FlowKey, IDLE_NS, Worker};
+use super::ids::Ids;
+use super::message::{Decoded, MessageType};
+use super::place::Place;
+use super::redis::Connection;
+use super::sampler::Sampler;
+use super::span::{Attribute, ProcessId, Resource, Span, SpanContext, SpanId, TraceId, Value};
+use crate::capture::item::ResourceValue;
+use crate::capture::{Event, Item, ProbeInfo, ProcessInfo};
+use crate::protocol::redis::QueryText;
+
+/// Flows kept at once; a process that decodes on ever new tasks does not fill the memory.
+const MAX_FLOWS: usize = 200_000;
+/// How often flows and connections are looked through.
+const TICK_NS: u64 = 100_000_000;
+
+/// What can be chosen.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Seed of the ids.
+    pub seed: u64,
+    /// Which traces are kept.
+    pub sampler: Sampler,
+    /// How much of a command is shown.
+    pub query_text: QueryText,
+}
+
+/// What the correlator has to say; the caller empties it.
+#[derive(Debug, Default)]
+pub struct Output {
+    /// Finished spans that are to be exported.
+    pub spans: Vec<Span>,
+    /// Resources of processes, each before its first span.
+    pub resources: Vec<Resource>,
+    /// What the eBPF programs should know of connections.
+    pub advice: Vec<(u64, Advice)>,
+    /// Connections that are gone.
+    pub closed: Vec<u64>,
+}
+
+/// Turns events into spans.
+pub struct Correlator {
+    pub(super) options: Options,
+    pub(super) ids: Ids,
+    pub(super) counts: Counts,
+    pub(super) output: Output,
+    pub(super) processes: HashMap<u32, ProcessId>,
+    pub(super) probes: Vec<Option<Arc<MessageType>>>,
+    pub(super) flows: HashMap<FlowKey, Flow<Decoded>>,
+    pub(super) connections: HashMap<u64, Connection>,
+    ticked_ns: u64,
+}
+
+impl Correlator {
+    /// Without any knowledge of processes and probes.
+    pub fn new(options: Options) -> Self {
+        Self {
+            ids: Ids::new(options.seed),
+            options,
+            counts: Counts::default(),
+            output: Output::default(),
+            processes: HashMap::new(),
+            probes: Vec::new(),
+            flows: HashMap::new(),
+            connections: HashMap::new(),
+            ticked_ns: 0,
+        }
+    }
+
+    /// Takes one step.
+    pub fn feed(&mut self, item: &Item<'_>) {
+        match item {
+            Item::Process(process) => self.process(process),
+            Item::Probe(probe) => self.probe(probe),
+            Item::Record(bytes) => {
+                self.counts.records += 1;
+                match Event::read(bytes) {
+                    Ok(event) => self.event(event),
+                    Err(_) => self.counts.records_malformed += 1,
+                }
+            }
+        }
+    }
+
+    /// Ends flows in which nothing has happened for long; `now_ns` is a time of the records' clock.
+    pub fn tick(&mut self, now_ns: u64) {
+        if now_ns < self.ticked_ns.saturating_add(TICK_NS) {
+            return;
+        }
+        self.ticked_ns = now_ns;
+        let connections: Vec<u64> = self.connections.keys().copied().collect();
+        for connection in connections {
+            self.flush_connection(connection);
+        }
+        let idle: Vec<FlowKey> = self
+            .flows
+            .iter()
+            .filter(|(_, flow)| flow.last_ns.saturating_add(IDLE_NS) < now_ns)
+            .map(|(key, _)| *key)
+            .collect();
+        for key in idle {
+            self.end_flow(key);
+        }
+    }
+
+    /// Ends everything; no more events will come.
+    pub fn finish(&mut self) {
+        let connections: Vec<u64> = self.connections.keys().copied().collect();
+        for connection in connections {
+            self.leave_connection(connection);
+        }
+        let flows: Vec<FlowKey> = self.flows.keys().copied().collect();
+        for key in flows {
+            self.end_flow(key);
+        }
+    }
+
+    /// What there is to export and to tell the programs.
+    pub fn output(&mut self) -> &mut Output {
+        &mut self.output
+    }
+
+    /// What became of the records so far.
+    pub fn counts(&self) -> Counts {
+        let mut counts = self.counts;
+        counts.messages_open = self.flows.len() as u64;
+        counts
+    }
+
+    fn event(&mut self, event: Event<'_>) {
+        match event {
+            Event::Message(record, payload) => self.message(&record, payload),
+            Event::Socket(record, bytes) => self.socket(&record, bytes),
+            Event::Open(record) => self.open(&record),
+            Event::Close(record) => self.end_connection(record.connection, record.head.end_ns),
+            Event::Exec(head) | Event::Exit(head) => self.end_process(head.pid, head.end_ns),
+            Event::Shim(head, bytes) => self.shim(&head, bytes),
+            Event::Fork(_) => {}
+        }
+    }
+
+    fn process(&mut self, process: &ProcessInfo) {
+        let before = self.processes.insert(process.id.pid, process.id);
+        if before.is_some_and(|before| before != process.id) {
+            self.end_process_state(process.id.pid, 0);
+        }
+        let mut attributes: Vec<Attribute> = vec![("service.name".into(), Value::Str(process.service.clone().into()))];
+        attributes.extend(process.attributes.iter().map(|(name, value)| {
+            let value = match value {
+                ResourceValue::Str(text) => Value::Str(text.clone().into()),
+                ResourceValue::Int(number) => Value::Int(*number),
+                ResourceValue::List(texts) => Value::List(texts.clone()),
+            };
+            (name.clone().into(), value)
+        }));
+        self.output.resources.push(Resource { process: process.id, attributes });
+    }
+
+    fn probe(&mut self, probe: &ProbeInfo) {
+        let index = probe.index as usize;
+        if self.probes.len() <= index {
+            self.probes.resize(index + 1, None);
+        }
+        self.probes[index] = Some(Arc::new(MessageType::new(probe)));
+    }
+
+    /// A process ended or changed its program: what it had open is over.
+    fn end_process(&mut self, pid: u32, now_ns: u64) {
+        self.end_process_state(pid, now_ns);
+        self.processes.remove(&pid);
+    }
+
+    fn end_process_state(&mut self, pid: u32, now_ns: u64) {
+        let connections: Vec<u64> = self
+            .connections
+            .iter()
+            .filter(|(_, connection)| connection.process.pid == pid)
+            .map(|(id, _)| *id)
+            .collect();
+        for connection in connections {
+            self.end_connection(connection, now_ns);
+        }
+        let flows: Vec<FlowKey> = self.flows.keys().filter(|key| key.pid == pid).copied().collect();
+        for key in flows {
+            self.end_flow(key);
+        }
+    }
+
+    /// Starts a flow in place of the worker's previous one.
+    pub(super) fn begin_flow(&mut self, key: FlowKey, flow: Flow<Decoded>) {
+        self.end_flow(key);
+        if self.flows.len() >= MAX_FLOWS
+            && let Some(victim) = self.flows.keys().next().copied()
+        {
+            self.counts.flows_evicted += 1;
+            self.end_flow(victim);
+        }
+        self.flows.insert(key, flow);
+    }
+
+    fn end_flow(&mut self, key: FlowKey) {
+        if let Some(flow) = self.flows.remove(&key) {
+            self.process_spans(flow);
+        }
+    }
+
+    /// The parent by the thread's context or the worker's flow.
+    pub(super) fn ambient(&self, head: &Head, key: FlowKey) -> Option<SpanContext> {
+        thread_context(head).or_else(|| self.flows.get(&key).map(|flow| flow.context().clone()))
+    }
+
+    /// Counts a span and keeps it if its trace is sampled. `make` builds what only kept spans need.
+    pub(super) fn emit(&mut self, place: &Place, make: impl FnOnce(&Self) -> Span) {
+        self.counts.spans += 1;
+        if place.is_sampled() {
+            let span = make(self);
+            self.output.spans.push(span);
+        } else {
+            self.counts.sampled_out += 1;
+        }
+    }
+}
+
+/// The worker that a record is of.
+pub(super) fn flow_key(head: &Head) -> FlowKey {
+    let worker = if head.task_id != 0 { Worker::Task(head.task_id) } else { Worker::Thread(head.tid) };
+    FlowKey { pid: head.pid, worker }
+}
+
+/// The context that was active on the thread.
+pub(super) fn thread_context(head: &Head) -> Option<SpanContext> {
+    let (trace_id, span_id) = (TraceId(head.trace_id), SpanId(head.span_id));
+    (head.flags & FLAG_CONTEXT != 0 && trace_id.is_valid() && span_id.is_valid()).then(|| SpanContext {
+        trace_id,
+        span_id,
+        flags: head.trace_flags as u8,
+        remote: false,
+        trace_state: "".into(),
+    })
+}

@@ -1,0 +1,48 @@
+//! What became of the records: each has one fate.
+
+use crate::protocol::redis::Diagnostics;
+
+/// Counters of the correlator.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Records received, of every kind.
+    pub records: u64,
+    /// Records that were not understood.
+    pub records_malformed: u64,
+    /// Message records received: each is one span, or in one of the next two.
+    pub messages: u64,
+    /// Messages of processes or probes that the agent knows nothing of.
+    pub messages_unknown: u64,
+    /// Message spans made.
+    pub messages_traced: u64,
+    /// Messages that are still in an open flow; 0 at the end.
+    pub messages_open: u64,
+    /// Socket records received.
+    pub sockets: u64,
+    /// Socket records of unknown processes.
+    pub sockets_unknown: u64,
+    /// Socket records of connections that turned out not to be Redis.
+    pub sockets_ignored: u64,
+    /// Connections that turned out not to be Redis.
+    pub connections_rejected: u64,
+    /// Redis commands traced.
+    pub commands: u64,
+    /// Commands that waited for their reply when the agent ended.
+    pub commands_open: u64,
+    /// Records of shims received: each is one span, or in one of the next two.
+    pub shim: u64,
+    /// Shim records of unknown processes.
+    pub shim_unknown: u64,
+    /// Shim records that were not understood.
+    pub shim_malformed: u64,
+    /// Shim spans made.
+    pub shim_traced: u64,
+    /// Spans made: exported or handed to the exporters' queues, or sampled out.
+    pub spans: u64,
+    /// Spans that the sampler, here or in the caller, decided against.
+    pub sampled_out: u64,
+    /// Flows ended early because there were too many.
+    pub flows_evicted: u64,
+    /// What the Redis trackers could not make spans of.
+    pub redis: Diagnostics,
+}

@@ -1,0 +1,180 @@
+//! Spans of prost calls.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use tracer_common::record::{FLAG_ERROR, FLAG_PANIC, FLAG_UNWOUND, Message, SIZE_UNKNOWN};
+
+use super::correlator::{Correlator, flow_key, thread_context};
+use super::flow::Flow;
+use super::place::Place;
+use super::span::{Attribute, FLAG_SAMPLED, ProcessId, Span, SpanContext, SpanKind, Status, Value};
+use crate::capture::ProbeInfo;
+use crate::protocol::trace_context::find_trace_context;
+
+/// What a probed function encodes or decodes, with the span names made once.
+#[derive(Debug)]
+pub struct MessageType {
+    operation: Arc<str>,
+    encodes: bool,
+    delimited: bool,
+    full_name: Option<Arc<str>>,
+    span_name: Arc<str>,
+    process_name: Arc<str>,
+}
+
+impl MessageType {
+    /// From what the probe plan says.
+    pub fn new(probe: &ProbeInfo) -> Self {
+        let encodes = probe.operation.starts_with("encode");
+        let short = probe.message_type.as_deref().map_or("unknown", short_name);
+        Self {
+            operation: probe.operation.as_str().into(),
+            encodes,
+            delimited: probe.operation.contains("length_delimited"),
+            full_name: probe.message_type.as_deref().map(Into::into),
+            span_name: format!("{} {short}", if encodes { "encode" } else { "decode" }).into(),
+            process_name: format!("process {short}").into(),
+        }
+    }
+}
+
+/// `tgt::Order` is `Order`; generic arguments keep their paths.
+pub(super) fn short_name(full: &str) -> &str {
+    let end = full.find('<').unwrap_or(full.len());
+    let start = full[..end].rfind("::").map_or(0, |at| at + 2);
+    &full[start..]
+}
+
+/// A decode that waits in its flow.
+#[derive(Clone, Debug)]
+pub struct Decoded {
+    process: ProcessId,
+    record: Message,
+    size: Option<u64>,
+    kind: Arc<MessageType>,
+}
+
+impl Correlator {
+    /// One prost call.
+    pub(super) fn message(&mut self, record: &Message, payload: &[u8]) {
+        self.counts.messages += 1;
+        let probe = self.probes.get(record.probe as usize).cloned().flatten();
+        let (Some(&process), Some(kind)) = (self.processes.get(&record.head.pid), probe) else {
+            self.counts.messages_unknown += 1;
+            return;
+        };
+        self.counts.messages_traced += 1;
+        let key = flow_key(&record.head);
+        let (prefix, tail) = payload.split_at_checked(record.prefix_len as usize).unwrap_or((payload, &[]));
+        let body = Body::new(record, prefix, kind.delimited);
+        let header = find_trace_context(body.prefix, tail, body.size).map(|header| SpanContext {
+            trace_id: header.trace_id,
+            span_id: header.span_id,
+            flags: if header.sampled { FLAG_SAMPLED } else { 0 },
+            remote: !kind.encodes,
+            trace_state: "".into(),
+        });
+        let decoded = Decoded { process, record: *record, size: body.size, kind };
+        if decoded.kind.encodes {
+            let parent = thread_context(&record.head)
+                .or(header)
+                .or_else(|| self.flows.get(&key).map(|flow| flow.context().clone()));
+            if let Some(flow) = self.flows.get_mut(&key) {
+                flow.touch(record.head.end_ns);
+            }
+            let place = Place::below(parent.as_ref(), &mut self.ids, &self.options.sampler);
+            self.emit(&place, |_| call_span(&decoded, &place, SpanKind::Producer));
+        } else {
+            let parent = thread_context(&record.head).or(header);
+            let place = Place::below(parent.as_ref(), &mut self.ids, &self.options.sampler);
+            self.begin_flow(key, Flow { place, last_ns: record.head.end_ns, children: 0, decode: decoded });
+        }
+    }
+
+    /// The spans of a flow that is over.
+    pub(super) fn process_spans(&mut self, flow: Flow<Decoded>) {
+        if flow.children == 0 {
+            self.emit(&flow.place, |_| call_span(&flow.decode, &flow.place, SpanKind::Consumer));
+            return;
+        }
+        self.emit(&flow.place, |_| Span {
+            name: Cow::Owned(flow.decode.kind.process_name.to_string()),
+            end_ns: flow.last_ns,
+            status: Status::Unset,
+            ..call_span(&flow.decode, &flow.place, SpanKind::Consumer)
+        });
+        let place = Place::below(Some(flow.context()), &mut self.ids, &self.options.sampler);
+        self.emit(&place, |_| call_span(&flow.decode, &place, SpanKind::Internal));
+    }
+}
+
+/// The message without its length prefix.
+struct Body<'a> {
+    prefix: &'a [u8],
+    size: Option<u64>,
+}
+
+impl<'a> Body<'a> {
+    fn new(record: &Message, prefix: &'a [u8], delimited: bool) -> Self {
+        let size = (record.size != SIZE_UNKNOWN).then_some(record.size);
+        if delimited
+            && let Some((body, used)) = varint(prefix)
+            && size.is_some_and(|size| body <= size)
+        {
+            return Self { prefix: &prefix[used..], size: Some(body) };
+        }
+        Self { prefix, size }
+    }
+}
+
+/// Value and length of the varint at the start.
+fn varint(bytes: &[u8]) -> Option<(u64, usize)> {
+    let mut value = 0;
+    for (index, byte) in bytes.iter().take(10).enumerate() {
+        value |= u64::from(byte & 0x7f) << (7 * index);
+        if byte & 0x80 == 0 {
+            return Some((value, index + 1));
+        }
+    }
+    None
+}
+
+fn call_span(call: &Decoded, place: &Place, kind: SpanKind) -> Span {
+    let head = &call.record.head;
+    let mut attributes: Vec<Attribute> = Vec::with_capacity(4);
+    attributes.push(("tracer.message.operation".into(), Value::Shared(Arc::clone(&call.kind.operation))));
+    if let Some(name) = &call.kind.full_name {
+        attributes.push(("tracer.message.type".into(), Value::Shared(Arc::clone(name))));
+    }
+    if let Some(size) = call.size {
+        attributes.push(("tracer.message.size".into(), Value::Int(size as i64)));
+    }
+    let error = match head.flags & (FLAG_ERROR | FLAG_PANIC | FLAG_UNWOUND) {
+        0 => None,
+        flags if flags & FLAG_PANIC != 0 => Some(("panic", "the call panicked")),
+        flags if flags & FLAG_UNWOUND != 0 => Some(("unwound", "the call never returned")),
+        _ if call.kind.encodes => Some(("EncodeError", "the buffer is too small")),
+        _ => Some(("DecodeError", "the bytes are not a valid message")),
+    };
+    if let Some((error, _)) = error {
+        attributes.push(("error.type".into(), Value::Str(error.into())));
+    }
+    Span {
+        process: call.process,
+        trace_id: place.context.trace_id,
+        span_id: place.context.span_id,
+        parent: place.parent,
+        parent_remote: place.parent_remote,
+        flags: place.context.flags,
+        trace_state: place.context.trace_state.clone(),
+        name: Cow::Owned(call.kind.span_name.to_string()),
+        kind,
+        start_ns: head.start_ns,
+        end_ns: head.end_ns,
+        attributes,
+        status: error.map_or(Status::Unset, |(_, text)| Status::Error(text.into())),
+        links: Vec::new(),
+        events: Vec::new(),
+    }
+}

@@ -1,0 +1,54 @@
+//! Where in a trace a span goes, and whether it is kept.
+
+use std::borrow::Cow;
+
+use super::ids::Ids;
+use super::sampler::Sampler;
+use super::span::{FLAG_RANDOM, FLAG_SAMPLED, SpanContext, SpanId};
+
+/// A span's own context and its parent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The span's own context.
+    pub context: SpanContext,
+    /// Its parent.
+    pub parent: Option<SpanId>,
+    /// The parent is in another process.
+    pub parent_remote: bool,
+}
+
+impl Place {
+    /// Below `parent`, or at the root of a new trace; the sampler decides at the root and where the parent is remote.
+    pub fn below(parent: Option<&SpanContext>, ids: &mut Ids, sampler: &Sampler) -> Self {
+        let span_id = ids.span();
+        let Some(parent) = parent else {
+            let trace_id = ids.trace();
+            let decision = sampler.decide(None, trace_id);
+            return Self {
+                context: SpanContext {
+                    trace_id,
+                    span_id,
+                    flags: FLAG_RANDOM | if decision.sampled { FLAG_SAMPLED } else { 0 },
+                    remote: false,
+                    trace_state: decision.trace_state.map_or(Cow::Borrowed(""), Cow::Owned),
+                },
+                parent: None,
+                parent_remote: false,
+            };
+        };
+        let mut context = SpanContext { span_id, remote: false, ..parent.clone() };
+        if parent.remote {
+            let decision = sampler.decide(Some(parent), parent.trace_id);
+            context.flags = (parent.flags & !FLAG_SAMPLED) | if decision.sampled { FLAG_SAMPLED } else { 0 };
+            if let Some(trace_state) = decision.trace_state {
+                context.trace_state = Cow::Owned(trace_state);
+            }
+        }
+        Self { context, parent: Some(parent.span_id), parent_remote: parent.remote }
+    }
+
+    /// Whether the span is kept.
+    pub fn is_sampled(&self) -> bool {
+        self.context.is_sampled()
+    }
+}

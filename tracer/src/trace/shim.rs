@@ -1,0 +1,143 @@
+//! Spans that the shim made: the ids, times and parent are its own; nothing is guessed.
+
+use std::borrow::Cow;
+
+use tracer_common::record::Head;
+use tracer_shim::record::{self as shim, Item, Kind, NO_SIZE, NO_THRESHOLD, Operation, ParsedSpan, SpanRecord};
+
+use super::correlator::Correlator;
+use super::place::Place;
+use super::sampler::threshold_trace_state;
+use super::span::{
+    Attribute, FLAG_SAMPLED, Link, Span, SpanContext, SpanEvent, SpanId, SpanKind, Status, TraceId, Value,
+};
+
+impl Correlator {
+    /// One span of a shim.
+    pub(super) fn shim(&mut self, head: &Head, bytes: &[u8]) {
+        self.counts.shim += 1;
+        let Some(&process) = self.processes.get(&head.pid) else {
+            self.counts.shim_unknown += 1;
+            return;
+        };
+        let Ok(record) = SpanRecord::parse(bytes) else {
+            self.counts.shim_malformed += 1;
+            return;
+        };
+        self.counts.shim_traced += 1;
+        let parent = SpanId(record.head.parent_span_id);
+        let trace_state = match record.head.threshold {
+            NO_THRESHOLD => Cow::Borrowed(""),
+            threshold => Cow::Owned(threshold_trace_state(threshold)),
+        };
+        let place = Place {
+            context: SpanContext {
+                trace_id: TraceId(record.head.trace_id),
+                span_id: SpanId(record.head.span_id),
+                // An unsampled span does not reach the site: the shim has decided.
+                flags: record.head.trace_flags | FLAG_SAMPLED,
+                remote: false,
+                trace_state,
+            },
+            parent: parent.is_valid().then_some(parent),
+            parent_remote: record.head.flags & shim::PARENT_REMOTE != 0,
+        };
+        self.emit(&place, |_| {
+            let mut span = span(&record, &place);
+            span.process = process;
+            span
+        });
+    }
+}
+
+fn span(record: &ParsedSpan<'_>, place: &Place) -> Span {
+    let mut span = Span {
+        process: Default::default(),
+        trace_id: place.context.trace_id,
+        span_id: place.context.span_id,
+        parent: place.parent,
+        parent_remote: place.parent_remote,
+        flags: place.context.flags,
+        trace_state: place.context.trace_state.clone(),
+        name: name(record),
+        kind: match record.kind {
+            Kind::Internal => SpanKind::Internal,
+            Kind::Server => SpanKind::Server,
+            Kind::Client => SpanKind::Client,
+            Kind::Producer => SpanKind::Producer,
+            Kind::Consumer => SpanKind::Consumer,
+        },
+        start_ns: record.head.start_ns,
+        end_ns: record.head.end_ns,
+        attributes: Vec::new(),
+        status: match record.status {
+            shim::Status::Unset => Status::Unset,
+            shim::Status::Ok => Status::Ok,
+            shim::Status::Error => Status::Error(Cow::Borrowed("")),
+        },
+        links: Vec::new(),
+        events: Vec::new(),
+    };
+    if record.operation != Operation::Custom {
+        span.attributes.push(("tracer.message.type".into(), Value::Str(record.name.to_owned().into())));
+    }
+    if record.head.size != NO_SIZE {
+        span.attributes.push(("tracer.message.size".into(), Value::Int(record.head.size as i64)));
+    }
+    if record.head.dropped > 0 {
+        span.attributes.push(("tracer.dropped_items".into(), Value::Int(i64::from(record.head.dropped))));
+    }
+    for item in record.items() {
+        add(&mut span, item);
+    }
+    span
+}
+
+fn name(record: &ParsedSpan<'_>) -> Cow<'static, str> {
+    let operation = match record.operation {
+        Operation::Encode => "encode",
+        Operation::Decode => "decode",
+        Operation::Process => "process",
+        Operation::Custom => return Cow::Owned(record.name.to_owned()),
+    };
+    Cow::Owned(format!("{operation} {}", super::message::short_name(record.name)))
+}
+
+fn add(span: &mut Span, item: Item<'_>) {
+    match item {
+        Item::Attribute(key, value) => span.attributes.push(attribute(key, value)),
+        Item::Event(name, time_ns) => {
+            span.events.push(SpanEvent { time_ns, name: Cow::Owned(name.to_owned()), attributes: Vec::new() });
+        }
+        Item::EventAttribute(key, value) => {
+            if let Some(event) = span.events.last_mut() {
+                event.attributes.push(attribute(key, value));
+            }
+        }
+        Item::Description(text) => {
+            if let Status::Error(description) = &mut span.status {
+                *description = Cow::Owned(text.to_owned());
+            }
+        }
+        Item::Link(trace_id, span_id, flags) => span.links.push(Link {
+            context: SpanContext {
+                trace_id: TraceId(trace_id),
+                span_id: SpanId(span_id),
+                flags,
+                remote: true,
+                trace_state: "".into(),
+            },
+            attributes: Vec::new(),
+        }),
+    }
+}
+
+fn attribute(key: &str, value: shim::Value<'_>) -> Attribute {
+    let value = match value {
+        shim::Value::Str(text) => Value::Str(text.to_owned().into()),
+        shim::Value::Int(number) => Value::Int(number),
+        shim::Value::Float(number) => Value::Float(number),
+        shim::Value::Bool(truth) => Value::Bool(truth),
+    };
+    (Cow::Owned(key.to_owned()), value)
+}

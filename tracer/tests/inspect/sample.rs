@@ -1,0 +1,74 @@
+//! Builds `tests/programs/inspect-sample`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Mutex, PoisonError};
+
+use tracer::inspect::{ProbePlan, inspect_file};
+
+/// A way to build the sample.
+#[derive(Clone, Copy)]
+pub struct Build {
+    name: &'static str,
+    flags: &'static str,
+    environment: &'static [(&'static str, &'static str)],
+}
+
+/// As `cargo build --release` does it.
+pub const LEGACY: Build = Build { name: "legacy", flags: "", environment: &[] };
+/// With types in the symbols.
+pub const V0: Build = Build { name: "v0", flags: "-C symbol-mangling-version=v0", environment: &[] };
+/// Everything inlined.
+pub const FAT_LTO: Build = Build {
+    name: "lto",
+    flags: "",
+    environment: &[("CARGO_PROFILE_RELEASE_LTO", "fat"), ("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1")],
+};
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+
+impl Build {
+    /// The built program.
+    pub fn path(self) -> PathBuf {
+        // Tests run at once, and each build replaces the program of the one before.
+        static ONE: Mutex<()> = Mutex::new(());
+        let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("inspect");
+        let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/programs/inspect-sample/Cargo.toml");
+        // With a target, procedural macros are built without the flags, so once for all builds.
+        let output = Command::new(env!("CARGO"))
+            .args(["build", "--release", "--offline", "--target", TARGET, "--manifest-path"])
+            .arg(manifest)
+            .arg("--target-dir")
+            .arg(&directory)
+            .env_remove("CARGO_ENCODED_RUSTFLAGS")
+            .env("RUSTFLAGS", self.flags)
+            .env("CARGO_PROFILE_RELEASE_DEBUG", "false")
+            .envs(self.environment.iter().copied())
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let built = directory.join(TARGET).join("release/inspect-sample");
+        let path = directory.join(format!("sample-{}", self.name));
+        // Another test may be running the copy of the last build: replaced as a whole, or not at all.
+        if fs::read(&path).ok() != fs::read(&built).ok() {
+            let fresh = path.with_extension("new");
+            fs::copy(&built, &fresh).unwrap();
+            fs::rename(&fresh, &path).unwrap();
+        }
+        path
+    }
+
+    /// Its plan.
+    pub fn plan(self) -> ProbePlan {
+        inspect_file(&self.path()).unwrap()
+    }
+}
+
+/// A copy of a program without its symbols.
+pub fn stripped(program: &Path) -> PathBuf {
+    let copy = program.with_extension("stripped");
+    let status = Command::new("strip").arg("-o").arg(&copy).arg(program).status().unwrap();
+    assert!(status.success());
+    copy
+}

@@ -1,0 +1,210 @@
+//! `cargo xtask bench`: what tracing costs, in one run and as ratios.
+//!
+//! One target process does one thing many times and times it itself: bare, in spans of an SDK, under the agent, and under
+//! an equal bpftrace script. The variants take turns over several rounds, and a ratio is between figures of the same round,
+//! so a noisy moment hurts both sides alike.
+
+mod bpftrace;
+mod empty_probe;
+mod machine;
+mod observer;
+mod replay;
+mod report;
+mod samples;
+mod target;
+
+use std::{
+    net::TcpListener,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, bail};
+use indicatif::ProgressBar;
+use serde_json::Value;
+
+use self::{
+    bpftrace::Script,
+    observer::Observer,
+    samples::{Row, Samples},
+    target::Target,
+};
+use crate::{
+    build_ebpf,
+    demo::{self, service::Service},
+    run, setup, workspace,
+};
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// How often the variants take turns
+    #[arg(long, value_name = "N", default_value_t = 7, value_parser = clap::value_parser!(u16).range(1..))]
+    rounds: u16,
+}
+
+/// Messages per measurement: under the agent some tenths of a second, and their spans fit in its ring buffer.
+const MESSAGES: usize = 20_000;
+/// Redis commands per measurement.
+const COMMANDS: usize = 5_000;
+/// Hits of the bare probe per measurement.
+const HITS: usize = 100_000;
+
+/// `cargo xtask bench`.
+pub fn main(args: &Args) -> Result<()> {
+    if !workspace::is_root() {
+        bail!("the benchmark loads eBPF programs, which needs root: `sudo -E cargo xtask bench`");
+    }
+    setup::ensure(&setup::to_build())?;
+    setup::ensure(&setup::to_bench())?;
+    build()?;
+
+    let dir = tempfile::tempdir()?;
+    let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+    let _redis = demo::start_redis(address, dir.path())?;
+    let mut bench = Bench {
+        program: built("bench_target"),
+        agent: built("tracer"),
+        redis: address.to_string(),
+        dir: dir.path(),
+        samples: Samples::default(),
+    };
+    let progress = ProgressBar::new(args.rounds.into())
+        .with_style(indicatif::ProgressStyle::with_template("round {pos} of {len} {wide_bar} {eta}")?);
+    for round in 1..=args.rounds {
+        if progress.is_hidden() {
+            eprintln!("round {round} of {} ...", args.rounds);
+        }
+        bench.round()?;
+        progress.inc(1);
+    }
+    progress.finish_and_clear();
+    let replays = run::step("record and replay", || bench.replays())?;
+    let path = workspace::target().join("bench.json");
+    report::print(&bench.samples, &replays, args.rounds);
+    report::write(&bench.samples, &replays, args.rounds, &path)?;
+    println!("\n{}", path.display());
+    Ok(())
+}
+
+/// The agent as users have it, and the target built for speed, as services are.
+fn build() -> Result<()> {
+    build_ebpf::main()?;
+    let mut agent = workspace::cargo("build");
+    run::visible(agent.args(["--release", "--package", "tracer", "--bin", "tracer"]))?;
+    let mut target = workspace::cargo("build");
+    target.args(["--profile", "bench", "--package", "tracer-test-programs"]);
+    run::visible(target.args(["--bin", "bench_target"]))
+}
+
+/// cargo's profile `bench` has no folder of its own.
+fn built(name: &str) -> PathBuf {
+    workspace::target().join("release").join(name)
+}
+
+struct Bench<'a> {
+    program: PathBuf,
+    agent: PathBuf,
+    redis: String,
+    dir: &'a Path,
+    samples: Samples,
+}
+
+impl Bench<'_> {
+    /// Every variant once. The target is a new process in each round: where its memory lies is chance, too.
+    fn round(&mut self) -> Result<()> {
+        let mut target = Target::start(&self.program)?;
+        self.alone(&mut target)?;
+        self.under_the_agent(&mut target)?;
+        self.under_bpftrace(&mut target)?;
+        self.floor(&mut target)
+    }
+
+    fn alone(&mut self, target: &mut Target) -> Result<()> {
+        self.measure(target, Row::MessageBare, &format!("message {MESSAGES}"))?;
+        self.measure(target, Row::MessageSdk, &format!("sdk message {MESSAGES}"))?;
+        self.measure(target, Row::EncodeBare, &format!("encode {MESSAGES}"))?;
+        self.measure(target, Row::EncodeShim, &format!("shim encode {MESSAGES}"))?;
+        self.measure(target, Row::EncodeApi, &format!("otel encode {MESSAGES}"))?;
+        self.measure(target, Row::EncodeSdk, &format!("sdk encode {MESSAGES}"))?;
+        let (bare, sdk) = (self.get(COMMANDS), format!("sdk {}", self.get(COMMANDS)));
+        self.measure(target, Row::RedisBare, &bare)?;
+        self.measure(target, Row::RedisSdk, &sdk)
+    }
+
+    fn under_the_agent(&mut self, target: &mut Target) -> Result<()> {
+        let stats = self.dir.join("stats.json");
+        let agent = Observer::agent(&self.agent, self.dir, "run", target.id(), |command| {
+            command.args(["--export", "none", "--stats-json"]).arg(&stats);
+        })?;
+        self.measure(target, Row::MessageAgent, &format!("message {MESSAGES}"))?;
+        self.measure(target, Row::EncodeShimTraced, &format!("shim encode {MESSAGES}"))?;
+        let get = self.get(COMMANDS);
+        self.measure(target, Row::RedisAgent, &get)?;
+        agent.end()?;
+        let stats = read_json(&stats)?;
+        let lost = stats["lost"].as_object().context("the balance says what was lost")?;
+        self.samples.agent_lost(lost.values().filter_map(Value::as_u64).sum());
+        Ok(())
+    }
+
+    fn under_bpftrace(&mut self, target: &mut Target) -> Result<()> {
+        let get = self.get(COMMANDS);
+        let works = [
+            (Row::MessageBpftrace, Script::Messages, format!("message {MESSAGES}"), "message 100".to_owned()),
+            (Row::RedisBpftrace, Script::Redis, get, self.get(100)),
+        ];
+        for (row, script, work, warm_up) in works {
+            if self.samples.failure(row).is_some() {
+                continue;
+            }
+            // A kernel and a bpftrace that do not fit is a result, not an end.
+            match bpftrace::attach(script, &self.program, target, self.dir, &warm_up) {
+                Ok(observer) => {
+                    self.measure(target, row, &work)?;
+                    self.samples.bpftrace_lost(bpftrace::lost(&observer.end()?));
+                }
+                Err(error) => self.samples.fail(row, &format!("{error:#}")),
+            }
+        }
+        Ok(())
+    }
+
+    /// What any probe costs at the least.
+    fn floor(&mut self, target: &mut Target) -> Result<()> {
+        let offset = target.ask("floor-site")?["offset"].as_u64().context("no \"offset\" in the answer")?;
+        let _probe = empty_probe::attach(&self.program, offset, target.id())?;
+        self.measure(target, Row::Floor, &format!("floor {HITS}"))
+    }
+
+    fn replays(&self) -> Result<Vec<replay::Replay>> {
+        let works = [
+            ("message", format!("message {}", 5 * MESSAGES)),
+            ("Redis GET", self.get(20 * COMMANDS)),
+            ("shim encode", format!("shim encode {}", 10 * MESSAGES)),
+        ];
+        works.iter().map(|(name, work)| replay::measure(name, work, &self.agent, &self.program, self.dir)).collect()
+    }
+
+    fn measure(&mut self, target: &mut Target, row: Row, work: &str) -> Result<()> {
+        let cost = target.cost(work)?;
+        self.samples.add(row, cost.ns);
+        // Most of a command's time is the server's and the scheduler's: what tracing adds shows in the processor time.
+        let cpu_row = match row {
+            Row::RedisBare => Row::RedisBareCpu,
+            Row::RedisAgent => Row::RedisAgentCpu,
+            Row::RedisSdk => Row::RedisSdkCpu,
+            Row::RedisBpftrace => Row::RedisBpftraceCpu,
+            _ => return Ok(()),
+        };
+        self.samples.add(cpu_row, cost.cpu_ns);
+        Ok(())
+    }
+
+    fn get(&self, count: usize) -> String {
+        format!("redis {} {count}", self.redis)
+    }
+}
+
+fn read_json(path: &Path) -> Result<Value> {
+    let text = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    serde_json::from_slice(&text).with_context(|| format!("{} is no JSON", path.display()))
+}

@@ -1,0 +1,54 @@
+//! `cargo xtask lint`: everything about the code that a machine can judge without running it.
+
+mod proto;
+mod tidy;
+
+use anyhow::{Result, bail};
+
+use crate::{build_ebpf, run, setup, workspace};
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Correct what can be corrected: format, generated code
+    #[arg(long)]
+    fix: bool,
+}
+
+/// `cargo xtask lint`. All checks run, so that one call shows all there is to do.
+pub fn main(args: &Args) -> Result<()> {
+    setup::ensure(&setup::to_lint())?;
+    // The agent does not compile without it.
+    build_ebpf::main()?;
+    let checks: [(&str, &dyn Fn() -> Result<()>); 4] = [
+        ("format", &|| format(args.fix)),
+        ("generated code", &|| proto::check(args.fix)),
+        ("tidy", &tidy::check),
+        ("clippy", &clippy),
+    ];
+    let mut failed = Vec::new();
+    for (name, check) in checks {
+        match check() {
+            Ok(()) => eprintln!("{name}: clean"),
+            Err(error) => {
+                eprintln!("{name}: {error:#}");
+                failed.push(name);
+            }
+        }
+    }
+    if failed.is_empty() {
+        return Ok(());
+    }
+    bail!("lint failed: {}", failed.join(", "))
+}
+
+fn format(fix: bool) -> Result<()> {
+    let check = (!fix).then_some("--check");
+    run::visible(workspace::cargo("fmt").arg("--all").args(check))?;
+    run::visible(workspace::cargo("fmt").args(check).current_dir(workspace::root().join("tracer-ebpf")))
+}
+
+fn clippy() -> Result<()> {
+    let deny = ["--", "-D", "warnings"];
+    run::visible(workspace::cargo("clippy").args(["--workspace", "--all-targets"]).args(deny))?;
+    run::visible(build_ebpf::cargo("clippy")?.arg("--release").args(deny))
+}

@@ -1,0 +1,92 @@
+//! Programs from the machine's own Debian release.
+
+use std::{
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Result, bail};
+
+use super::Tool;
+use crate::{run, workspace};
+
+/// A program that a Debian package holds.
+pub struct Program {
+    program: &'static str,
+    package: &'static str,
+    purpose: &'static str,
+}
+
+/// `redis-tools` holds the server's binary too, under another name, and starts no service when it is installed.
+pub const REDIS: Program = Program {
+    program: "redis-server",
+    package: "redis-tools",
+    purpose: "the server that the tests and the demo talk to",
+};
+
+/// For `cargo xtask bench`.
+pub const BPFTRACE: Program = Program {
+    program: "bpftrace",
+    package: "bpftrace",
+    purpose: "the benchmark compares with an equal bpftrace script",
+};
+
+/// For `cargo xtask vm`.
+pub const QEMU: Program =
+    Program { program: "qemu-system-x86_64", package: "qemu-system-x86", purpose: "runs the checks on other kernels" };
+
+impl Tool for Program {
+    fn name(&self) -> String {
+        self.program.to_owned()
+    }
+
+    fn purpose(&self) -> &'static str {
+        self.purpose
+    }
+
+    fn find(&self) -> Option<PathBuf> {
+        workspace::find_program(self.program)
+    }
+
+    fn remedy(&self) -> String {
+        format!("`apt-get install {}` as root, or your distribution's package of {}", self.package, self.program)
+    }
+
+    fn install(&self) -> Result<()> {
+        install(&[self.package])?;
+        if self.program == REDIS.program && self.find().is_none() {
+            link_redis()?;
+        }
+        Ok(())
+    }
+}
+
+/// Installs packages without their recommendations; fetches the lists if they are missing or too old.
+pub fn install(packages: &[&str]) -> Result<()> {
+    if workspace::find_program("apt-get").is_none() {
+        bail!("there is no apt-get on this machine");
+    }
+    if !workspace::is_root() {
+        bail!("installing a package needs root");
+    }
+    let apt = |arguments: &[&str]| {
+        let mut command = Command::new("apt-get");
+        command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive");
+        run::output(&mut command)
+    };
+    let arguments = [&["install", "-y", "--no-install-recommends"], packages].concat();
+    if apt(&arguments).is_err() {
+        apt(&["update"])?;
+        apt(&arguments)?;
+    }
+    Ok(())
+}
+
+/// The binary behaves by the name it is called with.
+fn link_redis() -> Result<()> {
+    let bin = workspace::tools().join("bin");
+    std::fs::create_dir_all(&bin)?;
+    symlink(Path::new("/usr/bin/redis-check-rdb"), bin.join(REDIS.program))?;
+    Ok(())
+}

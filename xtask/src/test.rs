@@ -1,0 +1,123 @@
+//! `cargo xtask test`: the unit tests, then the end-to-end tests against this machine's kernel.
+
+mod tally;
+
+use std::process::Command;
+
+use anyhow::{Result, bail};
+
+use self::tally::Tally;
+use crate::{build_ebpf, setup, vm, workspace};
+
+/// The crate of the end-to-end tests and their targets.
+const END_TO_END: &str = "tracer-tests";
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// The unit tests only: no root, no kernel, no servers
+    #[arg(long, conflicts_with = "full")]
+    unit: bool,
+    /// The long tests and the other kernels too
+    #[arg(long)]
+    full: bool,
+    /// Run only tests whose name contains one of these
+    filter: Vec<String>,
+}
+
+/// `cargo xtask test`.
+pub fn main(args: &Args) -> Result<()> {
+    let root = workspace::is_root();
+    if root && !args.unit {
+        setup::ensure(&setup::to_test())?;
+    }
+    build_ebpf::main()?;
+
+    let mut tally = Tally::default();
+    let mut failed = Vec::new();
+    let others = ["--workspace", "--exclude", END_TO_END];
+    if !tally.run(&mut runner(&others, args))? {
+        failed.push("unit tests");
+    }
+    // nextest leaves the examples in the documentation out.
+    if has_nextest() && !tally.run(workspace::cargo("test").arg("--doc").args(others).arg("--").args(&args.filter))? {
+        failed.push("documentation tests");
+    }
+    if root && !args.unit {
+        build_end_to_end()?;
+        let mut tests = runner(&["--release", "--package", END_TO_END], args);
+        if !tally.run(tests.envs(environment()?))? {
+            failed.push("end-to-end tests");
+        }
+        if args.full
+            && args.filter.is_empty()
+            && let Err(error) = vm::check()
+        {
+            eprintln!("{error:#}");
+            failed.push("other kernels");
+        }
+    }
+    println!("\n{tally}");
+    if !failed.is_empty() {
+        bail!("failed: {}", failed.join(", "));
+    }
+    if tally.total() == 0 {
+        bail!("no test has such a name: {}", args.filter.join(" "));
+    }
+    if !root && !args.unit {
+        bail!("the end-to-end tests were not run: they need root (`--unit` asks for the unit tests alone)");
+    }
+    Ok(())
+}
+
+/// The agent and the programs that it is tested on.
+fn build_end_to_end() -> Result<()> {
+    let mut build = workspace::cargo("build");
+    build.args([
+        "--release",
+        "--bins",
+        "--package",
+        "tracer",
+        "--package",
+        END_TO_END,
+        "--package",
+        "tracer-test-programs",
+    ]);
+    crate::run::visible(&mut build)?;
+    // A target with v0 symbols: they name every message type.
+    let mut build = workspace::cargo("build");
+    build.args(["--release", "--package", "tracer-test-programs", "--bin", "prost_target", "--target-dir"]);
+    build.arg(workspace::target().join("v0")).env("RUSTFLAGS", "-C symbol-mangling-version=v0");
+    crate::run::visible(&mut build)
+}
+
+/// What the end-to-end tests are told.
+fn environment() -> Result<Vec<(&'static str, std::ffi::OsString)>> {
+    Ok(vec![
+        // A test that would skip fails instead, unless the kernel lacks the feature.
+        ("TRACER_STRICT", "1".into()),
+        ("TRACER_BIN", workspace::target().join("release/tracer").into()),
+        ("TRACER_V0_PROGRAMS", workspace::target().join("v0/release").into()),
+        ("TRACER_ROTEL", setup::rotel::agent().into()),
+        ("PATH", workspace::path_with_tools()?),
+    ])
+}
+
+/// cargo-nextest where it is installed: it runs each test in a process of its own and names the slow ones.
+fn runner(selection: &[&str], args: &Args) -> Command {
+    if has_nextest() {
+        let mut command = workspace::cargo("nextest");
+        command.args(["run", "--no-fail-fast", "--no-tests=pass"]).args(selection);
+        command.args(args.full.then_some("--run-ignored=all"));
+        command.args(&args.filter);
+        return command;
+    }
+    let mut command = workspace::cargo("test");
+    command.arg("--no-fail-fast").args(selection).arg("--");
+    command.args(args.full.then_some("--include-ignored"));
+    command.args(&args.filter);
+    command
+}
+
+fn has_nextest() -> bool {
+    workspace::find_program("cargo-nextest").is_some()
+}
