@@ -67,8 +67,9 @@ pub fn main(args: &Args) -> Result<()> {
         dir: dir.path(),
         samples: Samples::default(),
     };
-    let progress = ProgressBar::new(args.rounds.into())
-        .with_style(indicatif::ProgressStyle::with_template("round {pos} of {len} {wide_bar} {eta}")?);
+    let progress = ProgressBar::new(args.rounds.into()).with_style(
+        indicatif::ProgressStyle::with_template("round {pos} of {len} {wide_bar} {eta}")?,
+    );
     for round in 1..=args.rounds {
         if progress.is_hidden() {
             eprintln!("round {round} of {} ...", args.rounds);
@@ -133,23 +134,37 @@ impl Bench<'_> {
     fn under_the_agent(&mut self, target: &mut Target) -> Result<()> {
         let stats = self.dir.join("stats.json");
         let agent = Observer::agent(&self.agent, self.dir, "run", target.id(), |command| {
-            command.args(["--export", "none", "--stats-json"]).arg(&stats);
+            command
+                .args(["--export", "none", "--stats-json"])
+                .arg(&stats);
         })?;
         self.measure(target, Row::MessageAgent, &format!("message {MESSAGES}"))?;
-        self.measure(target, Row::EncodeShimTraced, &format!("shim encode {MESSAGES}"))?;
+        self.measure(
+            target,
+            Row::EncodeShimTraced,
+            &format!("shim encode {MESSAGES}"),
+        )?;
         let get = self.get(COMMANDS);
         self.measure(target, Row::RedisAgent, &get)?;
         agent.end()?;
         let stats = read_json(&stats)?;
-        let lost = stats["lost"].as_object().context("the balance says what was lost")?;
-        self.samples.agent_lost(lost.values().filter_map(Value::as_u64).sum());
+        let lost = stats["lost"]
+            .as_object()
+            .context("the balance says what was lost")?;
+        self.samples
+            .agent_lost(lost.values().filter_map(Value::as_u64).sum());
         Ok(())
     }
 
     fn under_bpftrace(&mut self, target: &mut Target) -> Result<()> {
         let get = self.get(COMMANDS);
         let works = [
-            (Row::MessageBpftrace, Script::Messages, format!("message {MESSAGES}"), "message 100".to_owned()),
+            (
+                Row::MessageBpftrace,
+                Script::Messages,
+                format!("message {MESSAGES}"),
+                "message 100".to_owned(),
+            ),
             (Row::RedisBpftrace, Script::Redis, get, self.get(100)),
         ];
         for (row, script, work, warm_up) in works {
@@ -170,7 +185,9 @@ impl Bench<'_> {
 
     /// What any probe costs at the least.
     fn floor(&mut self, target: &mut Target) -> Result<()> {
-        let offset = target.ask("floor-site")?["offset"].as_u64().context("no \"offset\" in the answer")?;
+        let offset = target.ask("floor-site")?["offset"]
+            .as_u64()
+            .context("no \"offset\" in the answer")?;
         let _probe = empty_probe::attach(&self.program, offset, target.id())?;
         self.measure(target, Row::Floor, &format!("floor {HITS}"))
     }

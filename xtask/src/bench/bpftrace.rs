@@ -61,14 +61,18 @@ pub fn attach(
     let pid = target.id();
     fs::write(&file, script.text(program, pid))?;
     let mut command = Command::new(bpftrace);
-    command.args(["-p", &pid.to_string(), "-B", "line"]).arg(&file);
+    command
+        .args(["-p", &pid.to_string(), "-B", "line"])
+        .arg(&file);
     // As much room for what is not yet printed as the agent has.
     command.env("BPFTRACE_PERF_RB_PAGES", "2048");
     let mut observer = Observer::start(&mut command, dir)?;
     observer.wait_until("bpftrace shows what the target does", |said| {
         target.cost(warm_up)?;
         // The other lines are bpftrace's own.
-        Ok(said.lines().any(|line| line.starts_with("decode ") || line.starts_with("*2")))
+        Ok(said
+            .lines()
+            .any(|line| line.starts_with("decode ") || line.starts_with("*2")))
     })?;
     Ok(observer)
 }
@@ -76,7 +80,13 @@ pub fn attach(
 /// Events that bpftrace says it has lost.
 pub fn lost(said: &str) -> u64 {
     said.lines()
-        .filter_map(|line| line.strip_prefix("Lost ")?.split(' ').next()?.parse::<u64>().ok())
+        .filter_map(|line| {
+            line.strip_prefix("Lost ")?
+                .split(' ')
+                .next()?
+                .parse::<u64>()
+                .ok()
+        })
         .sum()
 }
 

@@ -44,12 +44,19 @@ impl Observer {
             .env("NO_COLOR", "1");
         arguments(&mut command);
         let mut agent = Self::start(&mut command, dir)?;
-        agent.wait_until("the agent attaches", |said| Ok(said.contains("Ctrl-C ends")))?;
+        agent.wait_until(
+            "the agent attaches",
+            |said| Ok(said.contains("Ctrl-C ends")),
+        )?;
         Ok(agent)
     }
 
     /// Waits until `ready` is content with what the observer has written.
-    pub fn wait_until(&mut self, what: &str, mut ready: impl FnMut(&str) -> Result<bool>) -> Result<()> {
+    pub fn wait_until(
+        &mut self,
+        what: &str,
+        mut ready: impl FnMut(&str) -> Result<bool>,
+    ) -> Result<()> {
         let ends = Instant::now() + PATIENCE;
         while !ready(&self.said()?)? {
             if let Some(status) = self.service.ended()? {

@@ -51,7 +51,9 @@ pub fn measure(
     let cpu_ns = processor_time(&mut replay)?;
     fs::remove_file(&recording)?;
     let stats = read_json(&stats)?;
-    let spans = stats["produced"].as_u64().context("no \"produced\" in the balance")?;
+    let spans = stats["produced"]
+        .as_u64()
+        .context("no \"produced\" in the balance")?;
     ensure!(spans > 0, "{name}: the recording has no spans");
     Ok(Replay {
         name,
@@ -89,6 +91,7 @@ fn processor_time(command: &mut Command) -> Result<u64> {
     );
     // SAFETY: the kernel has filled it, and all zeroes are a value, too.
     let usage = unsafe { usage.assume_init() };
-    let nanos = |time: libc::timeval| time.tv_sec as u64 * 1_000_000_000 + time.tv_usec as u64 * 1_000;
+    let nanos =
+        |time: libc::timeval| time.tv_sec as u64 * 1_000_000_000 + time.tv_usec as u64 * 1_000;
     Ok(nanos(usage.ru_utime) + nanos(usage.ru_stime))
 }

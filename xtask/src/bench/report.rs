@@ -152,9 +152,7 @@ pub fn write(samples: &Samples, replays: &[Replay], rounds: u16, path: &Path) ->
         });
         json!({ "key": group.key, "title": group.title, "rows": rows.collect::<Vec<_>>() })
     };
-    let aim = |(key, title, row, base): &(&str, &str, Row, Row)| {
-        json!({ "key": key, "title": title, "ratio": samples.ratio(*row, *base).map(of_spread) })
-    };
+    let aim = |(key, title, row, base): &(&str, &str, Row, Row)| json!({ "key": key, "title": title, "ratio": samples.ratio(*row, *base).map(of_spread) });
     let replay = |replay: &Replay| {
         json!({
             "name": replay.name,

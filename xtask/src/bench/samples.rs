@@ -155,6 +155,9 @@ mod tests {
 
     #[test]
     fn the_middle_of_two_is_between_them() {
-        assert_eq!(Spread::of(vec![4.0, 2.0]).map(|spread| spread.median), Some(3.0));
+        assert_eq!(
+            Spread::of(vec![4.0, 2.0]).map(|spread| spread.median),
+            Some(3.0)
+        );
     }
 }

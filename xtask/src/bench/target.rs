@@ -30,8 +30,7 @@ impl Target {
     /// Starts it and waits until it is ready.
     pub fn start(program: &Path) -> Result<Self> {
         let mut command = Command::new(program);
-        let mut service =
-            Service::start(command.stdin(Stdio::piped()).stdout(Stdio::piped()))?;
+        let mut service = Service::start(command.stdin(Stdio::piped()).stdout(Stdio::piped()))?;
         let input = service.stdin()?;
         let output = BufReader::new(service.stdout()?);
         let mut target = Self {
