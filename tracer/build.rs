@@ -7,8 +7,9 @@ fn main() {
     println!("cargo::rerun-if-env-changed=TRACER_EBPF_OBJECT");
     let object = match env::var_os("TRACER_EBPF_OBJECT") {
         Some(path) => PathBuf::from(path),
-        None => PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it"))
-            .join("../target/ebpf/tracer-ebpf"),
+        None => {
+            PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it")).join("../target/ebpf/tracer-ebpf")
+        }
     };
     println!("cargo::rerun-if-changed={}", object.display());
     if object.is_file() {

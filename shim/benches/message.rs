@@ -40,20 +40,11 @@ fn repeat(mut f: impl FnMut()) -> impl FnMut() {
 }
 
 fn row(name: &str, [plain, shim]: [f64; 2]) {
-    println!(
-        "{name:<28} prost {plain:6.1} ns   shim {shim:6.1} ns   {:+6.1} ns   x{:.2}",
-        shim - plain,
-        shim / plain
-    );
+    println!("{name:<28} prost {plain:6.1} ns   shim {shim:6.1} ns   {:+6.1} ns   x{:.2}", shim - plain, shim / plain);
 }
 
 fn main() {
-    let order = Order {
-        id: 4_711,
-        symbol: "ACME".to_owned(),
-        price: 12.5,
-        lots: 300,
-    };
+    let order = Order { id: 4_711, symbol: "ACME".to_owned(), price: 12.5, lots: 300 };
     let context = Context::from_hex(&"1".repeat(32), &"2".repeat(16), true);
     let _scope = context.expect("the digits are valid").attach();
     let (mut a, mut b) = (Vec::with_capacity(256), Vec::with_capacity(256));
@@ -76,11 +67,7 @@ fn main() {
         "encode_to_vec",
         best([
             &mut repeat(|| drop(black_box(prost::Message::encode_to_vec(black_box(&order))))),
-            &mut repeat(|| {
-                drop(black_box(tracer_shim::Message::encode_to_vec(black_box(
-                    &order,
-                ))))
-            }),
+            &mut repeat(|| drop(black_box(tracer_shim::Message::encode_to_vec(black_box(&order))))),
         ]),
     );
     let plain = prost::Message::encode_to_vec(&order);
@@ -88,52 +75,28 @@ fn main() {
     row(
         "decode",
         best([
-            &mut repeat(|| {
-                drop(black_box(<Order as prost::Message>::decode(black_box(
-                    &plain[..],
-                ))))
-            }),
-            &mut repeat(|| {
-                drop(black_box(<Order as tracer_shim::Message>::decode(
-                    black_box(&traced[..]),
-                )))
-            }),
+            &mut repeat(|| drop(black_box(<Order as prost::Message>::decode(black_box(&plain[..]))))),
+            &mut repeat(|| drop(black_box(<Order as tracer_shim::Message>::decode(black_box(&traced[..]))))),
         ]),
     );
     row(
         "decode, prost with header",
         best([
-            &mut repeat(|| {
-                drop(black_box(<Order as prost::Message>::decode(black_box(
-                    &plain[..],
-                ))))
-            }),
-            &mut repeat(|| {
-                drop(black_box(<Order as prost::Message>::decode(black_box(
-                    &traced[..],
-                ))))
-            }),
+            &mut repeat(|| drop(black_box(<Order as prost::Message>::decode(black_box(&plain[..]))))),
+            &mut repeat(|| drop(black_box(<Order as prost::Message>::decode(black_box(&traced[..]))))),
         ]),
     );
     row(
         "decode, no header",
         best([
-            &mut repeat(|| {
-                drop(black_box(<Order as prost::Message>::decode(black_box(
-                    &plain[..],
-                ))))
-            }),
-            &mut repeat(|| {
-                drop(black_box(<Order as tracer_shim::Message>::decode(
-                    black_box(&plain[..]),
-                )))
-            }),
+            &mut repeat(|| drop(black_box(<Order as prost::Message>::decode(black_box(&plain[..]))))),
+            &mut repeat(|| drop(black_box(<Order as tracer_shim::Message>::decode(black_box(&plain[..]))))),
         ]),
     );
     row(
         "span guard",
         best([
-            &mut repeat(|| drop(black_box(0))),
+            &mut repeat(|| _ = black_box(0)),
             &mut repeat(|| {
                 let span = tracer_shim::span("work");
                 black_box(&span);
@@ -143,7 +106,7 @@ fn main() {
     row(
         "attach guard",
         best([
-            &mut repeat(|| drop(black_box(0))),
+            &mut repeat(|| _ = black_box(0)),
             &mut repeat(|| {
                 let scope = Context::NONE.attach();
                 black_box(&scope);

@@ -8,11 +8,7 @@ use std::fmt;
 ///
 /// With the feature `serde` it is `{"trace_id": "..", "span_id": "..", "sampled": true}`.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-#[cfg_attr(
-    feature = "serde",
-    derive(serde::Serialize, serde::Deserialize),
-    serde(default)
-)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default))]
 pub struct TraceContext {
     /// 32 lower-case hexadecimal digits (W3C trace-id).
     #[prost(string, tag = "1")]

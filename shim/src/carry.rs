@@ -75,10 +75,7 @@ mod tests {
             (Traced::new(5), spawn(Context::current))
         };
         assert_eq!(thread.join().expect("the thread does not panic"), context);
-        assert_eq!(
-            (Context::current(), item.context(), *item.get()),
-            (Context::NONE, context, 5)
-        );
+        assert_eq!((Context::current(), item.context(), *item.get()), (Context::NONE, context, 5));
         let (value, scope) = item.enter();
         assert_eq!((value, Context::current()), (5, context));
         drop(scope);

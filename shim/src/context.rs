@@ -40,21 +40,14 @@ const REMOTE: u64 = 1 << 8;
 
 impl Context {
     /// No active span: what begins under it begins a new trace.
-    pub const NONE: Self = Self {
-        trace: [0; 2],
-        span: 0,
-        bits: 0,
-    };
+    pub const NONE: Self = Self { trace: [0; 2], span: 0, bits: 0 };
 
     /// A context of this process. Bit 0 of `flags` is [`FLAG_SAMPLED`].
     #[inline]
     pub const fn new(trace_id: TraceId, span_id: SpanId, flags: u8) -> Self {
         let [a, b, c, d, e, f, g, h, rest @ ..] = trace_id.to_bytes();
         Self {
-            trace: [
-                u64::from_ne_bytes([a, b, c, d, e, f, g, h]),
-                u64::from_ne_bytes(rest),
-            ],
+            trace: [u64::from_ne_bytes([a, b, c, d, e, f, g, h]), u64::from_ne_bytes(rest)],
             span: u64::from_ne_bytes(span_id.to_bytes()),
             bits: flags as u64,
         }
@@ -62,11 +55,7 @@ impl Context {
 
     #[inline]
     pub(crate) const fn from_words([a, b, span, bits]: [u64; 4]) -> Self {
-        Self {
-            trace: [a, b],
-            span,
-            bits,
-        }
+        Self { trace: [a, b], span, bits }
     }
 
     #[inline]
@@ -77,20 +66,13 @@ impl Context {
     /// The same context, marked as received from another process.
     #[inline]
     pub const fn from_remote(self) -> Self {
-        Self {
-            bits: self.bits | REMOTE,
-            ..self
-        }
+        Self { bits: self.bits | REMOTE, ..self }
     }
 
     /// Another span of the same trace, in this process.
     #[inline]
     pub(crate) const fn child(self, span_id: SpanId) -> Self {
-        Self {
-            span: u64::from_ne_bytes(span_id.to_bytes()),
-            bits: self.bits & !REMOTE,
-            ..self
-        }
+        Self { span: u64::from_ne_bytes(span_id.to_bytes()), bits: self.bits & !REMOTE, ..self }
     }
 
     #[inline]
@@ -129,8 +111,7 @@ impl Context {
             [0xff] => false,
             _ => text.len() == 55 || text.as_bytes()[55] == b'-',
         };
-        let context =
-            Self::new(TraceId::from_bytes(id), SpanId::from_bytes(span), bits[0]).from_remote();
+        let context = Self::new(TraceId::from_bytes(id), SpanId::from_bytes(span), bits[0]).from_remote();
         (well_formed && context.is_valid()).then_some(context)
     }
 
@@ -145,10 +126,7 @@ impl Context {
     #[must_use = "the context is active until the guard is dropped"]
     #[inline]
     pub fn attach(self) -> Guard {
-        Guard {
-            previous: thread::attach(self),
-            not_send: PhantomData,
-        }
+        Guard { previous: thread::attach(self), not_send: PhantomData }
     }
 
     /// A closure that runs `f` under this context, for thread pools and callbacks.
@@ -201,28 +179,21 @@ impl Context {
 /// As W3C `traceparent`.
 impl fmt::Display for Context {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "00-{}-{}-{:02x}",
-            self.trace_id(),
-            self.span_id(),
-            self.trace_flags()
-        )
+        write!(f, "00-{}-{}-{:02x}", self.trace_id(), self.span_id(), self.trace_flags())
     }
 }
 
 impl fmt::Debug for Context {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "Context({self}{})",
-            if self.is_remote() { ", remote" } else { "" }
-        )
+        write!(f, "Context({self}{})", if self.is_remote() { ", remote" } else { "" })
     }
 }
 
 /// Keeps a context active on a thread; dropping it restores the one before. Guards of a thread end in the reverse order
 /// of their start, which scopes give for free.
+///
+/// A guard belongs to its thread. In a future it must not live across an `await`, where other tasks run on the thread:
+/// [`crate::FutureExt`] has what a future needs.
 #[must_use = "the context is active until the guard is dropped"]
 pub struct Guard {
     previous: thread::Saved,
@@ -255,10 +226,7 @@ mod tests {
         assert!(context.is_sampled() && context.is_remote());
         let later = TEXT.replacen("00", "cc", 1);
         assert_eq!(Context::from_traceparent(&later), Some(context));
-        assert_eq!(
-            Context::from_traceparent(&format!("{later}-more")),
-            Some(context)
-        );
+        assert_eq!(Context::from_traceparent(&format!("{later}-more")), Some(context));
     }
 
     #[test]

@@ -19,11 +19,7 @@ struct Slot {
 }
 
 static FLOWS: [Slot; SLOTS] = [const {
-    Slot {
-        sequence: AtomicU64::new(0),
-        task: AtomicU64::new(0),
-        context: [const { AtomicU64::new(0) }; 4],
-    }
+    Slot { sequence: AtomicU64::new(0), task: AtomicU64::new(0), context: [const { AtomicU64::new(0) }; 4] }
 }; SLOTS];
 
 fn slot(task: NonZeroU64) -> &'static Slot {
@@ -45,10 +41,7 @@ impl Slot {
     fn get(&self, task: u64) -> Option<Context> {
         let before = self.sequence.load(Ordering::Acquire);
         let found = self.task.load(Ordering::Relaxed);
-        let words = self
-            .context
-            .each_ref()
-            .map(|word| word.load(Ordering::Relaxed));
+        let words = self.context.each_ref().map(|word| word.load(Ordering::Relaxed));
         fence(Ordering::Acquire);
         let whole = before & 1 == 0 && self.sequence.load(Ordering::Relaxed) == before;
         (whole && found == task).then(|| Context::from_words(words))
@@ -58,11 +51,7 @@ impl Slot {
         let before = self.sequence.load(Ordering::Relaxed);
         let lock = |before: u64| {
             let (success, failure) = (Ordering::Acquire, Ordering::Relaxed);
-            before & 1 == 0
-                && self
-                    .sequence
-                    .compare_exchange(before, before + 1, success, failure)
-                    .is_ok()
+            before & 1 == 0 && self.sequence.compare_exchange(before, before + 1, success, failure).is_ok()
         };
         if !lock(before) {
             return;
@@ -83,19 +72,12 @@ mod tests {
 
     fn context(n: u64) -> Context {
         let bytes = n.to_ne_bytes();
-        Context::new(
-            TraceId::from_bytes([bytes, bytes].concat().try_into().expect("16")),
-            SpanId::from_bytes(bytes),
-            1,
-        )
+        Context::new(TraceId::from_bytes([bytes, bytes].concat().try_into().expect("16")), SpanId::from_bytes(bytes), 1)
     }
 
     #[test]
     fn a_task_that_pushes_another_out_does_not_lend_it_its_flow() {
-        let (a, b) = (
-            NonZeroU64::MIN,
-            NonZeroU64::MIN.saturating_add(SLOTS as u64),
-        );
+        let (a, b) = (NonZeroU64::MIN, NonZeroU64::MIN.saturating_add(SLOTS as u64));
         set(a, context(1));
         assert_eq!((get(a), get(b)), (context(1), Context::NONE));
         set(b, context(2));
@@ -104,11 +86,8 @@ mod tests {
 
     #[test]
     fn readers_never_see_half_of_a_flow_or_anothers() {
-        let slot = Slot {
-            sequence: AtomicU64::new(0),
-            task: AtomicU64::new(0),
-            context: [const { AtomicU64::new(0) }; 4],
-        };
+        let slot =
+            Slot { sequence: AtomicU64::new(0), task: AtomicU64::new(0), context: [const { AtomicU64::new(0) }; 4] };
         std::thread::scope(|scope| {
             for task in [1, 2] {
                 let slot = &slot;

@@ -25,18 +25,12 @@ pub trait FutureExt: Future + Sized {
     /// # drop((task, child));
     /// ```
     fn with_context(self, context: Context) -> WithContext<Self> {
-        WithContext {
-            future: self,
-            state: Saved::scope(context),
-        }
+        WithContext { future: self, state: Saved::scope(context) }
     }
 
     /// Polls the future with `span` active, and ends the span when the future is done or dropped.
     fn in_span(self, span: Span) -> InSpan<Self> {
-        InSpan {
-            future: self.with_context(span.context()),
-            span: Some(span),
-        }
+        InSpan { future: self.with_context(span.context()), span: Some(span) }
     }
 }
 
@@ -94,9 +88,7 @@ impl<F> WithContext<F> {
 
 impl<F> fmt::Debug for WithContext<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("WithContext")
-            .field("context", &self.context())
-            .finish_non_exhaustive()
+        f.debug_struct("WithContext").field("context", &self.context()).finish_non_exhaustive()
     }
 }
 
@@ -140,14 +132,7 @@ mod tests {
     /// Ready at the second poll.
     async fn pause() {
         let mut first = true;
-        std::future::poll_fn(|_| {
-            if std::mem::take(&mut first) {
-                Poll::Pending
-            } else {
-                Poll::Ready(())
-            }
-        })
-        .await;
+        std::future::poll_fn(|_| if std::mem::take(&mut first) { Poll::Pending } else { Poll::Ready(()) }).await;
     }
 
     #[test]
@@ -157,17 +142,11 @@ mod tests {
             pause().await;
             Context::current()
         };
-        let (mut a, mut b) = (
-            pin!(flow(1).with_context(Context::NONE)),
-            pin!(flow(2).with_context(Context::NONE)),
-        );
+        let (mut a, mut b) = (pin!(flow(1).with_context(Context::NONE)), pin!(flow(2).with_context(Context::NONE)));
         let mut cx = task::Context::from_waker(Waker::noop());
         let _outer = context(9).attach();
         assert!(a.as_mut().poll(&mut cx).is_pending() && b.as_mut().poll(&mut cx).is_pending());
-        assert_eq!(
-            (a.context(), b.context(), Context::current()),
-            (context(1), context(2), context(9))
-        );
+        assert_eq!((a.context(), b.context(), Context::current()), (context(1), context(2), context(9)));
         assert_eq!(a.as_mut().poll(&mut cx), Poll::Ready(context(1)));
         assert_eq!(b.as_mut().poll(&mut cx), Poll::Ready(context(2)));
         assert_eq!(Context::current(), context(9));
@@ -178,9 +157,7 @@ mod tests {
         let future = async { panic!("on purpose") };
         let mut future = Box::pin(future.with_context(context(1)));
         let poll = std::panic::AssertUnwindSafe(|| -> Poll<()> {
-            future
-                .as_mut()
-                .poll(&mut task::Context::from_waker(Waker::noop()))
+            future.as_mut().poll(&mut task::Context::from_waker(Waker::noop()))
         });
         assert!(std::panic::catch_unwind(poll).is_err());
         assert_eq!(Context::current(), Context::NONE);
@@ -205,9 +182,7 @@ mod tests {
                 assert!(future.as_mut().poll(&mut cx).is_ready());
             },
             |(), seen| {
-                let [inner, task] = seen else {
-                    panic!("{seen:?}")
-                };
+                let [inner, task] = seen else { panic!("{seen:?}") };
                 assert_eq!((inner.name, task.name), ("inner", "task"));
                 assert_eq!(inner.head.parent_span_id, task.head.span_id);
             },

@@ -13,13 +13,14 @@
 //! | 16 | trace id, all zero for "no context" |
 //! | 8 | span id of the sender |
 //!
-//! The trailer has one length whatever it says, and is always written, so `encoded_len` is always right. The number of
+//! A header has one length whatever it says, and is always written, so `encoded_len` is always right. The number of
 //! bytes before it ties it to its message: a message that was copied into another one as its last field does not lend the
 //! outer one its context. Reading looks at the last 35 bytes and nowhere else.
 //! In a buffer of several pieces it takes note of them as they pass by.
 
 use crate::context::Context;
 use crate::id::{SpanId, TraceId};
+use crate::thread;
 use bytes::{Buf, BufMut};
 
 /// Number of the trailer field.
@@ -35,12 +36,7 @@ const VERSION: u8 = 0;
 const fn key(field: u32) -> [u8; 4] {
     let key = field << 3 | 2;
     assert!(key >= 1 << 21 && key < 1 << 28, "the key takes four bytes");
-    [
-        key as u8 | 0x80,
-        (key >> 7) as u8 | 0x80,
-        (key >> 14) as u8 | 0x80,
-        (key >> 21) as u8,
-    ]
+    [key as u8 | 0x80, (key >> 7) as u8 | 0x80, (key >> 14) as u8 | 0x80, (key >> 21) as u8]
 }
 
 /// The trailer of a message of `message_len` bytes.
@@ -71,15 +67,10 @@ pub(crate) fn parse(trailer: &[u8; TRAILER_LEN], message_len: usize) -> Option<C
     let (len, rest) = rest.split_first_chunk::<4>()?;
     let (trace_id, span_id) = rest.split_first_chunk::<16>()?;
     let [k0, k1, k2, k3] = KEY;
-    if *field != [k0, k1, k2, k3, CONTENT_LEN, VERSION]
-        || u32::from_le_bytes(*len) != message_len as u32
-    {
+    if *field != [k0, k1, k2, k3, CONTENT_LEN, VERSION] || u32::from_le_bytes(*len) != message_len as u32 {
         return None;
     }
-    let (trace_id, span_id) = (
-        TraceId::from_bytes(*trace_id),
-        SpanId::from_bytes(span_id.try_into().ok()?),
-    );
+    let (trace_id, span_id) = (TraceId::from_bytes(*trace_id), SpanId::from_bytes(span_id.try_into().ok()?));
     let context = Context::new(trace_id, span_id, *flags).from_remote();
     context.is_valid().then_some(context)
 }
@@ -89,43 +80,73 @@ pub(crate) fn parse(trailer: &[u8; TRAILER_LEN], message_len: usize) -> Option<C
 pub enum Place {
     /// Into a trailer.
     Trailer,
-    /// Into the message's own `trace_context` field, which has this number and is not set.
-    Field(u32),
-    /// Nowhere: the sender has filled the field with this.
-    Filled(Context),
+    /// Into the message's own `trace_context` field.
+    Field {
+        /// Its number.
+        number: u32,
+        /// What the message has there already.
+        filled: Option<Context>,
+    },
+}
+
+/// What a message that is encoded belongs to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Parent {
+    pub(crate) context: Context,
+    /// The sender has put a context into the message that is to stay.
+    stays: bool,
+}
+
+impl Parent {
+    /// What the header is to say when the message's span has this context.
+    #[inline]
+    pub(crate) fn said(self, span: Context) -> Context {
+        if self.stays { Context::NONE } else { span }
+    }
 }
 
 /// `TraceContext { string trace_id = 1; string span_id = 2; bool sampled = 3; }` with both ids and the flag written out.
 const FIELD_CONTENT_LEN: usize = 2 + 32 + 2 + 16 + 2;
 
 impl Place {
+    /// The parent of the message's span: what is active here, unless the sender has put another trace into the message. A
+    /// context of the active trace in it is an old one, of the message that this one was made from.
+    #[inline]
+    pub(crate) fn parent(self) -> Parent {
+        let active = thread::current();
+        match self {
+            Self::Field { filled: Some(filled), .. } if !filled.same_trace(active) => {
+                Parent { context: filled, stays: true }
+            }
+            _ => Parent { context: active, stays: false },
+        }
+    }
+
     /// Bytes that the header adds to the message: the same whatever it says.
     #[inline]
     pub(crate) fn len(self) -> usize {
         match self {
             Self::Trailer => TRAILER_LEN,
-            Self::Field(field) => prost::encoding::key_len(field) + 1 + FIELD_CONTENT_LEN,
-            Self::Filled(_) => 0,
+            Self::Field { number, .. } => prost::encoding::key_len(number) + 1 + FIELD_CONTENT_LEN,
         }
     }
 
-    /// Appends the header to a message of `message_len` bytes.
+    /// Appends the header to a message of `message_len` bytes. A second `trace_context` is merged into the first: it counts.
     #[inline]
     pub(crate) fn write(self, context: Context, message_len: usize, buf: &mut impl BufMut) {
         match self {
             Self::Trailer => buf.put_slice(&trailer(context, message_len)),
-            Self::Field(field) if context.is_valid() => {
-                prost::encoding::encode_key(field, prost::encoding::WireType::LengthDelimited, buf);
+            Self::Field { number, .. } if context.is_valid() => {
+                prost::encoding::encode_key(number, prost::encoding::WireType::LengthDelimited, buf);
                 buf.put_slice(&field_content(context));
             }
-            Self::Field(_) => {
+            Self::Field { .. } => {
                 // Nothing to say, but the length has been announced: an empty trailer of the same length.
                 let padding = self.len() - KEY.len() - 1;
                 buf.put_slice(&KEY);
                 buf.put_u8(padding as u8);
                 buf.put_bytes(0, padding);
             }
-            Self::Filled(_) => {}
         }
     }
 }
@@ -178,15 +199,8 @@ mod tests {
     fn the_key_is_that_of_the_field() {
         let mut bytes = &KEY[..];
         let (field, wire_type) = prost::encoding::decode_key(&mut bytes).unwrap();
-        assert_eq!(
-            (field, wire_type),
-            (FIELD_NUMBER, prost::encoding::WireType::LengthDelimited)
-        );
-        assert!(
-            bytes.is_empty()
-                && !(19_000..=19_999).contains(&FIELD_NUMBER)
-                && FIELD_NUMBER < 1 << 29
-        );
+        assert_eq!((field, wire_type), (FIELD_NUMBER, prost::encoding::WireType::LengthDelimited));
+        assert!(bytes.is_empty() && !(19_000..=19_999).contains(&FIELD_NUMBER) && FIELD_NUMBER < 1 << 29);
         assert_eq!(KEY, [0x9a, 0xa6, 0xee, 0x5d]);
     }
 
@@ -223,7 +237,7 @@ mod tests {
         #[test]
         fn the_length_is_the_same_whatever_it_says(context in context(), field in 1..(1_u32 << 29)) {
             for context in [context, Context::NONE] {
-                for place in [Place::Trailer, Place::Field(field), Place::Filled(context)] {
+                for place in [Place::Trailer, Place::Field { number: field, filled: None }] {
                     let mut bytes = Vec::new();
                     place.write(context, 7, &mut bytes);
                     prop_assert_eq!(bytes.len(), place.len());

@@ -74,9 +74,7 @@ pub(crate) struct Generator {
 impl Generator {
     /// Not seeded: the first use seeds it.
     pub(crate) const fn new() -> Self {
-        Self {
-            state: Cell::new([0; 4]),
-        }
+        Self { state: Cell::new([0; 4]) }
     }
 
     /// Forgets the state, so that the next use seeds it again.
@@ -143,15 +141,8 @@ mod tests {
     #[test]
     fn the_generator_is_the_published_xoshiro256_plus_plus() {
         // First outputs for the state 1, 2, 3, 4, from the reference implementation.
-        let generator = Generator {
-            state: Cell::new([1, 2, 3, 4]),
-        };
-        let expected = [
-            41_943_041,
-            58_720_359,
-            3_588_806_011_781_223,
-            3_591_011_842_654_386,
-        ];
+        let generator = Generator { state: Cell::new([1, 2, 3, 4]) };
+        let expected = [41_943_041, 58_720_359, 3_588_806_011_781_223, 3_591_011_842_654_386];
         assert_eq!([0; 4].map(|_: u64| generator.next()), expected);
     }
 
@@ -173,23 +164,11 @@ mod tests {
     fn hex_round_trip_and_rejects() {
         let id = TraceId::from_bytes(core::array::from_fn(|i| i as u8 * 17));
         assert_eq!(id.to_string(), "00112233445566778899aabbccddeeff");
-        assert_eq!(
-            TraceId::from_hex("00112233445566778899AABBccddeeff"),
-            Some(id)
-        );
-        for bad in [
-            "",
-            "00",
-            "0011223344556677",
-            "g0112233445566778899aabbccddeeff",
-            &"0".repeat(32),
-            &"1".repeat(33),
-        ] {
+        assert_eq!(TraceId::from_hex("00112233445566778899AABBccddeeff"), Some(id));
+        for bad in ["", "00", "0011223344556677", "g0112233445566778899aabbccddeeff", &"0".repeat(32), &"1".repeat(33)]
+        {
             assert_eq!(TraceId::from_hex(bad), None, "{bad}");
         }
-        assert_eq!(
-            SpanId::from_hex("00000000000000ff").unwrap().to_bytes(),
-            [0, 0, 0, 0, 0, 0, 0, 255]
-        );
+        assert_eq!(SpanId::from_hex("00000000000000ff").unwrap().to_bytes(), [0, 0, 0, 0, 0, 0, 0, 255]);
     }
 }

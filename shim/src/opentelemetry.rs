@@ -42,11 +42,7 @@ impl From<&SpanContext> for Context {
             SpanId::from_bytes(span.span_id().to_bytes()),
             span.trace_flags().to_u8(),
         );
-        if span.is_remote() {
-            context.from_remote()
-        } else {
-            context
-        }
+        if span.is_remote() { context.from_remote() } else { context }
     }
 }
 
@@ -81,11 +77,7 @@ impl TextMapPropagator for Propagator {
     fn inject_context(&self, cx: &OtelContext, injector: &mut dyn Injector) {
         let span = cx.span();
         let span = span.span_context();
-        let context = if span.is_valid() {
-            Context::from(span)
-        } else {
-            Context::current()
-        };
+        let context = if span.is_valid() { Context::from(span) } else { Context::current() };
         if context.is_valid() {
             injector.set(TRACEPARENT, context.to_string());
         }
@@ -96,17 +88,10 @@ impl TextMapPropagator for Propagator {
     }
 
     fn extract_with_context(&self, cx: &OtelContext, extractor: &dyn Extractor) -> OtelContext {
-        let Some(context) = extractor
-            .get(TRACEPARENT)
-            .map(str::trim)
-            .and_then(Context::from_traceparent)
-        else {
+        let Some(context) = extractor.get(TRACEPARENT).map(str::trim).and_then(Context::from_traceparent) else {
             return cx.clone();
         };
-        let state = extractor
-            .get(TRACESTATE)
-            .and_then(|text| TraceState::from_str(text).ok())
-            .unwrap_or_default();
+        let state = extractor.get(TRACESTATE).and_then(|text| TraceState::from_str(text).ok()).unwrap_or_default();
         cx.with_remote_span_context(with_state(context, state))
     }
 
@@ -124,35 +109,24 @@ mod tests {
     use std::collections::HashMap;
 
     fn context() -> Context {
-        Context::from_traceparent("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-03")
-            .unwrap()
+        Context::from_traceparent("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-03").unwrap()
     }
 
     #[test]
     fn conversions_lose_nothing_but_the_state() {
         let span = SpanContext::from(context());
         assert_eq!((span.trace_id().to_string(), span.span_id().to_string()), {
-            (
-                context().trace_id().to_string(),
-                context().span_id().to_string(),
-            )
+            (context().trace_id().to_string(), context().span_id().to_string())
         });
         assert!(span.is_remote() && span.is_sampled());
         assert_eq!(Context::from(&span), context());
-        assert_eq!(
-            Context::from(OtelContext::from(context()).span().span_context()),
-            context()
-        );
+        assert_eq!(Context::from(OtelContext::from(context()).span().span_context()), context());
     }
 
     #[test]
     fn the_propagator_passes_everything_on_and_falls_back_to_the_shim() {
-        let text = [
-            (TRACEPARENT, context().to_string()),
-            (TRACESTATE, "ot=th:c".to_owned()),
-        ];
-        let carrier: HashMap<String, String> =
-            text.map(|(key, value)| (key.to_owned(), value)).into();
+        let text = [(TRACEPARENT, context().to_string()), (TRACESTATE, "ot=th:c".to_owned())];
+        let carrier: HashMap<String, String> = text.map(|(key, value)| (key.to_owned(), value)).into();
         let extracted = Propagator.extract_with_context(&OtelContext::new(), &carrier);
         let mut injected = HashMap::new();
         Propagator.inject_context(&extracted, &mut injected);
@@ -161,10 +135,7 @@ mod tests {
         let _scope = context().attach();
         let mut injected = HashMap::new();
         Propagator.inject_context(&OtelContext::new(), &mut injected);
-        assert_eq!(
-            injected,
-            HashMap::from([(TRACEPARENT.to_owned(), context().to_string())])
-        );
+        assert_eq!(injected, HashMap::from([(TRACEPARENT.to_owned(), context().to_string())]));
 
         let bad: HashMap<String, String> = [(TRACEPARENT.to_owned(), "nonsense".to_owned())].into();
         let nothing = Propagator.extract_with_context(&OtelContext::new(), &bad);

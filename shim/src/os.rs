@@ -18,14 +18,7 @@ unsafe extern "C" {
     fn getrandom(buf: *mut c_void, len: usize, flags: c_uint) -> isize;
     fn memfd_create(name: *const c_char, flags: c_uint) -> c_int;
     fn ftruncate(fd: c_int, len: i64) -> c_int;
-    fn mmap(
-        addr: *mut c_void,
-        len: usize,
-        prot: c_int,
-        flags: c_int,
-        fd: c_int,
-        offset: i64,
-    ) -> *mut c_void;
+    fn mmap(addr: *mut c_void, len: usize, prot: c_int, flags: c_int, fd: c_int, offset: i64) -> *mut c_void;
     fn munmap(addr: *mut c_void, len: usize) -> c_int;
     fn madvise(addr: *mut c_void, len: usize, advice: c_int) -> c_int;
     fn close(fd: c_int) -> c_int;
@@ -60,11 +53,7 @@ pub(crate) fn random() -> u64 {
     let mut word = 0_u64;
     // SAFETY: the buffer is eight writable bytes.
     let got = unsafe { getrandom((&raw mut word).cast(), size_of::<u64>(), 0) };
-    if got == size_of::<u64>() as isize {
-        word
-    } else {
-        monotonic() ^ (&raw const word).addr() as u64
-    }
+    if got == size_of::<u64>() as isize { word } else { monotonic() ^ (&raw const word).addr() as u64 }
 }
 
 /// Runs `child` in the child of every `fork` from now on.
@@ -107,10 +96,7 @@ impl NamedMemory {
 
         // SAFETY: `name` ends in a zero byte. Kernels before 6.3 do not know MFD_NOEXEC_SEAL.
         let fd = unsafe {
-            match memfd_create(
-                name.as_ptr(),
-                MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL,
-            ) {
+            match memfd_create(name.as_ptr(), MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL) {
                 -1 => memfd_create(name.as_ptr(), MFD_CLOEXEC | MFD_ALLOW_SEALING),
                 fd => fd,
             }
@@ -118,11 +104,7 @@ impl NamedMemory {
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }
-        let flags = if sharing == Sharing::Shared {
-            MAP_SHARED
-        } else {
-            MAP_PRIVATE
-        };
+        let flags = if sharing == Sharing::Shared { MAP_SHARED } else { MAP_PRIVATE };
         // SAFETY: a new mapping, wherever the kernel puts it, of a file that is as long; the descriptor is ours to close.
         let address = unsafe {
             let address = match ftruncate(fd, len as i64) {
@@ -141,18 +123,9 @@ impl NamedMemory {
             if sharing == Sharing::Private {
                 madvise(address, len, MADV_DONTFORK);
             }
-            prctl(
-                PR_SET_VMA,
-                0,
-                address.addr() as c_ulong,
-                len as c_ulong,
-                name.as_ptr().addr() as c_ulong,
-            );
+            prctl(PR_SET_VMA, 0, address.addr() as c_ulong, len as c_ulong, name.as_ptr().addr() as c_ulong);
         }
-        Ok(Self {
-            address: address.cast(),
-            len,
-        })
+        Ok(Self { address: address.cast(), len })
     }
 
     /// First byte; the rest follows for as long as the value lives.

@@ -261,9 +261,7 @@ impl SpanRecord {
             return Err(ParseError::Malformed("length"));
         }
         let body = bytes.get(HEAD_LEN..len).ok_or(ParseError::Truncated)?;
-        let (name, items) = body
-            .split_at_checked(usize::from(head.name_len))
-            .ok_or(ParseError::Truncated)?;
+        let (name, items) = body.split_at_checked(usize::from(head.name_len)).ok_or(ParseError::Truncated)?;
         if head.trace_id == [0; 16] || head.span_id == [0; 8] {
             return Err(ParseError::Malformed("id"));
         }
@@ -354,16 +352,11 @@ impl Reader<'_> {
 }
 
 fn parse_item(bytes: &[u8]) -> Result<(Item<'_>, &[u8]), ParseError> {
-    let ([item, value_type, key_len, _, low, high], rest) = bytes
-        .split_first_chunk::<ITEM_HEAD>()
-        .ok_or(ParseError::Truncated)?;
+    let ([item, value_type, key_len, _, low, high], rest) =
+        bytes.split_first_chunk::<ITEM_HEAD>().ok_or(ParseError::Truncated)?;
     let value_len = usize::from(u16::from_le_bytes([*low, *high]));
-    let (key, rest) = rest
-        .split_at_checked(usize::from(*key_len))
-        .ok_or(ParseError::Truncated)?;
-    let (value, rest) = rest
-        .split_at_checked(value_len)
-        .ok_or(ParseError::Truncated)?;
+    let (key, rest) = rest.split_at_checked(usize::from(*key_len)).ok_or(ParseError::Truncated)?;
+    let (value, rest) = rest.split_at_checked(value_len).ok_or(ParseError::Truncated)?;
     let key = core::str::from_utf8(key).map_err(|_| ParseError::Malformed("key"))?;
     let item = match (*item, *value_type) {
         (ATTRIBUTE, _) => Item::Attribute(key, parse_value(*value_type, value)?),
@@ -371,9 +364,7 @@ fn parse_item(bytes: &[u8]) -> Result<(Item<'_>, &[u8]), ParseError> {
         (EVENT_ATTRIBUTE, _) => Item::EventAttribute(key, parse_value(*value_type, value)?),
         (DESCRIPTION, TYPE_STR) => Item::Description(text(value)?),
         (LINK, TYPE_BYTES) => {
-            let value: [u8; 25] = value
-                .try_into()
-                .map_err(|_| ParseError::Malformed("link"))?;
+            let value: [u8; 25] = value.try_into().map_err(|_| ParseError::Malformed("link"))?;
             let mut reader = Reader { rest: &value };
             let parts = (reader.take(), reader.take(), reader.u8());
             let (Some(trace_id), Some(span_id), Some(flags)) = parts else {
@@ -401,9 +392,7 @@ fn parse_value(value_type: u8, bytes: &[u8]) -> Result<Value<'_>, ParseError> {
 }
 
 fn eight(bytes: &[u8]) -> Result<[u8; 8], ParseError> {
-    bytes
-        .try_into()
-        .map_err(|_| ParseError::Malformed("number"))
+    bytes.try_into().map_err(|_| ParseError::Malformed("number"))
 }
 
 fn text(bytes: &[u8]) -> Result<&str, ParseError> {

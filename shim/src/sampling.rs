@@ -71,8 +71,7 @@ pub(crate) fn publish() {
     let page: *mut Page = memory.leak().cast();
     // SAFETY: a new mapping of this size, page-aligned, kept for good; atomics may hold any value.
     let new = unsafe { &*page };
-    new.threshold
-        .store(DEFAULT.load(Ordering::Relaxed), Ordering::Relaxed);
+    new.threshold.store(DEFAULT.load(Ordering::Relaxed), Ordering::Relaxed);
     new.magic.store(MAGIC, Ordering::Release);
     PAGE.store(page, Ordering::Release);
 }
@@ -94,10 +93,7 @@ fn page() -> Option<&'static Page> {
 
 /// The threshold for a trace that begins with a span of this name.
 pub(crate) fn threshold(name: &str) -> u64 {
-    page().map_or_else(
-        || DEFAULT.load(Ordering::Relaxed),
-        |page| page.threshold(name),
-    )
+    page().map_or_else(|| DEFAULT.load(Ordering::Relaxed), |page| page.threshold(name))
 }
 
 impl Page {
@@ -164,10 +160,7 @@ mod tests {
         };
         page.rules[0][0].store(name_hash("a::Order"), Ordering::Relaxed);
         page.rules[0][1].store(DROP_ALL, Ordering::Relaxed);
-        assert_eq!(
-            (page.threshold("a::Order"), page.threshold("b")),
-            (DROP_ALL, 7)
-        );
+        assert_eq!((page.threshold("a::Order"), page.threshold("b")), (DROP_ALL, 7));
         page.rules_len.store(u64::MAX, Ordering::Relaxed);
         assert_eq!(page.threshold("b"), 7);
         page.sequence.store(1, Ordering::Relaxed);

@@ -18,14 +18,9 @@ struct Semaphore {
 }
 
 // SAFETY: `.probes` is an ordinary writable data section of this name by convention; the kernel counts listeners in it.
-#[cfg_attr(
-    all(target_os = "linux", target_arch = "x86_64"),
-    unsafe(link_section = ".probes")
-)]
+#[cfg_attr(all(target_os = "linux", target_arch = "x86_64"), unsafe(link_section = ".probes"))]
 #[used]
-static SEMAPHORE: Semaphore = Semaphore {
-    listeners: AtomicU16::new(0),
-};
+static SEMAPHORE: Semaphore = Semaphore { listeners: AtomicU16::new(0) };
 
 /// Somebody listens.
 #[inline(always)]
@@ -109,10 +104,7 @@ pub(crate) mod capture {
         SEEN.set(Some(Vec::new()));
         let result = f();
         let records = SEEN.take().expect("set above");
-        let parsed: Vec<_> = records
-            .iter()
-            .map(|bytes| SpanRecord::parse(bytes).expect("a record"))
-            .collect();
+        let parsed: Vec<_> = records.iter().map(|bytes| SpanRecord::parse(bytes).expect("a record")).collect();
         check(result, &parsed);
     }
 }

@@ -43,10 +43,7 @@ otel_thread_ctx_v1:
 }
 
 /// Makes `record`, which lives in the calling thread's thread-local storage, the thread's active record.
-#[cfg_attr(
-    not(all(target_os = "linux", target_arch = "x86_64")),
-    expect(unused_variables, reason = "no slot there")
-)]
+#[cfg_attr(not(all(target_os = "linux", target_arch = "x86_64")), expect(unused_variables, reason = "no slot there"))]
 pub(crate) fn publish(record: &Record) {
     #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
     // SAFETY: the slot is a pointer-sized, aligned variable of this thread that only this thread writes; readers interrupt

@@ -71,10 +71,7 @@ impl Span {
         if site::enabled() {
             Self::begin(parent, operation, kind, name)
         } else {
-            Self {
-                context: parent,
-                record: None,
-            }
+            Self { context: parent, record: None }
         }
     }
 
@@ -88,10 +85,7 @@ impl Span {
             record.head.start_ns = os::monotonic();
             record
         });
-        Self {
-            context: started.context,
-            record,
-        }
+        Self { context: started.context, record }
     }
 
     /// Sets the kind.
@@ -162,10 +156,7 @@ impl Span {
     /// Makes the span the active one on this thread until it ends.
     #[inline]
     pub fn entered(self) -> SpanGuard {
-        SpanGuard {
-            scope: self.context().attach(),
-            span: self,
-        }
+        SpanGuard { scope: self.context().attach(), span: self }
     }
 }
 
@@ -204,10 +195,7 @@ mod pool {
     }
 
     pub(super) fn take() -> Box<Buffer> {
-        FREE.try_with(|free| free.borrow_mut().pop())
-            .ok()
-            .flatten()
-            .unwrap_or_default()
+        FREE.try_with(|free| free.borrow_mut().pop()).ok().flatten().unwrap_or_default()
     }
 
     pub(super) fn give_back(record: Box<Buffer>) {
@@ -223,10 +211,7 @@ mod pool {
 
 impl fmt::Debug for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Span")
-            .field("context", &self.context)
-            .field("recorded", &self.is_recorded())
-            .finish()
+        f.debug_struct("Span").field("context", &self.context).field("recorded", &self.is_recorded()).finish()
     }
 }
 

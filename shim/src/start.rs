@@ -19,12 +19,7 @@ pub(crate) struct Started {
 impl Started {
     /// Not recorded: its children are its parent's.
     fn ignored(parent: Context) -> Self {
-        Self {
-            context: parent,
-            parent,
-            recorded: false,
-            threshold: NO_THRESHOLD,
-        }
+        Self { context: parent, parent, recorded: false, threshold: NO_THRESHOLD }
     }
 
     /// A child of `parent`, or the first span of a new trace.
@@ -36,12 +31,7 @@ impl Started {
             return Self::ignored(parent);
         }
         let context = parent.child(thread::ids(|ids| ids.span_id()));
-        Self {
-            context,
-            parent,
-            recorded: true,
-            threshold: NO_THRESHOLD,
-        }
+        Self { context, parent, recorded: true, threshold: NO_THRESHOLD }
     }
 
     fn root(name: &str) -> Self {
@@ -49,12 +39,7 @@ impl Started {
         let threshold = sampling::threshold(name);
         let recorded = sampling::randomness(trace_id) >= threshold;
         let flags = FLAG_RANDOM | if recorded { FLAG_SAMPLED } else { 0 };
-        Self {
-            context: Context::new(trace_id, span_id, flags),
-            parent: Context::NONE,
-            recorded,
-            threshold,
-        }
+        Self { context: Context::new(trace_id, span_id, flags), parent: Context::NONE, recorded, threshold }
     }
 
     /// Writes the ids into a record.
@@ -64,16 +49,8 @@ impl Started {
         head.span_id = self.context.span_id().to_bytes();
         head.trace_flags = self.context.trace_flags();
         head.threshold = self.threshold;
-        let parent = if self.parent.is_valid() {
-            self.parent.span_id()
-        } else {
-            SpanId::INVALID
-        };
+        let parent = if self.parent.is_valid() { self.parent.span_id() } else { SpanId::INVALID };
         head.parent_span_id = parent.to_bytes();
-        head.flags |= if self.parent.is_remote() {
-            PARENT_REMOTE
-        } else {
-            0
-        };
+        head.flags |= if self.parent.is_remote() { PARENT_REMOTE } else { 0 };
     }
 }

@@ -15,11 +15,7 @@ pub(crate) struct Tail<B> {
 
 impl<B: Buf> Tail<B> {
     pub(crate) fn new(inner: B) -> Self {
-        Self {
-            inner,
-            taken: 0,
-            last: [0; TRAILER_LEN],
-        }
+        Self { inner, taken: 0, last: [0; TRAILER_LEN] }
     }
 
     /// The header of the message that everything taken so far was.

@@ -72,12 +72,7 @@ pub(crate) struct Saved {
 impl Saved {
     /// A fresh scope with this context.
     pub(crate) fn scope(context: Context) -> Self {
-        Self {
-            current: context,
-            scope: context,
-            moved: false,
-            scoped: true,
-        }
+        Self { current: context, scope: context, moved: false, scoped: true }
     }
 }
 
@@ -110,11 +105,7 @@ impl State {
     #[cfg(feature = "tokio")]
     #[inline]
     fn task(&self) -> Option<std::num::NonZeroU64> {
-        if self.scoped.get() {
-            None
-        } else {
-            crate::tokio::task()
-        }
+        if self.scoped.get() { None } else { crate::tokio::task() }
     }
 
     #[cold]
@@ -129,6 +120,9 @@ impl State {
 #[inline]
 pub(crate) fn current() -> Context {
     STATE.with(|state| {
+        if !state.published.get() {
+            state.first_use();
+        }
         #[cfg(feature = "tokio")]
         if let Some(task) = state.task() {
             return crate::flows::get(task);
@@ -255,10 +249,7 @@ mod tests {
 
     #[test]
     fn the_published_record_is_that_of_the_active_context() {
-        let record = || {
-            slot::read()
-                .map(|(valid, trace, span, flags)| (valid, Context::new(trace, span, flags)))
-        };
+        let record = || slot::read().map(|(valid, trace, span, flags)| (valid, Context::new(trace, span, flags)));
         {
             let _scope = context(7).attach();
             assert_eq!(record(), Some((1, context(7))));
@@ -269,9 +260,7 @@ mod tests {
     #[test]
     fn each_thread_has_its_own() {
         let _scope = context(3).attach();
-        std::thread::spawn(|| assert_eq!(current(), Context::NONE))
-            .join()
-            .expect("the assertion holds");
+        std::thread::spawn(|| assert_eq!(current(), Context::NONE)).join().expect("the assertion holds");
         assert_eq!(current(), context(3));
     }
 }

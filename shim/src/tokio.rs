@@ -101,19 +101,14 @@ mod tests {
     }
 
     fn runtime() -> ::tokio::runtime::Runtime {
-        ::tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(4)
-            .build()
-            .unwrap()
+        ::tokio::runtime::Builder::new_multi_thread().worker_threads(4).build().unwrap()
     }
 
     #[test]
     fn flows_of_64_tasks_survive_awaits_and_stay_apart() {
         runtime().block_on(async {
             let plain: Vec<_> = (0..64).map(|n| ::tokio::spawn(flow(n))).collect();
-            let scoped: Vec<_> = (64..128)
-                .map(|n| ::tokio::spawn(flow(n).with_context(Context::NONE)))
-                .collect();
+            let scoped: Vec<_> = (64..128).map(|n| ::tokio::spawn(flow(n).with_context(Context::NONE))).collect();
             for task in plain.into_iter().chain(scoped) {
                 task.await.unwrap();
             }
@@ -125,29 +120,17 @@ mod tests {
         runtime().block_on(async {
             let (task, blocking) = {
                 let _scope = context(7).attach();
-                (
-                    spawn(async { Context::current() }),
-                    spawn_blocking(Context::current),
-                )
+                (spawn(async { Context::current() }), spawn_blocking(Context::current))
             };
-            assert_eq!(
-                (task.await.unwrap(), blocking.await.unwrap()),
-                (context(7), context(7))
-            );
-            assert_eq!(
-                ::tokio::spawn(async { Context::current() }).await.unwrap(),
-                Context::NONE
-            );
+            assert_eq!((task.await.unwrap(), blocking.await.unwrap()), (context(7), context(7)));
+            assert_eq!(::tokio::spawn(async { Context::current() }).await.unwrap(), Context::NONE);
         });
     }
 
     #[test]
     fn the_number_of_a_task_is_the_one_that_it_shows() {
         runtime().block_on(async {
-            let (number, text) =
-                ::tokio::spawn(async { (task().unwrap(), task::id().to_string()) })
-                    .await
-                    .unwrap();
+            let (number, text) = ::tokio::spawn(async { (task().unwrap(), task::id().to_string()) }).await.unwrap();
             assert_eq!(number.to_string(), text);
         });
     }

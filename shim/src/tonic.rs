@@ -48,11 +48,8 @@ struct TraceState {
 
 /// The context that headers carry.
 fn extract(headers: &HeaderMap) -> Context {
-    let text = headers
-        .get(TRACEPARENT)
-        .and_then(|value| value.to_str().ok());
-    text.and_then(|text| Context::from_traceparent(text.trim()))
-        .unwrap_or(Context::NONE)
+    let text = headers.get(TRACEPARENT).and_then(|value| value.to_str().ok());
+    text.and_then(|text| Context::from_traceparent(text.trim())).unwrap_or(Context::NONE)
 }
 
 /// Lets headers carry `context`, and the trace state that came with its trace.
@@ -62,8 +59,7 @@ fn inject(context: Context, headers: &mut HeaderMap) {
     }
     let value = HeaderValue::from_str(&context.to_string()).expect("hexadecimal digits and dashes");
     headers.insert(TRACEPARENT, value);
-    let state =
-        TRACE_STATE.with_borrow(|state| state.clone().filter(|state| state.of.same_trace(context)));
+    let state = TRACE_STATE.with_borrow(|state| state.clone().filter(|state| state.of.same_trace(context)));
     if let Some(state) = state {
         headers.insert(TRACESTATE, state.value);
     }
@@ -72,9 +68,7 @@ fn inject(context: Context, headers: &mut HeaderMap) {
 fn call_span<B>(request: &Request<B>, parent: Context, kind: Kind) -> Span {
     let method = request.uri().path().trim_start_matches('/');
     let mut span = Span::with_parent(parent, method);
-    span.kind(kind)
-        .attribute("rpc.system.name", "grpc")
-        .attribute("rpc.method", method);
+    span.kind(kind).attribute("rpc.system.name", "grpc").attribute("rpc.method", method);
     span
 }
 
@@ -112,11 +106,7 @@ where
         let span = call_span(&request, Context::current(), Kind::Client);
         inject(span.context(), request.headers_mut());
         let _scope = span.enter();
-        Call {
-            future: self.inner.call(request).with_context(span.context()),
-            span: Some(span),
-            state: None,
-        }
+        Call { future: self.inner.call(request).with_context(span.context()), span: Some(span), state: None }
     }
 }
 
@@ -153,29 +143,22 @@ where
     fn call(&mut self, request: Request<B>) -> Call<S::Future> {
         let parent = extract(request.headers());
         let span = call_span(&request, parent, Kind::Server);
-        let state = request
-            .headers()
-            .get(TRACESTATE)
-            .filter(|_| parent.is_valid());
-        let state = state.map(|value| TraceState {
-            of: parent,
-            value: value.clone(),
-        });
+        let state = request.headers().get(TRACESTATE).filter(|_| parent.is_valid());
+        let state = state.map(|value| TraceState { of: parent, value: value.clone() });
         let _scope = span.enter();
-        Call {
-            future: self.inner.call(request).with_context(span.context()),
-            span: Some(span),
-            state,
-        }
+        Call { future: self.inner.call(request).with_context(span.context()), span: Some(span), state }
     }
 }
 
-/// A call under way.
-#[must_use = "futures do nothing unless they are awaited"]
-pub struct Call<F> {
-    future: WithContext<F>,
-    span: Option<Span>,
-    state: Option<TraceState>,
+pin_project_lite::pin_project! {
+    /// A call under way.
+    #[must_use = "futures do nothing unless they are awaited"]
+    pub struct Call<F> {
+        #[pin]
+        future: WithContext<F>,
+        span: Option<Span>,
+        state: Option<TraceState>,
+    }
 }
 
 impl<F, R, E> Future for Call<F>
@@ -185,25 +168,14 @@ where
     type Output = Result<Response<TracedBody<R>>, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
-        // SAFETY: `future` is pinned with `self`: it is never moved out of it, and there is no `Drop` that could. The other
-        // fields do not care where they are.
-        let (future, span, state) = unsafe {
-            let this = self.get_unchecked_mut();
-            (
-                Pin::new_unchecked(&mut this.future),
-                &mut this.span,
-                &this.state,
-            )
-        };
-        let outer = state
-            .as_ref()
-            .map(|state| TRACE_STATE.replace(Some(state.clone())));
-        let result = future.poll(cx);
+        let this = self.project();
+        let outer = this.state.as_ref().map(|state| TRACE_STATE.replace(Some(state.clone())));
+        let result = this.future.poll(cx);
         if let Some(outer) = outer {
             TRACE_STATE.set(outer);
         }
         let result = task::ready!(result);
-        let mut span = span.take();
+        let mut span = this.span.take();
         Poll::Ready(match result {
             Ok(response) => Ok(body::traced(response, span)),
             Err(error) => {
@@ -218,8 +190,6 @@ where
 
 impl<F> fmt::Debug for Call<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Call")
-            .field("span", &self.span)
-            .finish_non_exhaustive()
+        f.debug_struct("Call").field("span", &self.span).finish_non_exhaustive()
     }
 }

@@ -4,6 +4,10 @@
 //! - [`ContextLayer`] (feature `tracing-opentelemetry`): where tracing-opentelemetry makes spans and exports them, they
 //!   become parents of messages, and of what the agent sees.
 //!
+//! A span that is entered is a scope: a message decoded in it moves the context until the span is exited. An instrumented future
+//! exits its span at every await; one that handles messages on both sides of an await does so in a future of its own, with
+//! [`crate::FutureExt::with_context`] or [`crate::FutureExt::in_span`].
+//!
 //! ```
 //! use tracing_subscriber::layer::SubscriberExt;
 //!
@@ -39,10 +43,7 @@ fn enter(id: &Id, context: Context) {
 fn exit(id: &Id) {
     let _ = ENTERED.try_with(|entered| {
         let mut entered = entered.borrow_mut();
-        let Some(at) = entered
-            .iter()
-            .rposition(|(entered, _)| *entered == id.into_u64())
-        else {
+        let Some(at) = entered.iter().rposition(|(entered, _)| *entered == id.into_u64()) else {
             return;
         };
         let (_, saved) = entered.remove(at);
@@ -63,16 +64,11 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for SpanLayer {
     fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, cx: layer::Context<'_, S>) {
         let Some(new) = cx.span(id) else { return };
         let parent = match attributes.parent() {
-            Some(parent) => cx
-                .span(parent)
-                .and_then(|parent| parent.extensions().get::<Span>().map(Span::context)),
+            Some(parent) => cx.span(parent).and_then(|parent| parent.extensions().get::<Span>().map(Span::context)),
             None if attributes.is_root() => None,
             None => Some(Context::current()),
         };
-        let mut span = Span::with_parent(
-            parent.unwrap_or(Context::NONE),
-            attributes.metadata().name(),
-        );
+        let mut span = Span::with_parent(parent.unwrap_or(Context::NONE), attributes.metadata().name());
         if span.is_recorded() {
             attributes.record(&mut ToAttributes(&mut span));
         }
@@ -91,19 +87,12 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for SpanLayer {
             return;
         };
         let mut extensions = current.extensions_mut();
-        let Some(span) = extensions
-            .get_mut::<Span>()
-            .filter(|span| span.is_recorded())
-        else {
+        let Some(span) = extensions.get_mut::<Span>().filter(|span| span.is_recorded()) else {
             return;
         };
         let mut message = Message(String::new());
         event.record(&mut message);
-        let name = if message.0.is_empty() {
-            event.metadata().name()
-        } else {
-            &message.0
-        };
+        let name = if message.0.is_empty() { event.metadata().name() } else { &message.0 };
         span.event(name);
         event.record(&mut ToEvent(span));
         if *event.metadata().level() == ::tracing::Level::ERROR {
@@ -112,9 +101,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for SpanLayer {
     }
 
     fn on_enter(&self, id: &Id, cx: layer::Context<'_, S>) {
-        let context = cx
-            .span(id)
-            .and_then(|span| span.extensions().get::<Span>().map(Span::context));
+        let context = cx.span(id).and_then(|span| span.extensions().get::<Span>().map(Span::context));
         enter(id, context.unwrap_or(Context::NONE));
     }
 
@@ -219,11 +206,8 @@ mod follow {
     impl ContextLayer {
         fn look_up(&self, id: &Id) -> Context {
             let dispatch = self.dispatch.get().and_then(WeakDispatch::upgrade);
-            let found = dispatch
-                .and_then(|dispatch| tracing_opentelemetry::get_otel_context(id, &dispatch));
-            found.map_or(Context::NONE, |found| {
-                Context::from(found.span().span_context())
-            })
+            let found = dispatch.and_then(|dispatch| tracing_opentelemetry::get_otel_context(id, &dispatch));
+            found.map_or(Context::NONE, |found| Context::from(found.span().span_context()))
         }
     }
 
@@ -242,14 +226,7 @@ mod follow {
                 found
             });
             // A span that tracing-opentelemetry leaves out changes nothing.
-            enter(
-                id,
-                if context.is_valid() {
-                    context
-                } else {
-                    Context::current()
-                },
-            );
+            enter(id, if context.is_valid() { context } else { Context::current() });
         }
 
         fn on_exit(&self, id: &Id, _: layer::Context<'_, S>) {
@@ -272,12 +249,7 @@ mod tests {
         spans(
             || {
                 ::tracing::subscriber::with_default(subscriber, || {
-                    let outer = info_span!(
-                        "outer",
-                        lots = 3,
-                        symbol = "ACME",
-                        later = ::tracing::field::Empty
-                    );
+                    let outer = info_span!("outer", lots = 3, symbol = "ACME", later = ::tracing::field::Empty);
                     let _entered = outer.enter();
                     outer.record("later", true);
                     info!(answer = 42, "thinking");
@@ -289,21 +261,13 @@ mod tests {
                 });
             },
             |(), seen| {
-                let [encode, inner, root, outer] = seen else {
-                    panic!("{seen:?}")
-                };
-                assert_eq!(
-                    (inner.name, outer.name, root.name),
-                    ("inner", "outer", "root")
-                );
+                let [encode, inner, root, outer] = seen else { panic!("{seen:?}") };
+                assert_eq!((inner.name, outer.name, root.name), ("inner", "outer", "root"));
                 assert_eq!(encode.head.parent_span_id, inner.head.span_id);
                 assert_eq!(inner.head.parent_span_id, outer.head.span_id);
                 assert_ne!(root.head.trace_id, outer.head.trace_id);
                 assert_eq!((inner.status, outer.status), (Status::Error, Status::Unset));
-                let items: Vec<_> = outer
-                    .items()
-                    .filter(|item| !matches!(item, Item::Event("thinking", _)))
-                    .collect();
+                let items: Vec<_> = outer.items().filter(|item| !matches!(item, Item::Event("thinking", _))).collect();
                 assert_eq!(
                     items,
                     [
@@ -345,9 +309,7 @@ mod tests {
 
         let provider = opentelemetry_sdk::trace::SdkTracerProvider::builder().build();
         let opentelemetry = tracing_opentelemetry::layer().with_tracer(provider.tracer("test"));
-        let subscriber = tracing_subscriber::registry()
-            .with(opentelemetry)
-            .with(ContextLayer::default());
+        let subscriber = tracing_subscriber::registry().with(opentelemetry).with(ContextLayer::default());
         ::tracing::subscriber::with_default(subscriber, || {
             for _ in 0..2 {
                 let span = info_span!("work");

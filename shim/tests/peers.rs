@@ -18,15 +18,10 @@ struct Order {
     payload: bytes::Bytes,
 }
 
-const PROTO: &str =
-    "syntax = \"proto3\"; message Order { uint64 id = 1; string symbol = 2; bytes payload = 3; }";
+const PROTO: &str = "syntax = \"proto3\"; message Order { uint64 id = 1; string symbol = 2; bytes payload = 3; }";
 
 fn order() -> Order {
-    Order {
-        id: 7,
-        symbol: "ACME".to_owned(),
-        payload: b"\x01\x02"[..].into(),
-    }
+    Order { id: 7, symbol: "ACME".to_owned(), payload: b"\x01\x02"[..].into() }
 }
 
 fn context() -> Context {
@@ -53,10 +48,7 @@ fn run(command: &mut Command, input: &[u8]) -> Option<Vec<u8>> {
 }
 
 fn missing(command: &Command) -> Option<Vec<u8>> {
-    assert!(
-        std::env::var_os("TRACER_STRICT").is_none(),
-        "{command:?} is missing"
-    );
+    assert!(std::env::var_os("TRACER_STRICT").is_none(), "{command:?} is missing");
     eprintln!("not tested: {command:?} is missing");
     None
 }
@@ -69,10 +61,7 @@ fn schema() -> tempfile::TempDir {
 
 #[test]
 fn plain_prost_reads_it_and_is_read() {
-    assert_eq!(
-        <Order as prost::Message>::decode(&traced()[..]).unwrap(),
-        order()
-    );
+    assert_eq!(<Order as prost::Message>::decode(&traced()[..]).unwrap(), order());
     let plain = prost::Message::encode_to_vec(&order());
     assert_eq!(Order::decode(&plain[..]).unwrap(), order());
     assert_eq!(Context::current(), Context::NONE);
@@ -94,10 +83,7 @@ fn buffers_in_pieces_carry_the_header_too() {
         order().encode_length_delimited_to_vec()
     });
     for at in 0..delimited.len() {
-        let pieces = delimited
-            .slice(..at)
-            .chain(delimited.slice(at..))
-            .chain(&b"more"[..]);
+        let pieces = delimited.slice(..at).chain(delimited.slice(at..)).chain(&b"more"[..]);
         assert_eq!(Order::decode_length_delimited(pieces).unwrap(), order());
         assert_eq!(Context::current(), context(), "split at {at}");
         Order::decode(&[][..]).unwrap();
@@ -108,30 +94,20 @@ fn buffers_in_pieces_carry_the_header_too() {
 fn protoc_decodes_it() {
     let folder = schema();
     let mut protoc = Command::new("protoc");
-    protoc
-        .args(["--decode=Order", "order.proto"])
-        .current_dir(&folder);
+    protoc.args(["--decode=Order", "order.proto"]).current_dir(&folder);
     let Some(text) = run(&mut protoc, &traced()) else {
         return;
     };
     let text = String::from_utf8(text).unwrap();
-    assert!(
-        text.starts_with("id: 7\nsymbol: \"ACME\"\npayload: \"\\001\\002\"\n"),
-        "{text}"
-    );
-    assert!(
-        text.contains(&format!("{}: \"", tracer_shim::header::FIELD_NUMBER)),
-        "{text}"
-    );
+    assert!(text.starts_with("id: 7\nsymbol: \"ACME\"\npayload: \"\\001\\002\"\n"), "{text}");
+    assert!(text.contains(&format!("{}: \"", tracer_shim::header::FIELD_NUMBER)), "{text}");
 }
 
 #[test]
 fn python_reads_it_and_passes_the_header_on() {
     let folder = schema();
     let mut protoc = Command::new("protoc");
-    protoc
-        .args(["--python_out=.", "order.proto"])
-        .current_dir(&folder);
+    protoc.args(["--python_out=.", "order.proto"]).current_dir(&folder);
     if run(&mut protoc, &[]).is_none() {
         return;
     }
@@ -141,9 +117,7 @@ fn python_reads_it_and_passes_the_header_on() {
                   sys.stdout.buffer.write(order.SerializeToString())";
     let python = ["/usr/bin/python3", "python3"].into_iter().find(|python| {
         let mut probe = Command::new(python);
-        let probe = probe
-            .args(["-c", "import google.protobuf"])
-            .stderr(Stdio::null());
+        let probe = probe.args(["-c", "import google.protobuf"]).stderr(Stdio::null());
         probe.status().is_ok_and(|status| status.success())
     });
     let Some(python) = python else {

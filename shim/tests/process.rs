@@ -13,16 +13,9 @@ mod support;
 /// Opens the memory of a process that has this name, as the agent does: `/proc/PID/map_files/..`.
 fn open(pid: u32, name: &str) -> File {
     let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
-    let line = maps
-        .lines()
-        .find(|line| line.contains(name))
-        .unwrap_or_else(|| panic!("no {name} in {maps}"));
+    let line = maps.lines().find(|line| line.contains(name)).unwrap_or_else(|| panic!("no {name} in {maps}"));
     let range = line.split(' ').next().unwrap();
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open(format!("/proc/{pid}/map_files/{range}"))
-        .unwrap()
+    OpenOptions::new().read(true).write(true).open(format!("/proc/{pid}/map_files/{range}")).unwrap()
 }
 
 fn write(page: &File, at: usize, word: u64) {
@@ -44,27 +37,23 @@ fn in_child(f: impl FnOnce() -> String) -> String {
         let child = libc::fork();
         if child == 0 {
             let text = f();
-            File::from_raw_fd(pipe[1])
-                .write_all(text.as_bytes())
-                .unwrap();
+            File::from_raw_fd(pipe[1]).write_all(text.as_bytes()).unwrap();
             libc::_exit(0);
         }
         libc::close(pipe[1]);
         let mut text = String::new();
-        File::from_raw_fd(pipe[0])
-            .read_to_string(&mut text)
-            .unwrap();
+        File::from_raw_fd(pipe[0]).read_to_string(&mut text).unwrap();
         let mut status = 0;
-        assert_eq!(
-            (libc::waitpid(child, &raw mut status, 0), status),
-            (child, 0)
-        );
+        assert_eq!((libc::waitpid(child, &raw mut status, 0), status), (child, 0));
         text
     }
 }
 
 #[test]
 fn the_agent_samples_and_children_are_processes_of_their_own() {
+    drop(tracer_shim::Message::encode_to_vec(&1_u32));
+    let maps = fs::read_to_string("/proc/self/maps").unwrap();
+    assert!(maps.contains("OTEL_CTX") && maps.contains(PAGE_NAME), "the first message publishes: {maps}");
     tracer_shim::init("shop", &[]);
     let listener = support::Listener::attach(&std::env::current_exe().unwrap(), 0).unwrap();
     assert!(recorded("a") && recorded("b"));
@@ -90,24 +79,14 @@ fn the_agent_samples_and_children_are_processes_of_their_own() {
     assert!((850..1150).contains(&kept), "{kept} of 4000 at 25%");
     sampling::set_ratio(1.0);
 
-    let ids = || {
-        (0..100)
-            .map(|_| Span::with_parent(Context::NONE, "id").context().to_string())
-            .collect::<Vec<_>>()
-    };
+    let ids = || (0..100).map(|_| Span::with_parent(Context::NONE, "id").context().to_string()).collect::<Vec<_>>();
     let child = in_child(|| {
         let maps = fs::read_to_string("/proc/self/maps").unwrap();
         assert_eq!(maps.matches("OTEL_CTX").count(), 1, "the child's own");
         ids().join(" ")
     });
     let parent = ids();
-    assert_eq!(
-        child
-            .split(' ')
-            .filter(|id| parent.iter().any(|other| other == id))
-            .count(),
-        0
-    );
+    assert_eq!(child.split(' ').filter(|id| parent.iter().any(|other| other == id)).count(), 0);
     assert_eq!(child.split(' ').count(), 100);
     drop(listener);
 }

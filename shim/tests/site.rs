@@ -28,27 +28,17 @@ fn there_is_one_site_and_every_way_to_attach_sees_each_span_once() {
         let mut seen = Vec::new();
         listener.drain(|bytes| {
             let span = SpanRecord::parse(bytes).unwrap();
-            let Some(Item::Attribute("n", Value::Int(n))) = span.items().next() else {
-                panic!("{span:?}")
-            };
+            let Some(Item::Attribute("n", Value::Int(n))) = span.items().next() else { panic!("{span:?}") };
             assert_eq!(span.name, "work");
             seen.push((n as i32, (span.head.trace_id, span.head.span_id)));
         });
         let expected: Vec<_> = expected
             .into_iter()
-            .map(|(n, context): (i32, Context)| {
-                (
-                    n,
-                    (context.trace_id().to_bytes(), context.span_id().to_bytes()),
-                )
-            })
+            .map(|(n, context): (i32, Context)| (n, (context.trace_id().to_bytes(), context.span_id().to_bytes())))
             .collect();
         assert_eq!(seen, expected);
         drop(listener);
-        assert!(
-            !tracer_shim::span("after").is_recorded(),
-            "the semaphore is down again"
-        );
+        assert!(!tracer_shim::span("after").is_recorded(), "the semaphore is down again");
     }
 }
 
@@ -78,17 +68,10 @@ fn no_byte_of_the_stack_changes_under_the_probe() {
         let mut listener = Listener::attach(&path, offset).unwrap();
         for round in 0..200 {
             for (seed, value) in &expected {
-                assert_eq!(
-                    with_live_locals(*seed),
-                    *value,
-                    "round {round} at +{offset}"
-                );
+                assert_eq!(with_live_locals(*seed), *value, "round {round} at +{offset}");
             }
         }
-        assert_eq!(
-            listener.drain(|bytes| assert!(SpanRecord::parse(bytes).is_ok())),
-            200 * 64
-        );
+        assert_eq!(listener.drain(|bytes| assert!(SpanRecord::parse(bytes).is_ok())), 200 * 64);
     }
 }
 
@@ -105,22 +88,14 @@ fn a_message_is_one_hit() {
         names.push((span.operation as u8, span.name.to_owned(), span.head.size));
     });
     let size = bytes.len() as u64;
-    assert_eq!(
-        names,
-        [
-            (1, "alloc::string::String".to_owned(), size),
-            (2, "alloc::string::String".to_owned(), size)
-        ]
-    );
+    assert_eq!(names, [(1, "alloc::string::String".to_owned(), size), (2, "alloc::string::String".to_owned(), size)]);
 }
 
 #[test]
 fn the_thread_context_is_in_the_dynamic_symbol_table_and_needs_no_library() {
     let bytes = std::fs::read(std::env::current_exe().unwrap()).unwrap();
     let file = object::File::parse(&*bytes).unwrap();
-    let symbol = file
-        .dynamic_symbols()
-        .find(|symbol| symbol.name() == Ok("otel_thread_ctx_v1"));
+    let symbol = file.dynamic_symbols().find(|symbol| symbol.name() == Ok("otel_thread_ctx_v1"));
     let symbol = symbol.expect("otel_thread_ctx_v1 is exported");
     assert_eq!((symbol.kind(), symbol.size()), (SymbolKind::Tls, 8));
     let libraries = file.section_by_name_bytes(b".dynstr").unwrap();

@@ -38,10 +38,7 @@ impl tonic::server::UnaryService<String> for WhoAmI {
             if request.get_ref().is_empty() {
                 return Err(Status::not_found("nobody"));
             }
-            let state = request
-                .metadata()
-                .get("tracestate")
-                .map_or("", |state| state.to_str().unwrap());
+            let state = request.metadata().get("tracestate").map_or("", |state| state.to_str().unwrap());
             Ok(Response::new(format!("{} {state}", Context::current())))
         })
     }
@@ -104,21 +101,12 @@ type Client = tracer_shim::tonic::Client<tonic::transport::Channel>;
 
 async fn ask(client: Client, path: &'static str, name: String) -> Result<Response<String>, Status> {
     let mut grpc = tonic::client::Grpc::new(client);
-    grpc.ready()
-        .await
-        .map_err(|error| Status::unknown(error.to_string()))?;
+    grpc.ready().await.map_err(|error| Status::unknown(error.to_string()))?;
     let mut request = Request::new(name);
     if path.contains("Relay") {
-        request
-            .metadata_mut()
-            .insert("tracestate", "ot=th:c".parse().unwrap());
+        request.metadata_mut().insert("tracestate", "ot=th:c".parse().unwrap());
     }
-    grpc.unary(
-        request,
-        PathAndQuery::from_static(path),
-        ProstCodec::<String, String>::default(),
-    )
-    .await
+    grpc.unary(request, PathAndQuery::from_static(path), ProstCodec::<String, String>::default()).await
 }
 
 /// The process has one semaphore: tests with a listener and without take turns.
@@ -127,16 +115,9 @@ static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 async fn connect() -> Client {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let channel = Endpoint::from_shared(format!("http://{address}"))
-        .unwrap()
-        .connect_lazy();
-    let client = tower::ServiceBuilder::new()
-        .layer(ClientLayer)
-        .service(channel);
-    let server = Server::builder()
-        .layer(ServerLayer)
-        .add_service(WhoAmI)
-        .add_service(Relay(client.clone()));
+    let channel = Endpoint::from_shared(format!("http://{address}")).unwrap().connect_lazy();
+    let client = tower::ServiceBuilder::new().layer(ClientLayer).service(channel);
+    let server = Server::builder().layer(ServerLayer).add_service(WhoAmI).add_service(Relay(client.clone()));
     tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
     client
 }
@@ -144,9 +125,7 @@ async fn connect() -> Client {
 #[tokio::test]
 async fn with_nobody_listening_the_context_passes_through_the_whole_chain() {
     let client = connect().await;
-    let context =
-        Context::from_traceparent("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-03")
-            .unwrap();
+    let context = Context::from_traceparent("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-03").unwrap();
     let answer = {
         let call = ask(client.clone(), "/shop.Relay/Ask", "me".to_owned());
         tracer_shim::FutureExt::with_context(call, context).await
@@ -164,14 +143,9 @@ async fn every_call_is_a_client_span_with_a_server_span_below() {
     let root = Span::with_parent(Context::NONE, "root");
     let context = root.context();
     let call = ask(client.clone(), "/shop.Relay/Ask", "me".to_owned());
-    let answer = tracer_shim::FutureExt::with_context(call, context)
-        .await
-        .unwrap()
-        .into_inner();
+    let answer = tracer_shim::FutureExt::with_context(call, context).await.unwrap().into_inner();
     let call = ask(client, "/shop.Who/Ask", String::new());
-    let refused = tracer_shim::FutureExt::with_context(call, context)
-        .await
-        .unwrap_err();
+    let refused = tracer_shim::FutureExt::with_context(call, context).await.unwrap_err();
     assert_eq!(refused.code(), Code::NotFound);
 
     let mut seen = Vec::new();
@@ -183,18 +157,10 @@ async fn every_call_is_a_client_span_with_a_server_span_below() {
                 return;
             }
             let code = span.items().find_map(|item| match item {
-                Item::Attribute("rpc.response.status_code", Value::Str(code)) => {
-                    Some(code.to_owned())
-                }
+                Item::Attribute("rpc.response.status_code", Value::Str(code)) => Some(code.to_owned()),
                 _ => None,
             });
-            seen.push((
-                span.head.span_id,
-                span.head.parent_span_id,
-                span.kind,
-                span.name.to_owned(),
-                code,
-            ));
+            seen.push((span.head.span_id, span.head.parent_span_id, span.kind, span.name.to_owned(), code));
         });
         tokio::task::yield_now().await;
     }
@@ -219,9 +185,6 @@ async fn every_call_is_a_client_span_with_a_server_span_below() {
             (Kind::Client, "shop.Relay/Ask", Some("OK")),
         ]
     );
-    let failed = seen
-        .iter()
-        .find(|span| span.4.as_deref() == Some("NOT_FOUND") && span.2 == Kind::Server)
-        .unwrap();
+    let failed = seen.iter().find(|span| span.4.as_deref() == Some("NOT_FOUND") && span.2 == Kind::Server).unwrap();
     assert_eq!(chain(failed.0).len(), 2);
 }

@@ -92,6 +92,11 @@ impl Agent {
         }
     }
 
+    /// Exit code of an agent that has ended by itself; -1 after a signal.
+    pub fn code(&mut self) -> i32 {
+        self.child.wait().expect("it is our child").code().unwrap_or(-1)
+    }
+
     /// Kills it without any warning.
     pub fn kill(mut self) {
         self.child.kill().expect("it runs");

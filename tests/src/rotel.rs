@@ -9,19 +9,14 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
-    TraceService, TraceServiceServer,
-};
-use opentelemetry_proto::tonic::collector::trace::v1::{
-    ExportTraceServiceRequest, ExportTraceServiceResponse,
-};
+use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{TraceService, TraceServiceServer};
+use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse};
 use tonic::codec::CompressionEncoding;
 use tonic::{Request, Response, Status};
 
-const VERSION: &str = "0.0.1a15";
-/// For everything that should take a moment.
-const DEADLINE: Duration = Duration::from_secs(60);
+use crate::DEADLINE;
 
+const VERSION: &str = "0.0.1a15";
 /// The `rotel-agent` program, installed below `directory` unless it is there.
 ///
 /// # Errors
@@ -35,25 +30,10 @@ pub fn agent(directory: &Path) -> Result<PathBuf> {
     lock.lock()?;
     if !program.exists() {
         let mut pip = Command::new("python3");
-        pip.args([
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--no-deps",
-            "--no-compile",
-            "--upgrade",
-            "--target",
-        ]);
-        let status = pip
-            .arg(&package)
-            .arg(format!("rotel=={VERSION}"))
-            .status()
-            .context("python3 is needed for rotel")?;
-        ensure!(
-            status.success(),
-            "cannot install rotel {VERSION} with pip: {status}"
-        );
+        pip.args(["-m", "pip", "install", "--quiet", "--no-deps", "--no-compile", "--upgrade", "--target"]);
+        let status =
+            pip.arg(&package).arg(format!("rotel=={VERSION}")).status().context("python3 is needed for rotel")?;
+        ensure!(status.success(), "cannot install rotel {VERSION} with pip: {status}");
     }
     Ok(program)
 }
@@ -74,28 +54,26 @@ impl Collector {
     /// # Errors
     /// When it does not start.
     pub fn start(program: &Path, directory: &Path, sink: SocketAddr) -> Result<Self> {
-        let (grpc, http) = (free_address()?, free_address()?);
+        Self::start_at(program, directory, sink, free_address()?, free_address()?)
+    }
+
+    /// The same where another one was.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn start_at(
+        program: &Path,
+        directory: &Path,
+        sink: SocketAddr,
+        grpc: SocketAddr,
+        http: SocketAddr,
+    ) -> Result<Self> {
         let log = directory.join("rotel.log");
         let mut child = Command::new(program)
             .arg("start")
-            .args([
-                "--otlp-grpc-endpoint",
-                &grpc.to_string(),
-                "--otlp-http-endpoint",
-                &http.to_string(),
-            ])
-            .args([
-                "--exporter",
-                "otlp",
-                "--otlp-exporter-endpoint",
-                &format!("http://{sink}"),
-            ])
-            .args([
-                "--otlp-exporter-compression",
-                "none",
-                "--batch-timeout",
-                "50ms",
-            ])
+            .args(["--otlp-grpc-endpoint", &grpc.to_string(), "--otlp-http-endpoint", &http.to_string()])
+            .args(["--exporter", "otlp", "--otlp-exporter-endpoint", &format!("http://{sink}")])
+            .args(["--batch-timeout", "50ms"])
             .arg("--pid-file")
             .arg(directory.join("rotel.pid"))
             .stdout(File::create(&log)?)
@@ -103,21 +81,10 @@ impl Collector {
             .spawn()
             .with_context(|| format!("cannot start {}", program.display()))?;
         let start = Instant::now();
-        while TcpStream::connect(grpc)
-            .and_then(|_| TcpStream::connect(http))
-            .is_err()
-        {
+        while TcpStream::connect(grpc).and_then(|_| TcpStream::connect(http)).is_err() {
             let ended = child.try_wait()?;
-            ensure!(
-                ended.is_none(),
-                "rotel ended: {}",
-                fs::read_to_string(&log)?
-            );
-            ensure!(
-                start.elapsed() < DEADLINE,
-                "rotel does not listen: {}",
-                fs::read_to_string(&log)?
-            );
+            ensure!(ended.is_none(), "rotel ended: {}", fs::read_to_string(&log)?);
+            ensure!(start.elapsed() < DEADLINE, "rotel does not listen: {}", fs::read_to_string(&log)?);
             std::thread::sleep(Duration::from_millis(20));
         }
         Ok(Self { child, grpc, http })
@@ -159,11 +126,7 @@ impl TraceService for Service {
         &self,
         request: Request<ExportTraceServiceRequest>,
     ) -> Result<Response<ExportTraceServiceResponse>, Status> {
-        self.0
-            .requests
-            .lock()
-            .map_err(|_| Status::internal("a test panicked"))?
-            .push(request.into_inner());
+        self.0.requests.lock().map_err(|_| Status::internal("a test panicked"))?.push(request.into_inner());
         self.0.more.notify_all();
         Ok(Response::new(ExportTraceServiceResponse::default()))
     }
@@ -183,11 +146,7 @@ impl Sink {
             .max_decoding_message_size(64 << 20)
             .accept_compressed(CompressionEncoding::Gzip);
         let incoming = tonic::transport::server::TcpIncoming::from(listener);
-        tokio::spawn(
-            tonic::transport::Server::builder()
-                .add_service(service)
-                .serve_with_incoming(incoming),
-        );
+        tokio::spawn(tonic::transport::Server::builder().add_service(service).serve_with_incoming(incoming));
         Ok(Self { address, received })
     }
 
@@ -203,19 +162,12 @@ impl Sink {
             .more
             .wait_timeout_while(requests, DEADLINE, |requests| count(requests) < spans)
             .expect(poisoned);
-        ensure!(
-            !wait.timed_out(),
-            "{} of {spans} spans came within {DEADLINE:?}",
-            count(&requests)
-        );
+        ensure!(!wait.timed_out(), "{} of {spans} spans came within {DEADLINE:?}", count(&requests));
         Ok(std::mem::take(&mut requests))
     }
 }
 
 fn count(requests: &[ExportTraceServiceRequest]) -> usize {
     let resources = requests.iter().flat_map(|request| &request.resource_spans);
-    resources
-        .flat_map(|resource| &resource.scope_spans)
-        .map(|scope| scope.spans.len())
-        .sum()
+    resources.flat_map(|resource| &resource.scope_spans).map(|scope| scope.spans.len()).sum()
 }

@@ -1,8 +1,11 @@
 //! prost spans of unmodified processes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::process::Command;
 
-use tracer_tests::{Agent, Span, Target, require_root};
+use serde_json::Value;
+use tracer_tests::{Agent, Span, Target, program, require_root};
 
 const ROUNDS: u64 = 10_000;
 /// Largest difference of the medians, by the project's own bar.
@@ -18,32 +21,65 @@ fn median(mut values: Vec<u64>) -> u64 {
     values[values.len() / 2]
 }
 
-#[test]
-fn every_call_is_one_span_with_its_type_size_and_time() {
+/// Traces rounds of every call in a program; returns what the target says and the spans of calls.
+fn traced_rounds(program: &Path) -> (BTreeMap<String, Value>, Vec<Span>) {
     require_root();
-    let mut target = Target::start("prost_target");
+    let mut target = Target::spawn(&mut Command::new(program));
     let agent = Agent::run(&["-p", &target.pid().to_string()]);
     let truth = target.ask(&format!("messages {ROUNDS}"));
     let outcome = agent.stop();
     outcome.assert_complete();
     assert!(target.end().success());
+    let truth = truth.as_object().expect("an object").clone().into_iter().collect();
+    (truth, calls(&outcome.spans).cloned().collect())
+}
 
+fn short_type(span: &Span) -> &str {
+    span.attribute("tracer.message.type").rsplit("::").next().unwrap_or_default()
+}
+
+/// With v0 symbols every type and every size is known.
+#[test]
+fn every_call_is_one_span_with_its_type_size_and_time() {
+    let (truth, spans) = traced_rounds(&tracer_tests::v0_program("prost_target"));
     let mut seen: BTreeMap<String, Vec<&Span>> = BTreeMap::new();
-    for span in calls(&outcome.spans) {
-        let kind = span.attribute("tracer.message.type").rsplit("::").next().unwrap_or_default();
-        seen.entry(format!("{} {kind}", span.attribute("tracer.message.operation"))).or_default().push(span);
+    for span in &spans {
+        let call = format!("{} {}", span.attribute("tracer.message.operation"), short_type(span));
+        seen.entry(call).or_default().push(span);
     }
-    let truth = truth.as_object().expect("an object");
     assert_eq!(seen.keys().collect::<Vec<_>>(), truth.keys().collect::<Vec<_>>());
-    for (call, truth) in truth {
+    for (call, truth) in &truth {
         let spans = &seen[call];
         assert_eq!(spans.len() as u64, truth["count"], "{call}");
-        let bytes: u64 = spans.iter().map(|span| span.attribute("tracer.message.size").parse::<u64>().unwrap_or(0)).sum();
+        let bytes: u64 =
+            spans.iter().map(|span| span.attribute("tracer.message.size").parse::<u64>().unwrap_or(0)).sum();
         assert_eq!(bytes, truth["bytes"], "{call}");
         let ours = median(spans.iter().map(|span| span.nanos()).collect());
         let theirs = truth["median_ns"].as_u64().expect("a number");
         assert!(theirs.abs_diff(ours) <= MEDIAN_DIFFERENCE_NS, "{call}: {ours} ns, the target says {theirs} ns");
     }
+}
+
+/// With legacy symbols a type can be unknown, but never wrong, and no call is missed.
+#[test]
+fn with_legacy_symbols_no_call_is_missed_and_no_type_is_wrong() {
+    let (truth, spans) = traced_rounds(&program("prost_target"));
+    let mut expected: BTreeMap<&str, u64> = BTreeMap::new();
+    let mut possible: BTreeSet<(&str, &str)> = BTreeSet::new();
+    for (call, truth) in &truth {
+        let (operation, message) = call.split_once(' ').expect("operation and type");
+        *expected.entry(operation).or_default() += truth["count"].as_u64().expect("a number");
+        possible.insert((operation, message));
+    }
+    let mut seen: BTreeMap<&str, u64> = BTreeMap::new();
+    for span in &spans {
+        let operation = span.attribute("tracer.message.operation");
+        *seen.entry(operation).or_default() += 1;
+        let message = short_type(span);
+        assert!(message.is_empty() || possible.contains(&(operation, message)), "{operation} {message}");
+    }
+    assert_eq!(seen, expected);
+    assert!(spans.iter().any(|span| short_type(span) == "Order"), "some types are found through the callees");
 }
 
 #[test]

@@ -8,10 +8,12 @@ use tracer_tests::{Agent, Outcome, RedisServer, Span, Target, program, require_r
 /// What the test itself asks the server.
 const OWN: [&str; 3] = ["info", "ping", "quit"];
 
-/// Commands by the names that the server counts them under.
+/// Commands by the names that the server counts them under. It does not count what it does not know: Redis before 7.2 has
+/// no CLIENT SETINFO, which redis-rs sends.
 fn by_command(spans: &[Span]) -> BTreeMap<String, u64> {
     let mut calls = BTreeMap::new();
-    for span in commands(spans) {
+    let unknown = |span: &Span| span.name == "CLIENT SETINFO" && span.attribute("db.response.status_code") == "ERR";
+    for span in commands(spans).filter(|span| !unknown(span)) {
         *calls.entry(span.name.to_lowercase().replace(' ', "|")).or_default() += 1;
     }
     calls
@@ -63,7 +65,19 @@ fn redis_benchmark_with_pipelines_is_traced_whole() {
     let before = server.command_calls();
     let port = server.port().to_string();
     let outcome = Agent::start(&[
-        "--", "redis-benchmark", "-p", &port, "-P", "16", "-n", "20000", "-c", "20", "-t", "set,get,lpush,mset", "-q",
+        "--",
+        "redis-benchmark",
+        "-p",
+        &port,
+        "-P",
+        "16",
+        "-n",
+        "20000",
+        "-c",
+        "20",
+        "-t",
+        "set,get,lpush,mset",
+        "-q",
     ])
     .wait();
     assert_same(&server, &before, &outcome);
@@ -97,7 +111,8 @@ fn credentials_are_never_shown() {
     server.ask("CONFIG SET requirepass hunter2");
     let port = server.port().to_string();
     let outcome =
-        Agent::start(&["--query-text", "full", "--", "redis-cli", "-p", &port, "-a", "hunter2", "SET", "k", "shown"]).wait();
+        Agent::start(&["--query-text", "full", "--", "redis-cli", "-p", &port, "-a", "hunter2", "SET", "k", "shown"])
+            .wait();
     outcome.assert_complete();
     assert_eq!(named(&outcome, "SET")[0].attribute("db.query.text"), "SET k shown");
     let spans = format!("{:?}", outcome.spans);
@@ -149,8 +164,8 @@ fn a_value_of_100_mb_passes_and_the_agent_keeps_none_of_it() {
     assert!(target.end().success());
     let outcome = agent.stop();
     assert_same(&server, &before, &outcome);
-    // 64 MiB of it are the mapped ring buffer.
-    assert!(peak < 160 * 1024, "the agent needed {peak} kB");
+    // 64 MiB of it are the ring buffer, which is mapped twice.
+    assert!(peak < 128 * 1024, "the agent needed {peak} kB");
     let span = named(&outcome, "GET")[0];
     assert!(span.attribute("tracer.redis.response.size").parse::<u64>().is_ok_and(|size| size > 104_857_600));
 }

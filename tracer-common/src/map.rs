@@ -86,10 +86,7 @@ impl Cookie {
 
     /// Inverse of [`Cookie::pack`].
     pub const fn unpack(raw: u64) -> Self {
-        Self {
-            probe: raw as u32,
-            sp_delta: (raw >> 32) as u16 as i16,
-        }
+        Self { probe: raw as u32, sp_delta: (raw >> 32) as u16 as i16 }
     }
 }
 

@@ -19,7 +19,8 @@ pub const KIND_SOCKET: u16 = 2;
 pub const KIND_OPEN: u16 = 3;
 /// `Head::kind`: a tracked connection was closed; a [`Connection`] follows.
 pub const KIND_CLOSE: u16 = 4;
-/// `Head::kind`: a process started another program (`execve`); only the head.
+/// `Head::kind`: a process started another program (`execve`); only the head. [`Head::task_id`] holds the executable's inode
+/// number and [`Head::trace_flags`] the kernel's number of its device.
 pub const KIND_EXEC: u16 = 5;
 /// `Head::kind`: a process ended (its last thread); only the head.
 pub const KIND_EXIT: u16 = 6;
@@ -40,6 +41,8 @@ pub const FLAG_UNWOUND: u16 = 8;
 pub const FLAG_FAILED: u16 = 16;
 /// `Head::flags` of an open record: the connection was seen to be made, so nothing passed it before.
 pub const FLAG_FRESH: u16 = 32;
+/// `Head::flags` of an exec record: the executable is a watched one, so the process is a target already.
+pub const FLAG_WATCHED: u16 = 64;
 
 /// Fields that every record begins with.
 #[repr(C)]

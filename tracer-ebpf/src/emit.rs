@@ -6,7 +6,7 @@ use aya_ebpf::bindings::{BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP};
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns};
 use aya_ebpf::maps::ring_buf::RingBufEntry;
 use tracer_common::map::Counter;
-use tracer_common::record::{Head, KIND_EXEC, KIND_EXIT, KIND_FORK};
+use tracer_common::record::Head;
 
 use crate::maps::{COUNTERS, EVENTS};
 
@@ -45,12 +45,11 @@ pub fn head(kind: u16, start_ns: u64, end_ns: u64) -> Head {
 
 /// Tells the agent about a process, and wakes it.
 #[inline(always)]
-pub fn lifecycle(kind: u16, child: u32) {
-    debug_assert!(kind == KIND_EXEC || kind == KIND_EXIT || kind == KIND_FORK);
+pub fn lifecycle(kind: u16, flags: u16, subject: u64, device: u32) {
     if let Some(mut entry) = reserve::<Head>(Counter::Lifecycle, Counter::LifecycleRingFull) {
         // SAFETY: reading the clock has no preconditions.
         let now = unsafe { bpf_ktime_get_ns() };
-        entry.write(Head { task_id: child as u64, ..head(kind, now, now) });
+        entry.write(Head { flags, task_id: subject, trace_flags: device, ..head(kind, now, now) });
         entry.submit(WAKE);
     }
 }

@@ -7,9 +7,8 @@ use aya_ebpf::helpers::generated;
 pub fn user<T: Copy + Default>(address: u64) -> Option<T> {
     let mut value = T::default();
     // SAFETY: `value` is a live local of exactly the size given, and the helper writes nothing else.
-    let status = unsafe {
-        generated::bpf_probe_read_user((&raw mut value).cast(), size_of::<T>() as u32, address as *const _)
-    };
+    let status =
+        unsafe { generated::bpf_probe_read_user((&raw mut value).cast(), size_of::<T>() as u32, address as *const _) };
     (status == 0).then_some(value)
 }
 
@@ -30,6 +29,10 @@ pub fn copy_user<const CAP: u64>(to: *mut u8, len: u64, from: u64) -> bool {
     if len == 0 {
         return true;
     }
+    // The compiler knows from the caller that this holds and would leave it out; the verifier of Linux 6.1 does not, and
+    // refuses the program. A volatile read makes the compiler forget.
+    // SAFETY: the address of a live local.
+    let len = unsafe { (&raw const len).read_volatile() };
     if len > CAP {
         return false;
     }

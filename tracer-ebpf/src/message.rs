@@ -197,9 +197,8 @@ fn finish(call: &mut Call, flags: u16) {
     let payload = call.record.head.payload_len as u64;
     let len = size_of::<Message>() as u64 + if payload > PAYLOAD { PAYLOAD } else { payload };
     // SAFETY: record and payload are adjacent fields of a `repr(C)` map value, and `len` covers no more than both.
-    let status = unsafe {
-        bpf_ringbuf_output((&raw const EVENTS).cast_mut().cast(), (&raw mut call.record).cast(), len, QUIET)
-    };
+    let status =
+        unsafe { bpf_ringbuf_output((&raw const EVENTS).cast_mut().cast(), (&raw mut call.record).cast(), len, QUIET) };
     if status != 0 {
         count(Counter::MessagesRingFull);
     }

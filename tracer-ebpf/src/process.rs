@@ -4,7 +4,7 @@ use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::macros::raw_tracepoint;
 use aya_ebpf::programs::RawTracePointContext;
 use tracer_common::map::Executable;
-use tracer_common::record::{KIND_EXEC, KIND_EXIT, KIND_FORK};
+use tracer_common::record::{FLAG_WATCHED, KIND_EXEC, KIND_EXIT, KIND_FORK};
 
 use crate::emit::lifecycle;
 use crate::maps::{EXECUTABLES, OFFSETS, TARGETS};
@@ -15,16 +15,20 @@ use crate::{message, stream};
 #[raw_tracepoint(tracepoint = "sched_process_exec")]
 pub fn process_exec(ctx: RawTracePointContext) -> i32 {
     let pid = (bpf_get_current_pid_tgid() >> 32) as u32;
-    match watched(ctx.arg::<u64>(2)) {
+    let executable = executable(ctx.arg::<u64>(2)).unwrap_or_default();
+    // SAFETY: entries are only replaced by the agent; a torn copy would still be plain numbers.
+    let flags = match unsafe { EXECUTABLES.get(&executable) } {
         Some(target) => {
             let _ = TARGETS.insert(&pid, target, 0);
+            FLAG_WATCHED
         }
         // What was forked from a target is none once it runs another program.
         None => {
             let _ = TARGETS.remove(&pid);
+            0
         }
-    }
-    lifecycle(KIND_EXEC, 0);
+    };
+    lifecycle(KIND_EXEC, flags, executable.inode, executable.device);
     0
 }
 
@@ -39,7 +43,7 @@ pub fn process_exit(_ctx: RawTracePointContext) -> i32 {
     message::thread_exit(pid_tgid);
     stream::thread_exit(pid_tgid);
     if pid == pid_tgid as u32 {
-        lifecycle(KIND_EXIT, 0);
+        lifecycle(KIND_EXIT, 0, 0, 0);
     }
     0
 }
@@ -56,23 +60,21 @@ pub fn process_fork(ctx: RawTracePointContext) -> i32 {
     if child != pid {
         let target = *target;
         let _ = TARGETS.insert(&child, &target, 0);
-        lifecycle(KIND_FORK, child);
+        lifecycle(KIND_FORK, 0, child as u64, 0);
     }
     0
 }
 
-/// The watched executable that is being started, if it is one.
+/// The executable that is being started.
 #[inline(always)]
-fn watched(binprm: u64) -> Option<&'static tracer_common::map::Target> {
+fn executable(binprm: u64) -> Option<Executable> {
     let offsets = OFFSETS.get(0)?;
     let file = kernel::<u64>(binprm + offsets.binprm_file as u64)?;
     let inode = kernel::<u64>(file + offsets.file_inode as u64)?;
     let superblock = kernel::<u64>(inode + offsets.inode_superblock as u64)?;
-    let key = Executable {
+    Some(Executable {
         inode: kernel::<u64>(inode + offsets.inode_number as u64)?,
         device: kernel::<u32>(superblock + offsets.superblock_device as u64)?,
         reserved: 0,
-    };
-    // SAFETY: entries are only replaced by the agent; a torn copy would still be plain numbers.
-    unsafe { EXECUTABLES.get(&key) }
+    })
 }

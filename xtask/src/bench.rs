@@ -67,9 +67,8 @@ pub fn main(args: &Args) -> Result<()> {
         dir: dir.path(),
         samples: Samples::default(),
     };
-    let progress = ProgressBar::new(args.rounds.into()).with_style(
-        indicatif::ProgressStyle::with_template("round {pos} of {len} {wide_bar} {eta}")?,
-    );
+    let progress = ProgressBar::new(args.rounds.into())
+        .with_style(indicatif::ProgressStyle::with_template("round {pos} of {len} {wide_bar} {eta}")?);
     for round in 1..=args.rounds {
         if progress.is_hidden() {
             eprintln!("round {round} of {} ...", args.rounds);
@@ -134,37 +133,23 @@ impl Bench<'_> {
     fn under_the_agent(&mut self, target: &mut Target) -> Result<()> {
         let stats = self.dir.join("stats.json");
         let agent = Observer::agent(&self.agent, self.dir, "run", target.id(), |command| {
-            command
-                .args(["--export", "none", "--stats-json"])
-                .arg(&stats);
+            command.args(["--export", "none", "--stats-json"]).arg(&stats);
         })?;
         self.measure(target, Row::MessageAgent, &format!("message {MESSAGES}"))?;
-        self.measure(
-            target,
-            Row::EncodeShimTraced,
-            &format!("shim encode {MESSAGES}"),
-        )?;
+        self.measure(target, Row::EncodeShimTraced, &format!("shim encode {MESSAGES}"))?;
         let get = self.get(COMMANDS);
         self.measure(target, Row::RedisAgent, &get)?;
         agent.end()?;
         let stats = read_json(&stats)?;
-        let lost = stats["lost"]
-            .as_object()
-            .context("the balance says what was lost")?;
-        self.samples
-            .agent_lost(lost.values().filter_map(Value::as_u64).sum());
+        let lost = stats["lost"].as_object().context("the balance says what was lost")?;
+        self.samples.agent_lost(lost.values().filter_map(Value::as_u64).sum());
         Ok(())
     }
 
     fn under_bpftrace(&mut self, target: &mut Target) -> Result<()> {
         let get = self.get(COMMANDS);
         let works = [
-            (
-                Row::MessageBpftrace,
-                Script::Messages,
-                format!("message {MESSAGES}"),
-                "message 100".to_owned(),
-            ),
+            (Row::MessageBpftrace, Script::Messages, format!("message {MESSAGES}"), "message 100".to_owned()),
             (Row::RedisBpftrace, Script::Redis, get, self.get(100)),
         ];
         for (row, script, work, warm_up) in works {
@@ -185,9 +170,7 @@ impl Bench<'_> {
 
     /// What any probe costs at the least.
     fn floor(&mut self, target: &mut Target) -> Result<()> {
-        let offset = target.ask("floor-site")?["offset"]
-            .as_u64()
-            .context("no \"offset\" in the answer")?;
+        let offset = target.ask("floor-site")?["offset"].as_u64().context("no \"offset\" in the answer")?;
         let _probe = empty_probe::attach(&self.program, offset, target.id())?;
         self.measure(target, Row::Floor, &format!("floor {HITS}"))
     }
@@ -198,10 +181,7 @@ impl Bench<'_> {
             ("Redis GET", self.get(20 * COMMANDS)),
             ("shim encode", format!("shim encode {}", 10 * MESSAGES)),
         ];
-        works
-            .iter()
-            .map(|(name, work)| replay::measure(name, work, &self.agent, &self.program, self.dir))
-            .collect()
+        works.iter().map(|(name, work)| replay::measure(name, work, &self.agent, &self.program, self.dir)).collect()
     }
 
     fn measure(&mut self, target: &mut Target, row: Row, work: &str) -> Result<()> {

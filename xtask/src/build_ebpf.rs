@@ -21,24 +21,17 @@ pub fn main() -> Result<()> {
     let built = build_dir().join(TARGET).join("release/tracer-ebpf");
     let object = workspace::ebpf_object();
     if replace(&built, &object)? {
-        eprintln!(
-            "{}: {} bytes",
-            object.display(),
-            fs::metadata(&object)?.len()
-        );
+        eprintln!("{}: {} bytes", object.display(), fs::metadata(&object)?.len());
     }
     Ok(())
 }
 
 /// A cargo subcommand on the eBPF programs, with the compiler set up for their machine.
 pub fn cargo(subcommand: &str) -> Result<Command> {
-    let linker = workspace::find_program("bpf-linker")
-        .context("bpf-linker is not installed: `cargo xtask setup`")?;
+    let linker = workspace::find_program("bpf-linker").context("bpf-linker is not installed: `cargo xtask setup`")?;
     let mut cargo = workspace::cargo(subcommand);
     cargo.current_dir(workspace::root().join("tracer-ebpf"));
-    cargo
-        .args(["-Z", "build-std=core", "--target", TARGET, "--target-dir"])
-        .arg(build_dir());
+    cargo.args(["-Z", "build-std=core", "--target", TARGET, "--target-dir"]).arg(build_dir());
     cargo.env("RUSTC_BOOTSTRAP", "1");
     cargo.env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER", linker);
     // This variable wins over every other source of flags: those of the user are for another machine.
@@ -56,11 +49,7 @@ fn build_dir() -> std::path::PathBuf {
 
 /// Progress is for people; in a log only the errors count.
 fn quiet() -> &'static [&'static str] {
-    if std::io::IsTerminal::is_terminal(&std::io::stderr()) {
-        &[]
-    } else {
-        &["--quiet"]
-    }
+    if std::io::IsTerminal::is_terminal(&std::io::stderr()) { &[] } else { &["--quiet"] }
 }
 
 /// Makes `to` equal to `from`; true if it was not.
@@ -70,10 +59,9 @@ fn replace(from: &Path, to: &Path) -> Result<bool> {
         return Ok(false);
     }
     // Written beside it and renamed, so that a build of the agent never reads half an object.
-    let mut file =
-        tempfile::NamedTempFile::new_in(to.parent().context("the object lies in a folder")?)?;
-    std::io::Write::write_all(&mut file, &new)?;
-    file.persist(to)?;
+    let part = to.with_extension("part");
+    fs::write(&part, new)?;
+    fs::rename(&part, to)?;
     Ok(true)
 }
 

@@ -37,13 +37,7 @@ pub fn main(args: &Args) -> Result<()> {
     setup::ensure(&setup::to_demo())?;
     build_ebpf::main()?;
     let mut build = workspace::cargo("build");
-    build.args([
-        "--release",
-        "--package",
-        "tracer",
-        "--package",
-        "tracer-test-programs",
-    ]);
+    build.args(["--release", "--package", "tracer", "--package", "tracer-test-programs"]);
     run::visible(build.args(["--bin", "tracer", "--bin", "order_target"]))?;
 
     let stop = Arc::new(AtomicBool::new(false));
@@ -55,23 +49,12 @@ pub fn main(args: &Args) -> Result<()> {
     let _redis = start_redis(address, dir.path())?;
     let release = workspace::target().join("release");
     let mut target = Command::new(release.join("order_target"));
-    let mut target = Service::start(
-        target
-            .arg(address.to_string())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped()),
-    )?;
+    let mut target = Service::start(target.arg(address.to_string()).stdin(Stdio::piped()).stdout(Stdio::piped()))?;
     let mut orders = target.stdin()?;
     let mut answers = BufReader::new(target.stdout()?).lines();
     answers.next().context("the order service ended")??;
     let mut agent = Command::new(release.join("tracer"));
-    agent.args([
-        "run",
-        "--pid",
-        &target.id().to_string(),
-        "--export",
-        "terminal",
-    ]);
+    agent.args(["run", "--pid", &target.id().to_string(), "--export", "terminal"]);
     let mut agent = Service::start(&mut agent)?;
 
     eprintln!("an order each second; Ctrl-C ends");
@@ -97,17 +80,9 @@ pub fn main(args: &Args) -> Result<()> {
 
 /// A server without persistence, when it listens.
 pub fn start_redis(address: SocketAddr, dir: &std::path::Path) -> Result<Service> {
-    let program =
-        workspace::find_program("redis-server").context("redis-server was just set up")?;
+    let program = workspace::find_program("redis-server").context("redis-server was just set up")?;
     let mut redis = Command::new(program);
-    redis.args([
-        "--bind",
-        &address.ip().to_string(),
-        "--port",
-        &address.port().to_string(),
-        "--save",
-        "",
-    ]);
+    redis.args(["--bind", &address.ip().to_string(), "--port", &address.port().to_string(), "--save", ""]);
     redis.arg("--dir").arg(dir).stdout(Stdio::null());
     let mut redis = Service::start(&mut redis)?;
     let ends = Instant::now() + PATIENCE;

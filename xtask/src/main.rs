@@ -15,11 +15,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
-#[command(
-    name = "cargo xtask",
-    bin_name = "cargo xtask",
-    about = "Tasks of the tracer project"
-)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", about = "Tasks of the tracer project")]
 struct Cli {
     #[command(subcommand)]
     task: Task,

@@ -14,10 +14,7 @@ const SHOWN_LINES: usize = 30;
 /// Runs the command and returns its standard output; an error carries the end of what it wrote.
 pub fn output(command: &mut Command) -> Result<String> {
     let shown = format!("{command:?}");
-    let output = command
-        .stdin(Stdio::null())
-        .output()
-        .with_context(|| format!("cannot run {shown}"))?;
+    let output = command.stdin(Stdio::null()).output().with_context(|| format!("cannot run {shown}"))?;
     let stdout = String::from_utf8_lossy(&output.stdout);
     if !output.status.success() {
         let stderr = String::from_utf8_lossy(&output.stderr);
@@ -31,10 +28,7 @@ pub fn output(command: &mut Command) -> Result<String> {
 /// Runs the command with its output shown.
 pub fn visible(command: &mut Command) -> Result<()> {
     let shown = format!("{command:?}");
-    let status = command
-        .stdin(Stdio::null())
-        .status()
-        .with_context(|| format!("cannot run {shown}"))?;
+    let status = command.stdin(Stdio::null()).status().with_context(|| format!("cannot run {shown}"))?;
     if !status.success() {
         bail!("{shown}: {status}");
     }
@@ -53,9 +47,6 @@ pub fn step<T>(what: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
     let result = work();
     spinner.finish_and_clear();
     let verdict = if result.is_ok() { "done" } else { "failed" };
-    eprintln!(
-        "{what}: {verdict} ({:.1} s)",
-        started.elapsed().as_secs_f32()
-    );
+    eprintln!("{what}: {verdict} ({:.1} s)", started.elapsed().as_secs_f32());
     result
 }

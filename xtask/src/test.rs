@@ -27,7 +27,6 @@ pub struct Args {
 /// `cargo xtask test`.
 pub fn main(args: &Args) -> Result<()> {
     let root = workspace::is_root();
-    setup::ensure(&setup::to_build())?;
     if root && !args.unit {
         setup::ensure(&setup::to_test())?;
     }
@@ -40,15 +39,7 @@ pub fn main(args: &Args) -> Result<()> {
         failed.push("unit tests");
     }
     // nextest leaves the examples in the documentation out.
-    if has_nextest()
-        && !tally.run(
-            workspace::cargo("test")
-                .arg("--doc")
-                .args(others)
-                .arg("--")
-                .args(&args.filter),
-        )?
-    {
+    if has_nextest() && !tally.run(workspace::cargo("test").arg("--doc").args(others).arg("--").args(&args.filter))? {
         failed.push("documentation tests");
     }
     if root && !args.unit {
@@ -73,9 +64,7 @@ pub fn main(args: &Args) -> Result<()> {
         bail!("no test has such a name: {}", args.filter.join(" "));
     }
     if !root && !args.unit {
-        bail!(
-            "the end-to-end tests were not run: they need root (`--unit` asks for the unit tests alone)"
-        );
+        bail!("the end-to-end tests were not run: they need root (`--unit` asks for the unit tests alone)");
     }
     Ok(())
 }
@@ -93,6 +82,11 @@ fn build_end_to_end() -> Result<()> {
         "--package",
         "tracer-test-programs",
     ]);
+    crate::run::visible(&mut build)?;
+    // A target with v0 symbols: they name every message type.
+    let mut build = workspace::cargo("build");
+    build.args(["--release", "--package", "tracer-test-programs", "--bin", "prost_target", "--target-dir"]);
+    build.arg(workspace::target().join("v0")).env("RUSTFLAGS", "-C symbol-mangling-version=v0");
     crate::run::visible(&mut build)
 }
 
@@ -101,10 +95,8 @@ fn environment() -> Result<Vec<(&'static str, std::ffi::OsString)>> {
     Ok(vec![
         // A test that would skip fails instead, unless the kernel lacks the feature.
         ("TRACER_STRICT", "1".into()),
-        (
-            "TRACER_BIN",
-            workspace::target().join("release/tracer").into(),
-        ),
+        ("TRACER_BIN", workspace::target().join("release/tracer").into()),
+        ("TRACER_V0_PROGRAMS", workspace::target().join("v0/release").into()),
         ("TRACER_ROTEL", setup::rotel::agent().into()),
         ("PATH", workspace::path_with_tools()?),
     ])
@@ -114,9 +106,7 @@ fn environment() -> Result<Vec<(&'static str, std::ffi::OsString)>> {
 fn runner(selection: &[&str], args: &Args) -> Command {
     if has_nextest() {
         let mut command = workspace::cargo("nextest");
-        command
-            .args(["run", "--no-fail-fast", "--no-tests=pass"])
-            .args(selection);
+        command.args(["run", "--no-fail-fast", "--no-tests=pass"]).args(selection);
         command.args(args.full.then_some("--run-ignored=all"));
         command.args(&args.filter);
         return command;

@@ -8,9 +8,7 @@ use std::{
 
 /// The folder of the root `Cargo.toml`.
 pub fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .expect("xtask is a folder of the workspace")
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask is a folder of the workspace")
 }
 
 /// Where fetched tools are kept; `CARGO_TARGET_DIR` does not move them, so that every build finds them.
@@ -53,9 +51,7 @@ pub fn find_program(name: &str) -> Option<PathBuf> {
 /// PATH with the fetched tools in front.
 pub fn path_with_tools() -> anyhow::Result<std::ffi::OsString> {
     let path = env::var_os("PATH").unwrap_or_default();
-    let dirs = [tools().join("bin")]
-        .into_iter()
-        .chain(env::split_paths(&path));
+    let dirs = [tools().join("bin")].into_iter().chain(env::split_paths(&path));
     Ok(env::join_paths(dirs)?)
 }
 

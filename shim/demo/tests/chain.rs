@@ -29,11 +29,7 @@ fn log(path: &str, side: &str) -> Vec<(usize, TraceId, SpanId)> {
     let line = |line: &str| {
         let words: Vec<_> = line.split(' ').collect();
         let trace = tracer_shim::TraceId::from_hex(words[1]).unwrap().to_bytes();
-        (
-            words[0].parse().unwrap(),
-            trace,
-            tracer_shim::SpanId::from_hex(words[2]).unwrap().to_bytes(),
-        )
+        (words[0].parse().unwrap(), trace, tracer_shim::SpanId::from_hex(words[2]).unwrap().to_bytes())
     };
     text.lines().map(line).collect()
 }
@@ -43,10 +39,7 @@ fn check(program: &Path, way: &str, at: u64) {
     let path = folder.path().join("log").to_str().unwrap().to_owned();
     // Room for all of them: what is missing in the end was never sent.
     let mut listener = Listener::for_spans(program, at, 5 * COUNT, 184).unwrap();
-    let mut child = Command::new(program)
-        .args([way, &COUNT.to_string(), &path])
-        .spawn()
-        .unwrap();
+    let mut child = Command::new(program).args([way, &COUNT.to_string(), &path]).spawn().unwrap();
     let mut traces: HashMap<TraceId, Vec<Seen>> = HashMap::new();
     let mut keep = |bytes: &[u8]| {
         let span = SpanRecord::parse(bytes).unwrap();
@@ -70,28 +63,14 @@ fn check(program: &Path, way: &str, at: u64) {
     assert!(status.success());
 
     let (client, server) = (log(&path, "client"), log(&path, "server"));
-    assert_eq!(
-        (traces.len(), client.len(), server.len()),
-        (COUNT, COUNT, COUNT),
-        "one trace per order"
-    );
-    let server: HashMap<_, _> = server
-        .into_iter()
-        .map(|(order, trace, span)| (order, (trace, span)))
-        .collect();
+    assert_eq!((traces.len(), client.len(), server.len()), (COUNT, COUNT, COUNT), "one trace per order");
+    let server: HashMap<_, _> = server.into_iter().map(|(order, trace, span)| (order, (trace, span))).collect();
     for (order, trace, root) in client {
         let spans = &traces[&trace];
         let find = |operation, name: &str| {
-            let mut found = spans
-                .iter()
-                .filter(|span| span.operation == operation && span.name == name);
-            let one = found
-                .next()
-                .unwrap_or_else(|| panic!("order {order} has no {operation:?} {name}"));
-            assert!(
-                found.next().is_none(),
-                "order {order} has two {operation:?} {name}"
-            );
+            let mut found = spans.iter().filter(|span| span.operation == operation && span.name == name);
+            let one = found.next().unwrap_or_else(|| panic!("order {order} has no {operation:?} {name}"));
+            assert!(found.next().is_none(), "order {order} has two {operation:?} {name}");
             one
         };
         let chain = [
@@ -101,11 +80,7 @@ fn check(program: &Path, way: &str, at: u64) {
             find(Operation::Encode, "Ack"),
             find(Operation::Decode, "Ack"),
         ];
-        assert_eq!(
-            (spans.len(), chain[0].id, chain[0].parent),
-            (5, root, [0; 8]),
-            "order {order}"
-        );
+        assert_eq!((spans.len(), chain[0].id, chain[0].parent), (5, root, [0; 8]), "order {order}");
         for pair in chain.windows(2) {
             assert_eq!(
                 pair[1].parent, pair[0].id,
@@ -114,11 +89,7 @@ fn check(program: &Path, way: &str, at: u64) {
             );
             assert_eq!(pair[1].remote, pair[1].operation == Operation::Decode);
         }
-        assert_eq!(
-            server[&order],
-            (trace, chain[2].id),
-            "what the server logged of order {order}"
-        );
+        assert_eq!(server[&order], (trace, chain[2].id), "what the server logged of order {order}");
     }
 }
 
@@ -132,16 +103,7 @@ fn stripped_build() -> PathBuf {
     let build = || {
         let folder = debug_build().ancestors().nth(2).unwrap().join("stripped");
         let status = Command::new(env!("CARGO"))
-            .args([
-                "build",
-                "--quiet",
-                "--release",
-                "--package",
-                "tracer-shim-demo",
-                "--bin",
-                "chain",
-                "--target-dir",
-            ])
+            .args(["build", "--quiet", "--release", "--package", "tracer-shim-demo", "--bin", "chain", "--target-dir"])
             .arg(&folder)
             .env("CARGO_PROFILE_RELEASE_LTO", "fat")
             .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1")

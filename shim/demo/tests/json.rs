@@ -33,12 +33,7 @@ fn both_processes_are_in_one_trace_per_message() {
     assert_eq!(ready, "ready\n");
     let mut sender = start(&["sender", "100"]);
     let mut sent = String::new();
-    sender
-        .stdout
-        .take()
-        .unwrap()
-        .read_to_string(&mut sent)
-        .unwrap();
+    sender.stdout.take().unwrap().read_to_string(&mut sent).unwrap();
     let mut seen = String::new();
     received.read_to_string(&mut seen).unwrap();
     assert!(sender.wait().unwrap().success() && receiver.wait().unwrap().success());
@@ -48,16 +43,11 @@ fn both_processes_are_in_one_trace_per_message() {
     let mut spans = HashMap::new();
     listener.drain(|bytes| {
         let span = SpanRecord::parse(bytes).unwrap();
-        spans.insert(
-            (span.head.trace_id, span.name.to_owned()),
-            (span.head.span_id, span.head.parent_span_id),
-        );
+        spans.insert((span.head.trace_id, span.name.to_owned()), (span.head.span_id, span.head.parent_span_id));
     });
     assert_eq!(spans.len(), 200);
     for line in sent.lines() {
-        let trace = tracer_shim::TraceId::from_hex(line.split(' ').nth(1).unwrap())
-            .unwrap()
-            .to_bytes();
+        let trace = tracer_shim::TraceId::from_hex(line.split(' ').nth(1).unwrap()).unwrap().to_bytes();
         let (sender, _) = spans[&(trace, "sender".to_owned())];
         let (_, parent) = spans[&(trace, "process_cross_process_msg".to_owned())];
         assert_eq!(parent, sender);

@@ -15,22 +15,13 @@ pub fn expand(arguments: TokenStream, item: Item) -> Result<TokenStream> {
             return Err(Error::new(item.ident.span(), message));
         }
         other => {
-            return Err(Error::new_spanned(
-                other,
-                "`#[trace_context]` is for structs",
-            ));
+            return Err(Error::new_spanned(other, "`#[trace_context]` is for structs"));
         }
     };
-    if let Some(field) = item.fields.iter().find(|field| {
-        field
-            .ident
-            .as_ref()
-            .is_some_and(|name| name == "trace_context")
-    }) {
-        return Err(Error::new_spanned(
-            field,
-            "the struct has a `trace_context` already: `#[derive(Span)]` is enough",
-        ));
+    if let Some(field) =
+        item.fields.iter().find(|field| field.ident.as_ref().is_some_and(|name| name == "trace_context"))
+    {
+        return Err(Error::new_spanned(field, "the struct has a `trace_context` already: `#[derive(Span)]` is enough"));
     }
     let arguments: Arguments = syn::parse2(arguments)?;
     let attributes = attributes(&item, arguments.tag)?;
@@ -56,10 +47,9 @@ impl Parse for Arguments {
         let number: LitInt = input.parse()?;
         let tag = number.base10_parse()?;
         match tag {
-            0 | 19_000..=19_999 | 0x2000_0000.. => Err(Error::new(
-                number.span(),
-                "protobuf has no field of this number",
-            )),
+            0 | 19_000..=19_999 | 0x2000_0000.. => {
+                Err(Error::new(number.span(), "protobuf has no field of this number"))
+            }
             tag => Ok(Self { tag: Some(tag) }),
         }
     }
@@ -69,11 +59,8 @@ impl Parse for Arguments {
 fn attributes(item: &ItemStruct, tag: Option<u32>) -> Result<Vec<Attribute>> {
     let derives = derives(&item.attrs);
     let mut attributes = TokenStream::new();
-    let is_prost = item
-        .fields
-        .iter()
-        .flat_map(|field| &field.attrs)
-        .any(|attribute| attribute.path().is_ident("prost"));
+    let is_prost =
+        item.fields.iter().flat_map(|field| &field.attrs).any(|attribute| attribute.path().is_ident("prost"));
     match tag {
         Some(tag) => {
             let tag = tag.to_string();
@@ -85,10 +72,7 @@ fn attributes(item: &ItemStruct, tag: Option<u32>) -> Result<Vec<Attribute>> {
         }
         None => {}
     }
-    if derives
-        .iter()
-        .any(|name| name == "Serialize" || name == "Deserialize")
-    {
+    if derives.iter().any(|name| name == "Serialize" || name == "Deserialize") {
         attributes.extend(quote!(#[serde(default, rename = "_trace_context")]));
     }
     Attribute::parse_outer.parse2(attributes)
@@ -96,20 +80,12 @@ fn attributes(item: &ItemStruct, tag: Option<u32>) -> Result<Vec<Attribute>> {
 
 /// Last names of the derives that follow.
 fn derives(attributes: &[Attribute]) -> Vec<String> {
-    let derives = attributes
-        .iter()
-        .filter(|attribute| attribute.path().is_ident("derive"));
+    let derives = attributes.iter().filter(|attribute| attribute.path().is_ident("derive"));
     let paths = derives.filter_map(|attribute| match &attribute.meta {
-        Meta::List(list) => list
-            .parse_args_with(Punctuated::<Path, Token![,]>::parse_terminated)
-            .ok(),
+        Meta::List(list) => list.parse_args_with(Punctuated::<Path, Token![,]>::parse_terminated).ok(),
         _ => None,
     });
-    let names = paths.flatten().filter_map(|path| {
-        path.segments
-            .last()
-            .map(|segment| segment.ident.to_string())
-    });
+    let names = paths.flatten().filter_map(|path| path.segments.last().map(|segment| segment.ident.to_string()));
     names.collect()
 }
 
@@ -119,20 +95,15 @@ fn add(item: &mut ItemStruct, attributes: Vec<Attribute>) -> Result<()> {
     match &mut item.fields {
         Fields::Unnamed(fields) => {
             // `rename` is for named fields.
-            let attributes =
-                attributes
-                    .into_iter()
-                    .map(|attribute| match attribute.path().is_ident("serde") {
-                        true => quote!(#[serde(default)]),
-                        false => attribute.into_token_stream(),
-                    });
+            let attributes = attributes.into_iter().map(|attribute| match attribute.path().is_ident("serde") {
+                true => quote!(#[serde(default)]),
+                false => attribute.into_token_stream(),
+            });
             let field = Field::parse_unnamed.parse2(quote!(#doc #(#attributes)* pub #ty))?;
             fields.unnamed.push(field);
         }
         Fields::Named(fields) => {
-            fields.named.push(
-                Field::parse_named.parse2(quote!(#doc #(#attributes)* pub trace_context: #ty))?,
-            );
+            fields.named.push(Field::parse_named.parse2(quote!(#doc #(#attributes)* pub trace_context: #ty))?);
         }
         Fields::Unit => {
             let fields = quote!({ #doc #(#attributes)* pub trace_context: #ty });

@@ -31,54 +31,33 @@ pub fn find(fields: &Fields) -> Result<Option<Carrier>> {
         }
     }
     if let [_, (_, second, _), ..] = &marked[..] {
-        return Err(Error::new(
-            second.span(),
-            "only one field can hold the trace context",
-        ));
+        return Err(Error::new(second.span(), "only one field can hold the trace context"));
     }
     if let [(index, field, inner)] = marked[..] {
         return carrier(index, field, inner).map(Some);
     }
-    let named = |(_, field): &(usize, &Field)| {
-        field
-            .ident
-            .as_ref()
-            .is_some_and(|name| name == "trace_context")
-    };
-    let typed =
-        |(_, field): &(usize, &Field)| is_trace_context(option(&field.ty).unwrap_or(&field.ty));
+    let named = |(_, field): &(usize, &Field)| field.ident.as_ref().is_some_and(|name| name == "trace_context");
+    let typed = |(_, field): &(usize, &Field)| is_trace_context(option(&field.ty).unwrap_or(&field.ty));
     let all = || fields.iter().enumerate();
     let found = all().find(named).or_else(|| all().find(typed));
-    found
-        .map(|(index, field)| carrier(index, field, false))
-        .transpose()
+    found.map(|(index, field)| carrier(index, field, false)).transpose()
 }
 
 fn carrier(index: usize, field: &Field, inner: bool) -> Result<Carrier> {
-    let member = field
-        .ident
-        .clone()
-        .map_or_else(|| Member::from(index), Member::from);
+    let member = field.ident.clone().map_or_else(|| Member::from(index), Member::from);
     let holds = match (inner, option(&field.ty)) {
         (true, _) => Holds::Inner,
         (false, Some(_)) => Holds::Option,
         (false, None) => Holds::Value,
     };
-    let tag = field
-        .attrs
-        .iter()
-        .find_map(|attribute| tag(attribute).transpose())
-        .transpose()?;
+    let tag = field.attrs.iter().find_map(|attribute| tag(attribute).transpose()).transpose()?;
     Ok(Carrier { member, holds, tag })
 }
 
 /// `#[trace(context)]` is `Some(false)`, `#[trace(inner)]` is `Some(true)`.
 fn mark(attributes: &[Attribute]) -> Result<Option<bool>> {
     let mut mark = None;
-    for attribute in attributes
-        .iter()
-        .filter(|attribute| attribute.path().is_ident("trace"))
-    {
+    for attribute in attributes.iter().filter(|attribute| attribute.path().is_ident("trace")) {
         attribute.parse_nested_meta(|meta| {
             if meta.path.is_ident("context") {
                 mark = Some(false);
@@ -118,11 +97,7 @@ fn tag(attribute: &Attribute) -> Result<Option<u32>> {
 /// The `T` of `Option<T>`.
 fn option(ty: &Type) -> Option<&Type> {
     let Type::Path(path) = ty else { return None };
-    let last = path
-        .path
-        .segments
-        .last()
-        .filter(|segment| segment.ident == "Option")?;
+    let last = path.path.segments.last().filter(|segment| segment.ident == "Option")?;
     let PathArguments::AngleBracketed(arguments) = &last.arguments else {
         return None;
     };
@@ -134,8 +109,5 @@ fn option(ty: &Type) -> Option<&Type> {
 
 fn is_trace_context(ty: &Type) -> bool {
     let Type::Path(path) = ty else { return false };
-    path.path
-        .segments
-        .last()
-        .is_some_and(|segment| segment.ident == "TraceContext")
+    path.path.segments.last().is_some_and(|segment| segment.ident == "TraceContext")
 }

@@ -23,27 +23,16 @@ pub fn expand(input: DeriveInput) -> Result<TokenStream> {
             for variant in &data.variants {
                 let carrier = carrier::find(&variant.fields)?;
                 let ident = &variant.ident;
-                let lone =
-                    matches!(&variant.fields, Fields::Unnamed(fields) if fields.unnamed.len() == 1);
-                if carrier
-                    .as_ref()
-                    .is_some_and(|carrier| carrier.holds == Holds::Inner)
-                    && !lone
-                {
-                    return Err(Error::new_spanned(
-                        variant,
-                        "`#[trace(inner)]` is for variants that hold one message",
-                    ));
+                let lone = matches!(&variant.fields, Fields::Unnamed(fields) if fields.unnamed.len() == 1);
+                if carrier.as_ref().is_some_and(|carrier| carrier.holds == Holds::Inner) && !lone {
+                    return Err(Error::new_spanned(variant, "`#[trace(inner)]` is for variants that hold one message"));
                 }
                 arms.push(access(&quote!(Self::#ident), carrier.as_ref()));
             }
             (arms, None)
         }
         Data::Union(_) => {
-            return Err(Error::new_spanned(
-                name,
-                "a union cannot carry a trace context",
-            ));
+            return Err(Error::new_spanned(name, "a union cannot carry a trace context"));
         }
     };
     let conversions = conversions(&input, &arms);
@@ -63,10 +52,7 @@ fn missing(name: &Ident) -> Error {
 /// The arms of one struct or variant, whose path is `path`.
 fn access(path: &TokenStream, carrier: Option<&Carrier>) -> Access {
     let Some(Carrier { member, holds, .. }) = carrier else {
-        return Access {
-            get: quote!(#path { .. } => None,),
-            set: quote!(#path { .. } => {}),
-        };
+        return Access { get: quote!(#path { .. } => None,), set: quote!(#path { .. } => {}) };
     };
     let held = format_ident!("held");
     let value = match holds {
@@ -97,20 +83,14 @@ fn access(path: &TokenStream, carrier: Option<&Carrier>) -> Access {
             }}
         }
     };
-    Access {
-        get: quote!(#path { #member: #held, .. } => #get,),
-        set: quote!(#path { #member: #held, .. } => #set,),
-    }
+    Access { get: quote!(#path { #member: #held, .. } => #get,), set: quote!(#path { #member: #held, .. } => #set,) }
 }
 
 fn conversions(input: &DeriveInput, arms: &[Access]) -> TokenStream {
     let name = &input.ident;
     let (generics, ty, bounds) = input.generics.split_for_impl();
     let predicates = bounds.map(|bounds| &bounds.predicates);
-    let (get, set) = (
-        arms.iter().map(|arm| &arm.get),
-        arms.iter().map(|arm| &arm.set),
-    );
+    let (get, set) = (arms.iter().map(|arm| &arm.get), arms.iter().map(|arm| &arm.set));
     quote! {
         #[automatically_derived]
         impl #generics ::tracer_shim::Carrier for #name #ty #bounds {
@@ -254,7 +234,7 @@ fn methods(input: &DeriveInput, tag: u32) -> TokenStream {
             /// As [`tracer_shim::Message::encoded_len`].
             #[inline]
             pub fn encoded_len(&self) -> usize {
-                ::tracer_shim::__private::encoded_len(self, ::tracer_shim::__private::place(self, #tag))
+                ::tracer_shim::__private::encoded_len(self, #tag)
             }
         }
     }

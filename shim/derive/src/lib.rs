@@ -26,9 +26,7 @@ use syn::parse_macro_input;
 ///   header in that field.
 #[proc_macro_derive(Span, attributes(trace))]
 pub fn derive_span(input: TokenStream) -> TokenStream {
-    derive::expand(parse_macro_input!(input))
-        .unwrap_or_else(syn::Error::into_compile_error)
-        .into()
+    derive::expand(parse_macro_input!(input)).unwrap_or_else(syn::Error::into_compile_error).into()
 }
 
 /// Gives a struct the field `trace_context: Option<TraceContext>`. It goes above the derives, which then see the field.
@@ -37,7 +35,5 @@ pub fn derive_span(input: TokenStream) -> TokenStream {
 /// it as `_trace_context`, and reads messages without it. A unit struct becomes one with this field.
 #[proc_macro_attribute]
 pub fn trace_context(arguments: TokenStream, item: TokenStream) -> TokenStream {
-    attribute::expand(arguments.into(), parse_macro_input!(item))
-        .unwrap_or_else(syn::Error::into_compile_error)
-        .into()
+    attribute::expand(arguments.into(), parse_macro_input!(item)).unwrap_or_else(syn::Error::into_compile_error).into()
 }

@@ -6,11 +6,14 @@ use http_body::{Body, Frame, SizeHint};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-/// The body of a traced call.
-#[derive(Debug)]
-pub struct TracedBody<B> {
-    body: B,
-    span: Option<Span>,
+pin_project_lite::pin_project! {
+    /// The body of a traced call.
+    #[derive(Debug)]
+    pub struct TracedBody<B> {
+        #[pin]
+        body: B,
+        span: Option<Span>,
+    }
 }
 
 /// Keeps the span until the body of the response has ended.
@@ -23,9 +26,7 @@ pub(super) fn traced<B>(response: Response<B>, mut span: Option<Span>) -> Respon
 
 /// Sets what `grpc-status` says, if it is there. It is in the trailers, or in the headers of a response without a body.
 fn status(span: &mut Span, headers: &HeaderMap) {
-    let code = headers
-        .get("grpc-status")
-        .and_then(|code| code.to_str().ok()?.parse::<usize>().ok());
+    let code = headers.get("grpc-status").and_then(|code| code.to_str().ok()?.parse::<usize>().ok());
     let Some(code) = code else { return };
     let name = NAMES.get(code).copied().unwrap_or("UNKNOWN");
     span.attribute("rpc.response.status_code", name);
@@ -59,18 +60,11 @@ impl<B: Body> Body for TracedBody<B> {
     type Data = B::Data;
     type Error = B::Error;
 
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        // SAFETY: `body` is pinned with `self`: it is never moved out of it, and there is no `Drop` that could. `span` does
-        // not care where it is.
-        let (body, span) = unsafe {
-            let this = self.get_unchecked_mut();
-            (Pin::new_unchecked(&mut this.body), &mut this.span)
-        };
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        let this = self.project();
+        let span = this.span;
         let scope = span.as_ref().map(Span::enter);
-        let frame = body.poll_frame(cx);
+        let frame = this.body.poll_frame(cx);
         drop(scope);
         let frame = ready!(frame);
         match (&frame, span.as_mut()) {

@@ -1,9 +1,5 @@
 //! A listener of the shim's site, as small as can be: one eBPF program that copies records into a ring buffer.
-#![allow(
-    dead_code,
-    clippy::unwrap_used,
-    reason = "every test program uses its own part, and a test may panic"
-)]
+#![allow(dead_code, clippy::unwrap_used, reason = "every test program uses its own part, and a test may panic")]
 
 use object::{Object, ObjectSection, ObjectSegment};
 use std::ffi::CString;
@@ -32,29 +28,28 @@ pub fn sites(path: &Path) -> Vec<Site> {
     let notes = file.section_by_name(".note.stapsdt").unwrap();
     let mut rest = notes.data().unwrap();
     let mut sites = Vec::new();
-    let word = |bytes: &[u8], at: usize| {
-        u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap()) as usize
-    };
+    let word = |bytes: &[u8], at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap()) as usize;
     let long = |bytes: &[u8], at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());
-    let file_offset = |address: u64| {
-        let segment = file
-            .segments()
-            .find(|s| (s.address()..s.address() + s.size()).contains(&address))
-            .unwrap();
-        segment.file_range().0 + (address - segment.address())
-    };
     while rest.len() >= 12 {
         let (name, desc) = (word(rest, 0).next_multiple_of(4), word(rest, 4));
         let description = &rest[12 + name..12 + name + desc];
         if description[24..].starts_with(b"tracer\0span\0") {
             sites.push(Site {
-                offset: file_offset(long(description, 0)),
-                semaphore: file_offset(long(description, 16)),
+                offset: file_offset(&file, long(description, 0)),
+                semaphore: file_offset(&file, long(description, 16)),
             });
         }
         rest = &rest[(12 + name + desc.next_multiple_of(4)).min(rest.len())..];
     }
     sites
+}
+
+/// Where in the file the byte is that is loaded at `address`.
+pub fn file_offset(file: &object::File<'_>, address: u64) -> u64 {
+    let holds =
+        |segment: &object::Segment<'_, '_>| (segment.address()..segment.address() + segment.size()).contains(&address);
+    let segment = file.segments().find(holds).unwrap();
+    segment.file_range().0 + (address - segment.address())
 }
 
 /// Ways to attach that this kernel has: the nop, and the optimised one, if it has one.
@@ -119,6 +114,30 @@ fn program(ring: i32, kept: usize) -> Vec<u64> {
     ]
 }
 
+/// Loads a program for uprobes.
+fn load(instructions: &[u64]) -> io::Result<OwnedFd> {
+    let license = c"GPL";
+    let mut log = vec![0_u8; 65_536];
+    // BPF_PROG_LOAD: type kprobe and the count, instructions, licence, log level and size, log.
+    let load = [
+        2 | (instructions.len() as u64) << 32,
+        instructions.as_ptr().addr() as u64,
+        license.as_ptr().addr() as u64,
+        1 | (log.len() as u64) << 32,
+        log.as_mut_ptr().addr() as u64,
+    ];
+    bpf(5, &mut pad(&load)).map_err(|error| {
+        let log = String::from_utf8_lossy(&log);
+        io::Error::other(format!("{error}: {}", log.trim_end_matches('\0')))
+    })
+}
+
+/// Puts a probe that does nothing on an instruction of `path`, for as long as the result lives.
+pub fn empty_probe(path: &Path, offset: u64) -> io::Result<OwnedFd> {
+    let nothing = [0xb7, 0x95]; // r0 = 0; exit
+    event(path, Site { offset, semaphore: 0 }, 0, &load(&nothing)?)
+}
+
 impl Listener {
     /// Listens to every process that runs `path`, `at` bytes behind the note's location.
     pub fn attach(path: &Path, at: u64) -> io::Result<Self> {
@@ -130,38 +149,13 @@ impl Listener {
         let size = (count * entry_len(kept)).next_power_of_two();
         // BPF_MAP_CREATE: type ring buffer, no key, no value, its size.
         let ring = bpf(0, &mut pad(&[27, (size as u64) << 32]))?;
-        let instructions = program(ring.as_raw_fd(), kept);
-        let license = c"GPL";
-        let mut log = vec![0_u8; 65_536];
-        // BPF_PROG_LOAD: type kprobe and the count, instructions, licence, log level and size, log.
-        let load = [
-            2 | (instructions.len() as u64) << 32,
-            instructions.as_ptr().addr() as u64,
-            license.as_ptr().addr() as u64,
-            1 | (log.len() as u64) << 32,
-            log.as_mut_ptr().addr() as u64,
-        ];
-        let program = bpf(5, &mut pad(&load)).map_err(|error| {
-            io::Error::other(format!(
-                "{error}: {}",
-                String::from_utf8_lossy(&log).trim_end_matches('\0')
-            ))
-        })?;
-        let events = sites(path)
-            .into_iter()
-            .map(|site| event(path, site, at, &program))
-            .collect::<io::Result<_>>()?;
+        let program = load(&program(ring.as_raw_fd(), kept))?;
+        let attach = |site| event(path, site, at, &program);
+        let events = sites(path).into_iter().map(attach).collect::<io::Result<_>>()?;
         let map = |offset: usize, len: usize, prot: i32| {
             // SAFETY: a new mapping of the ring buffer, wherever the kernel puts it.
             let address = unsafe {
-                libc::mmap(
-                    std::ptr::null_mut(),
-                    len,
-                    prot,
-                    libc::MAP_SHARED,
-                    ring.as_raw_fd(),
-                    offset as i64,
-                )
+                libc::mmap(std::ptr::null_mut(), len, prot, libc::MAP_SHARED, ring.as_raw_fd(), offset as i64)
             };
             assert_ne!(address, libc::MAP_FAILED, "{}", io::Error::last_os_error());
             address.cast::<u8>()
@@ -170,15 +164,7 @@ impl Listener {
         let producer = map(PAGE, PAGE + 2 * size, libc::PROT_READ);
         // SAFETY: the data begin a page after the producer's position.
         let data = unsafe { producer.add(PAGE) };
-        Ok(Self {
-            kept,
-            size,
-            ring,
-            events,
-            consumer: consumer.cast(),
-            producer: producer.cast(),
-            data,
-        })
+        Ok(Self { kept, size, ring, events, consumer: consumer.cast(), producer: producer.cast(), data })
     }
 
     /// Hands over what has come since the last call.
@@ -196,10 +182,7 @@ impl Listener {
                     break;
                 }
                 let len = entry.add(8).cast::<u64>().read() as usize;
-                record(std::slice::from_raw_parts(
-                    entry.add(16),
-                    len.min(self.kept),
-                ));
+                record(std::slice::from_raw_parts(entry.add(16), len.min(self.kept)));
                 at += entry_len(self.kept) as u64;
                 count += 1;
                 (*self.consumer).store(at, Ordering::Release);
@@ -256,13 +239,7 @@ fn event(path: &Path, site: Site, at: u64, program: &OwnedFd) -> io::Result<Owne
 /// The example of this name, which `cargo test` has built beside the test.
 pub fn example(name: &str) -> std::path::PathBuf {
     let test = std::env::current_exe().unwrap();
-    let path = test
-        .parent()
-        .unwrap()
-        .parent()
-        .unwrap()
-        .join("examples")
-        .join(name);
+    let path = test.parent().unwrap().parent().unwrap().join("examples").join(name);
     assert!(path.exists(), "{} is missing", path.display());
     path
 }

@@ -29,16 +29,13 @@ pub fn run() -> Result<()> {
     let _redis = Redis::start()?;
     let mut target = Talker::start(Command::new("/target").arg(REDIS))?;
     target.wait_for("ready")?;
-    let mut agent = Talker::start(
-        Command::new("/tracer")
-            .args(["run", "--pid", &target.child.id().to_string()])
-            .args([
-                "--export",
-                "file:/tmp/out.json",
-                "--stats-json",
-                "/tmp/stats.json",
-            ]),
-    )?;
+    let mut agent =
+        Talker::start(Command::new("/tracer").args(["run", "--pid", &target.child.id().to_string()]).args([
+            "--export",
+            "file:/tmp/out.json",
+            "--stats-json",
+            "/tmp/stats.json",
+        ]))?;
     agent.wait_for(ATTACHED)?;
     target.say(&format!("orders {ORDERS}"))?;
     // The answer says what the target did, by kind.
@@ -48,10 +45,10 @@ pub fn run() -> Result<()> {
     ensure!(status.success(), "the agent ended with {status}");
     let status = target.exit()?;
     ensure!(status.success(), "the target ended with {status}");
-    println!(
-        "TRACER-VM balance {}",
-        fs::read_to_string("/tmp/stats.json")?.replace('\n', "")
-    );
+    let balance = fs::read_to_string("/tmp/stats.json")?;
+    println!("TRACER-VM balance {}", balance.replace('\n', ""));
+    let balance: Value = serde_json::from_str(&balance).context("the balance is not JSON")?;
+    ensure!(balance["balanced"] == true, "the balance does not hold");
     judge(&wanted, &fs::read_to_string("/tmp/out.json")?)
 }
 
@@ -59,8 +56,7 @@ pub fn run() -> Result<()> {
 fn judge(wanted: &BTreeMap<String, u64>, export: &str) -> Result<()> {
     let mut found: BTreeMap<&str, u64> = BTreeMap::new();
     for line in export.lines() {
-        let request: Value =
-            serde_json::from_str(line).context("a line of the export is not JSON")?;
+        let request: Value = serde_json::from_str(line).context("a line of the export is not JSON")?;
         for resource in array(&request["resourceSpans"]) {
             for scope in array(&resource["scopeSpans"]) {
                 for span in array(&scope["spans"]) {
@@ -77,14 +73,11 @@ fn judge(wanted: &BTreeMap<String, u64>, export: &str) -> Result<()> {
 }
 
 fn work(span: &Value) -> &'static str {
-    let is_redis = array(&span["attributes"]).iter().any(|attribute| {
-        attribute["key"] == "db.system.name" && attribute["value"]["stringValue"] == "redis"
-    });
+    let is_redis = array(&span["attributes"])
+        .iter()
+        .any(|attribute| attribute["key"] == "db.system.name" && attribute["value"]["stringValue"] == "redis");
     let name = span["name"].as_str().unwrap_or_default();
-    match name
-        .split_once(' ')
-        .map_or(name, |(operation, _)| operation)
-    {
+    match name.split_once(' ').map_or(name, |(operation, _)| operation) {
         _ if is_redis => "redis",
         "encode" => "encode",
         "decode" => "decode",
@@ -137,13 +130,8 @@ struct Talker {
 impl Talker {
     fn start(command: &mut Command) -> Result<Self> {
         let shown = format!("{command:?}");
-        command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        let mut child = command
-            .spawn()
-            .with_context(|| format!("cannot run {shown}"))?;
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().with_context(|| format!("cannot run {shown}"))?;
         let stdin = child.stdin.take();
         let (sender, lines) = mpsc::channel();
         let stdout = child.stdout.take().context("standard output is a pipe")?;
@@ -151,11 +139,7 @@ impl Talker {
         let also = sender.clone();
         thread::spawn(move || echo(BufReader::new(stdout), &sender));
         thread::spawn(move || echo(BufReader::new(stderr), &also));
-        Ok(Self {
-            child,
-            stdin,
-            lines,
-        })
+        Ok(Self { child, stdin, lines })
     }
 
     fn say(&mut self, line: &str) -> Result<()> {

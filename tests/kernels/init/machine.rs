@@ -23,9 +23,7 @@ pub fn set_up() -> Result<()> {
 
 /// The kernel's version.
 pub fn release() -> Result<String> {
-    Ok(fs::read_to_string("/proc/sys/kernel/osrelease")?
-        .trim()
-        .to_owned())
+    Ok(fs::read_to_string("/proc/sys/kernel/osrelease")?.trim().to_owned())
 }
 
 /// Ends the machine. What was printed is on the console before.
@@ -41,8 +39,7 @@ pub fn power_off() -> ! {
 fn mount(kind: &str, place: &str) -> Result<()> {
     let (kind, place) = (CString::new(kind)?, CString::new(place)?);
     // SAFETY: the strings end with a zero and outlive the call; these file systems take no options.
-    let result =
-        unsafe { libc::mount(kind.as_ptr(), place.as_ptr(), kind.as_ptr(), 0, ptr::null()) };
+    let result = unsafe { libc::mount(kind.as_ptr(), place.as_ptr(), kind.as_ptr(), 0, ptr::null()) };
     check(result)
 }
 

@@ -10,20 +10,13 @@ use anyhow::{Context, Result, bail};
 
 fn main() {
     let verdict = machine::set_up().and_then(|()| {
-        println!(
-            "TRACER-VM kernel={} btf={}",
-            machine::release()?,
-            Path::new("/sys/kernel/btf/vmlinux").exists()
-        );
+        println!("TRACER-VM kernel={} btf={}", machine::release()?, Path::new("/sys/kernel/btf/vmlinux").exists());
         run()
     });
     match verdict {
         Ok(()) => println!("TRACER-VM verdict=PASS"),
         // One line, whatever the error holds.
-        Err(error) => println!(
-            "TRACER-VM verdict=FAIL reason={}",
-            format!("{error:#}").replace('\n', "; ")
-        ),
+        Err(error) => println!("TRACER-VM verdict=FAIL reason={}", format!("{error:#}").replace('\n', "; ")),
     }
     machine::power_off();
 }

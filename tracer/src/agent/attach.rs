@@ -1,6 +1,6 @@
 //! Attached files: which probes are where, once per file (and per process where only numbers were asked for).
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use tracer_common::map::{Cookie, Executable, MAX_PROBES, TLS_NONE, TLS_STATIC, Target, Tls};
@@ -60,11 +60,18 @@ struct AttachedFile {
     attached: Attached,
 }
 
+impl Drop for Attachments {
+    fn drop(&mut self) {
+        Link::drop_all(self.files.drain().flat_map(|(_, file)| file.links).collect());
+    }
+}
+
 /// All attached files.
 #[derive(Debug)]
 pub struct Attachments {
     files: HashMap<Key, AttachedFile>,
-    watched: HashSet<(u64, u64)>,
+    /// By inode number and the kernel's number of the device.
+    watched: HashMap<(u64, u32), PathBuf>,
     next_probe: u32,
     /// Attach to single processes: others that run the same file pay nothing.
     per_process: bool,
@@ -72,7 +79,7 @@ pub struct Attachments {
 
 impl Attachments {
     pub(super) fn new(per_process: bool) -> Self {
-        Self { files: HashMap::new(), watched: HashSet::new(), next_probe: 0, per_process }
+        Self { files: HashMap::new(), watched: HashMap::new(), next_probe: 0, per_process }
     }
 
     /// Attaches to the executable of a process and to every shared object that it has mapped.
@@ -118,17 +125,17 @@ impl Attachments {
         target: Target,
         programs: &mut Programs,
     ) -> Result<(), AttachError> {
-        if self.watched.insert(executable.key) {
-            let (device, inode) = executable.key;
-            programs.watch_executable(Executable { inode, device: kernel_device(device), reserved: 0 }, target)?;
+        let (device, inode) = executable.key;
+        let device = kernel_device(device);
+        if self.watched.insert((inode, device), executable.shown.clone()).is_none() {
+            programs.watch_executable(Executable { inode, device, reserved: 0 }, target)?;
         }
         Ok(())
     }
 
-    /// Detaches from everything.
-    pub(super) fn detach(&mut self) {
-        let links: Vec<Link> = self.files.drain().flat_map(|(_, file)| file.links).collect();
-        Link::drop_all(links);
+    /// Path of a watched executable.
+    pub(super) fn watched(&self, inode: u64, device: u32) -> Option<&Path> {
+        self.watched.get(&(inode, device)).map(PathBuf::as_path)
     }
 
     fn attach<S: Sink>(
@@ -139,11 +146,11 @@ impl Attachments {
         programs: &mut Programs,
         sink: &mut S,
     ) -> Result<Attached, AttachError> {
-        if let Some(attached) = self.files.get(&Key { file, pid }).or_else(|| self.files.get(&Key { file, pid: None })) {
+        if let Some(attached) = self.files.get(&Key { file, pid }).or_else(|| self.files.get(&Key { file, pid: None }))
+        {
             return Ok(attached.attached);
         }
-        let plan =
-            inspect_file(path).map_err(|source| AttachError::Inspect { path: path.to_owned(), source })?;
+        let plan = inspect_file(path).map_err(|source| AttachError::Inspect { path: path.to_owned(), source })?;
         let mut links = Links { path, pid, links: Vec::new() };
         self.messages(&plan, &mut links, programs, sink)?;
         for note in usdt::shim_notes(&plan) {

@@ -114,6 +114,7 @@ impl Balance {
         losses.extend([
             ("records_malformed".to_owned(), self.counts.records_malformed),
             ("messages_unknown".to_owned(), self.counts.messages_unknown),
+            ("sockets_unknown".to_owned(), self.counts.sockets_unknown),
             ("shim_unknown".to_owned(), self.counts.shim_unknown),
             ("shim_malformed".to_owned(), self.counts.shim_malformed),
             ("redis_commands_unpaired".to_owned(), redis.commands_unpaired),
@@ -130,8 +131,7 @@ impl Balance {
     pub fn text(&self) -> String {
         let mut text = String::new();
         for equation in self.equations() {
-            let fates: Vec<String> =
-                equation.fates.iter().map(|(name, number)| format!("{number} {name}")).collect();
+            let fates: Vec<String> = equation.fates.iter().map(|(name, number)| format!("{number} {name}")).collect();
             let sign = if equation.holds() { "=" } else { "!=" };
             text.push_str(&format!("{}: {} {sign} {}\n", equation.what, equation.produced, fates.join(" + ")));
         }
@@ -159,6 +159,7 @@ impl Balance {
                 "sockets_ignored": counts.sockets_ignored,
                 "connections_rejected": counts.connections_rejected,
                 "commands": counts.commands,
+                "commands_open": counts.commands_open,
                 "flows_evicted": counts.flows_evicted,
             },
         })

@@ -13,14 +13,15 @@ use aya::maps::{MapData, RingBuf};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use tracer_common::map::{Counter, TARGET_SOCKETS, Target};
+use tracer_common::record::{FLAG_WATCHED, Head};
 
 use crate::capture::{Event, Item, ProcessInfo};
 use crate::probe::{LoadError, Options as ProbeOptions, Programs};
-use crate::target::{HostFacts, MappedFile, Process, ProcessError, Selector, process_info};
+use crate::target::{HostFacts, MappedFile, Process, ProcessError, Selector, ended_process_info, process_info};
 use crate::trace::span::ProcessId;
 
-use attach::{Attached, Attachments};
 pub use attach::AttachError;
+use attach::{Attached, Attachments};
 pub use balance::{Balance, KernelCounts};
 pub use sink::{Recorder, Sink, SpanSink};
 
@@ -62,6 +63,7 @@ pub struct Agent<S> {
     options: Options,
     attachments: Attachments,
     processes: HashMap<u32, ProcessId>,
+    own_executable: Option<(u64, u64)>,
     sink: S,
 }
 
@@ -77,7 +79,8 @@ impl<S: Sink> Agent<S> {
         let mut programs = Programs::load(&ProbeOptions { ring_bytes: options.ring_bytes, syscalls: true })?;
         let ring = programs.take_events().ok_or(LoadError::NoMap("EVENTS"))?;
         let attachments = Attachments::new(options.selector.only_pids());
-        let mut agent = Self { programs, ring, options, attachments, processes: HashMap::new(), sink };
+        let own_executable = MappedFile::open("/proc/self/exe".as_ref()).ok().map(|file| file.key);
+        let mut agent = Self { programs, ring, options, attachments, processes: HashMap::new(), own_executable, sink };
         for path in agent.options.selector.executables_to_come() {
             if let Err(error) = agent.expect(&path) {
                 tracing::debug!("{}: {}", path.display(), chain(&error));
@@ -136,16 +139,29 @@ impl<S: Sink> Agent<S> {
         Ok(())
     }
 
-    /// Detaches, takes what is left in the ring buffer, and says what the programs have counted.
+    /// Ends the recording: takes what is left in the ring buffer and says what the programs have counted.
+    ///
+    /// The probes stay until the last value is dropped, which takes a while for many: each detach waits for the
+    /// kernel. They do nothing any more.
     ///
     /// # Errors
     /// When the counters cannot be read.
-    pub fn finish(mut self) -> Result<(S, KernelCounts), AgentError> {
+    pub fn finish(mut self) -> Result<(S, KernelCounts, impl Sized), AgentError> {
         self.programs.stop();
-        self.attachments.detach();
-        self.drain();
-        let counts = self.kernel_counts()?;
-        Ok((self.sink, counts))
+        for pid in self.programs.target_pids() {
+            self.programs.remove_target(pid);
+        }
+        // Calls that were open are still recorded when they end: until a count is followed by no more records, it is not final.
+        let mut counts = self.kernel_counts()?;
+        loop {
+            self.drain();
+            let again = self.kernel_counts()?;
+            if again == counts {
+                break;
+            }
+            counts = again;
+        }
+        Ok((self.sink, counts, (self.attachments, self.programs)))
     }
 
     /// What the programs have counted so far.
@@ -180,6 +196,7 @@ impl<S: Sink> Agent<S> {
     fn drain(&mut self) {
         while let Some(lifecycle) = self.next_record() {
             match lifecycle {
+                Lifecycle::Executed(head) => self.executed(&head),
                 Lifecycle::Started(pid) => self.started(pid),
                 Lifecycle::Ended(pid) => self.ended(pid),
                 Lifecycle::Unchanged => {}
@@ -201,7 +218,7 @@ impl<S: Sink> Agent<S> {
         let record = self.ring.next()?;
         self.sink.item(&Item::Record(&record));
         Some(match Event::read(&record) {
-            Ok(Event::Exec(head)) => Lifecycle::Started(head.pid),
+            Ok(Event::Exec(head)) => Lifecycle::Executed(head),
             Ok(Event::Fork(head)) => Lifecycle::Started(head.task_id as u32),
             Ok(Event::Exit(head)) => Lifecycle::Ended(head.pid),
             _ => Lifecycle::Unchanged,
@@ -209,10 +226,27 @@ impl<S: Sink> Agent<S> {
     }
 
     /// A process began to run a program.
+    fn executed(&mut self, head: &Head) {
+        self.started(head.pid);
+        // The programs trace what runs a watched executable from its first instruction on; it may have ended by now.
+        if head.flags & FLAG_WATCHED != 0
+            && !self.processes.contains_key(&head.pid)
+            && let Some(executable) = self.attachments.watched(head.task_id, head.trace_flags)
+        {
+            let info = ended_process_info(head.pid, head.end_ns, executable, &self.options.host);
+            self.sink.item(&Item::Process(info));
+        }
+    }
+
+    /// A process began to run a program, or was forked from a target.
     fn started(&mut self, pid: u32) {
         self.processes.remove(&pid);
         // It may have ended already, or be a kernel thread: then there is nothing to attach to.
         let Ok(process) = Process::read(pid) else { return };
+        // The gate of a command becomes the command.
+        if process.executable().map(|file| file.key) == self.own_executable {
+            return;
+        }
         if self.options.selector.matches(&process) {
             if let Err(error) = self.adopt(&process) {
                 tracing::warn!("{}", chain(&error));
@@ -263,6 +297,7 @@ fn target(attached: &Attached) -> Target {
 }
 
 enum Lifecycle {
+    Executed(Head),
     Started(u32),
     Ended(u32),
     Unchanged,

@@ -34,8 +34,8 @@ impl SpanSink {
     }
 
     /// Ends what is open and exports it. Returns what became of the records.
-    pub fn finish(mut self, now_ns: u64) -> Counts {
-        self.correlator.finish(now_ns);
+    pub fn finish(mut self) -> Counts {
+        self.correlator.finish();
         self.export();
         self.correlator.counts()
     }

@@ -8,12 +8,13 @@ use crate::inspect::{ProbePlan, UsdtNote};
 
 /// The site as the shim emits it. Any other site gets its probe on the noted instruction: a nop5 that the shim did not emit
 /// may have live data below rsp, which the kernel's optimised probe overwrites.
-const SITE: [u8; 16] =
-    [0x90, 0x66, 0x2e, 0x0f, 0x1f, 0x84, 0x00, 0x00, 0x00, 0x00, 0x00, 0x0f, 0x1f, 0x44, 0x00, 0x00];
+const SITE: [u8; 16] = [0x90, 0x66, 0x2e, 0x0f, 0x1f, 0x84, 0x00, 0x00, 0x00, 0x00, 0x00, 0x0f, 0x1f, 0x44, 0x00, 0x00];
 
 /// The shim's notes in a plan.
 pub fn shim_notes(plan: &ProbePlan) -> impl Iterator<Item = &UsdtNote> {
-    plan.notes.iter().filter(|note| note.provider == "tracer" && note.name == "span" && note.arguments == "8@%rdi 8@%rsi")
+    plan.notes
+        .iter()
+        .filter(|note| note.provider == "tracer" && note.name == "span" && note.arguments == "8@%rdi 8@%rsi")
 }
 
 /// File offset of the best place of a site on the running kernel.

@@ -34,8 +34,6 @@ pub struct Header {
 /// What the programs had counted at the end.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Footer {
-    /// When it ended, on the clock of the records.
-    pub end_ns: u64,
     /// Counters of the eBPF programs by name.
     pub counters: Vec<(String, u64)>,
 }
@@ -216,7 +214,7 @@ mod tests {
         for item in items() {
             writer.write(&item).unwrap();
         }
-        let footer = Footer { end_ns: 9, counters: vec![("messages".into(), 1)] };
+        let footer = Footer { counters: vec![("messages".into(), 1)] };
         writer.finish(&footer).unwrap();
 
         let mut reader = Reader::open(&path).unwrap();

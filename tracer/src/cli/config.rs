@@ -103,10 +103,7 @@ impl FromStr for ExportTarget {
             ("otlp", "") => Ok(Self::Otlp(None)),
             ("otlp", url) => Ok(Self::Otlp(Some(url.to_owned()))),
             ("file", path) if !path.is_empty() => Ok(Self::File(path.into())),
-            _ => Err(UnknownValue {
-                value: text.to_owned(),
-                possible: "terminal, file:PATH, otlp, otlp:URL or none",
-            }),
+            _ => Err(UnknownValue { value: text.to_owned(), possible: "terminal, file:PATH, otlp, otlp:URL or none" }),
         }
     }
 }
@@ -131,10 +128,7 @@ impl FromStr for SocketProbe {
             "auto" => Ok(Self::Auto),
             "tracepoint" => Ok(Self::Tracepoint),
             "uprobe" => Ok(Self::Uprobe),
-            _ => Err(UnknownValue {
-                value: text.to_owned(),
-                possible: "auto, tracepoint or uprobe",
-            }),
+            _ => Err(UnknownValue { value: text.to_owned(), possible: "auto, tracepoint or uprobe" }),
         }
     }
 }
@@ -159,10 +153,7 @@ impl FromStr for QueryText {
             "off" => Ok(Self::Off),
             "sanitized" => Ok(Self::Sanitized),
             "full" => Ok(Self::Full),
-            _ => Err(UnknownValue {
-                value: text.to_owned(),
-                possible: "off, sanitized or full",
-            }),
+            _ => Err(UnknownValue { value: text.to_owned(), possible: "off, sanitized or full" }),
         }
     }
 }
@@ -196,26 +187,18 @@ impl Config {
     /// # Errors
     /// When it cannot be read, or is not a configuration.
     pub fn from_file(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
-            path: path.to_owned(),
-            source,
-        })?;
+        let text =
+            std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
         // A file of comments only is a document without a value.
         serde_yaml_ng::from_str::<Option<Self>>(&text)
             .map(Option::unwrap_or_default)
-            .map_err(|source| ConfigError::Parse {
-                path: path.to_owned(),
-                source,
-            })
+            .map_err(|source| ConfigError::Parse { path: path.to_owned(), source })
     }
 
     /// From the `OTEL_*` variables, with a warning for each that is ignored because it makes no sense, as their
     /// specification wants it.
     pub fn from_environment(env: Env<'_>) -> (Self, Vec<String>) {
-        let mut variables = Variables {
-            env,
-            warnings: Vec::new(),
-        };
+        let mut variables = Variables { env, warnings: Vec::new() };
         let config = Self {
             sampler: variables.sampler(),
             export: variables.exporters(),
@@ -261,11 +244,7 @@ impl Config {
         if !self.export.is_empty() {
             return self.export.clone();
         }
-        vec![if Settings::in_environment(env) {
-            ExportTarget::Otlp(None)
-        } else {
-            ExportTarget::Terminal
-        }]
+        vec![if Settings::in_environment(env) { ExportTarget::Otlp(None) } else { ExportTarget::Terminal }]
     }
 
     /// Opens everything that spans go to.
@@ -281,11 +260,8 @@ impl Config {
                 ExportTarget::Otlp(url) => {
                     let settings = Settings::resolve(Signal::Traces, url.as_deref(), env)?;
                     let client = OtlpClient::new(settings, self.retry())?;
-                    let exporter = OtlpExporter::new(
-                        client,
-                        self.pipeline_options().max_batch_size,
-                        self.schedule_delay(),
-                    );
+                    let exporter =
+                        OtlpExporter::new(client, self.pipeline_options().max_batch_size, self.schedule_delay());
                     exporters.push(Box::new(exporter));
                 }
                 ExportTarget::None => {}
@@ -315,19 +291,14 @@ impl Config {
         Options {
             max_queue_size: self.max_queue_size.unwrap_or(default.max_queue_size),
             max_batch_size: self.max_batch_size.unwrap_or(default.max_batch_size),
-            clock: default.clock,
+            ..default
         }
     }
 
     /// How long and how often a request is repeated.
     pub fn retry(&self) -> Retry {
         let default = Retry::default();
-        Retry {
-            total: self
-                .export_timeout
-                .map_or(default.total, Duration::from_millis),
-            ..default
-        }
+        Retry { total: self.export_timeout.map_or(default.total, Duration::from_millis), ..default }
     }
 
     /// A second by default: the standard's 5 s make a live view lag.
@@ -344,44 +315,25 @@ struct Variables<'a> {
 impl Variables<'_> {
     /// The specification takes an empty variable for an unset one.
     fn get(&self, name: &str) -> Option<String> {
-        (self.env)(name)
-            .map(|value| value.trim().to_owned())
-            .filter(|value| !value.is_empty())
+        (self.env)(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
     }
 
-    fn parse<T>(
-        &mut self,
-        name: &str,
-        value: &str,
-        parse: impl FnOnce(&str) -> Result<T, String>,
-    ) -> Option<T> {
-        parse(value)
-            .map_err(|error| {
-                self.warnings
-                    .push(format!("{name}={value} is ignored: {error}"))
-            })
-            .ok()
+    fn parse<T>(&mut self, name: &str, value: &str, parse: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
+        parse(value).map_err(|error| self.warnings.push(format!("{name}={value} is ignored: {error}"))).ok()
     }
 
     fn number<T: FromStr<Err: fmt::Display>>(&mut self, name: &str) -> Option<T> {
         let value = self.get(name)?;
-        self.parse(name, &value, |value| {
-            value.parse().map_err(|error: T::Err| error.to_string())
-        })
+        self.parse(name, &value, |value| value.parse().map_err(|error: T::Err| error.to_string()))
     }
 
     fn sampler(&mut self) -> Option<Sampler> {
         let name = self.get("OTEL_TRACES_SAMPLER")?;
         // An argument that the sampler does not take is no error here, and a wrong one counts as unset.
-        let argument = name
-            .ends_with("traceidratio")
-            .then(|| self.get("OTEL_TRACES_SAMPLER_ARG"))
-            .flatten();
+        let argument = name.ends_with("traceidratio").then(|| self.get("OTEL_TRACES_SAMPLER_ARG")).flatten();
         Sampler::new(&name, argument.as_deref())
             .or_else(|error| {
-                self.warnings.push(format!(
-                    "OTEL_TRACES_SAMPLER or OTEL_TRACES_SAMPLER_ARG is ignored: {error}"
-                ));
+                self.warnings.push(format!("OTEL_TRACES_SAMPLER or OTEL_TRACES_SAMPLER_ARG is ignored: {error}"));
                 Sampler::new(&name, None)
             })
             .ok()
@@ -404,9 +356,7 @@ impl Variables<'_> {
 }
 
 /// The text form of the flag. It is parsed while the file is read, so that an error has its place.
-fn text<'de, D: Deserializer<'de>, T: FromStr<Err: fmt::Display>>(
-    deserializer: D,
-) -> Result<Option<T>, D::Error> {
+fn text<'de, D: Deserializer<'de>, T: FromStr<Err: fmt::Display>>(deserializer: D) -> Result<Option<T>, D::Error> {
     deserializer.deserialize_str(Text(PhantomData)).map(Some)
 }
 
@@ -431,9 +381,7 @@ impl<'de> Deserialize<'de> for ExportTarget {
 }
 
 /// A list, or its only element without brackets.
-fn one_or_many<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
-    deserializer: D,
-) -> Result<Vec<T>, D::Error> {
+fn one_or_many<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
     struct OneOrMany<T>(PhantomData<T>);
 
     impl<'de, T: Deserialize<'de>> Visitor<'de> for OneOrMany<T> {

@@ -51,7 +51,10 @@ pub fn main(_args: &Args) -> Result<()> {
         println!("{check}");
     }
     if checks.iter().any(|check| matches!(check.outcome, Outcome::Bad(_))) {
-        return Err(NoPrivilege("this machine cannot be traced as it is; the lines above say what is needed".to_owned()).into());
+        return Err(NoPrivilege(
+            "this machine cannot be traced as it is; the lines above say what is needed".to_owned(),
+        )
+        .into());
     }
     Ok(())
 }

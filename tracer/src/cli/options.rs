@@ -15,7 +15,8 @@ use crate::target::{HostFacts, Selector};
 use crate::trace::sampler::Sampler;
 use crate::trace::{Correlator, Options as TraceOptions};
 
-const DEFAULT_RING_BYTES: u32 = 64 << 20;
+/// The agent's memory shows it twice, because it is mapped twice in a row.
+const DEFAULT_RING_BYTES: u32 = 32 << 20;
 
 /// Which processes.
 #[derive(Debug, Default, Args)]
@@ -33,7 +34,7 @@ pub struct Targets {
     /// Seconds to run; without it until Ctrl-C.
     #[arg(long, value_name = "SECS")]
     pub duration: Option<u64>,
-    /// Bytes of the kernel's ring buffer [default: 67108864].
+    /// Bytes of the kernel's ring buffer [default: 33554432].
     #[arg(long, value_name = "BYTES")]
     pub ring_size: Option<u32>,
     /// How socket calls are seen: auto, tracepoint or uprobe [default: auto].

@@ -37,7 +37,10 @@ pub fn main(args: &Args) -> Result<()> {
         return Ok(());
     }
     if rows.is_empty() {
-        println!("no Rust process is visible{}", if rustix::process::geteuid().is_root() { "" } else { "; try as root" });
+        println!(
+            "no Rust process is visible{}",
+            if rustix::process::geteuid().is_root() { "" } else { "; try as root" }
+        );
         return Ok(());
     }
     let mut table = Table::new();
@@ -52,8 +55,12 @@ pub fn main(args: &Args) -> Result<()> {
 
 /// A process and what its files offer; `None` if it cannot be looked at.
 fn row(process: &Process) -> Option<Row> {
-    let plans: Vec<ProbePlan> =
-        process.mapped_files().iter().filter_map(|file| inspect_file(&file.path).ok()).filter(|plan| plan.is_rust).collect();
+    let plans: Vec<ProbePlan> = process
+        .mapped_files()
+        .iter()
+        .filter_map(|file| inspect_file(&file.path).ok())
+        .filter(|plan| plan.is_rust)
+        .collect();
     let executable = process.executable()?;
     let remark = plans.iter().flat_map(|plan| &plan.remarks).next();
     Some(Row {

@@ -32,10 +32,10 @@ pub fn main(args: Args) -> Result<()> {
     let writer = Writer::create(&args.output, &header)?;
     let agent = Agent::start(agent_options, Recorder::new(writer, config.correlator(seed)))?;
     let agent = Session::begin(agent, &command, config.duration)?.run()?;
-    let (recorder, kernel) = agent.finish()?;
+    let (recorder, kernel, _attached) = agent.finish()?;
     let (writer, counts) = recorder.finish()?;
     let counters = kernel.0.iter().map(|(name, number)| ((*name).to_owned(), *number)).collect();
-    writer.finish(&Footer { end_ns: monotonic_ns(), counters })?;
+    writer.finish(&Footer { counters })?;
     let balance = Balance { kernel, counts, exporters: Vec::new() };
     for line in balance.text().lines() {
         tracing::info!("{line}");

@@ -35,8 +35,7 @@ pub fn main(args: Args) -> Result<()> {
             Err(error) => break Some(error),
         }
     };
-    let end_ns = reader.footer().map_or(0, |footer| footer.end_ns);
-    let counts = sink.finish(end_ns);
+    let counts = sink.finish();
     let report = runtime.block_on(pipeline.shutdown(config.grace()));
     let balance = Balance { kernel: KernelCounts::default(), counts, exporters: report.exporters };
     for line in balance.text().lines() {

@@ -5,7 +5,7 @@ use anyhow::{Context as _, Result};
 use super::config::process_env;
 use super::options::{self, Spans, Targets};
 use super::require_root;
-use crate::agent::{Agent, Balance, Sink, SpanSink, monotonic_ns};
+use crate::agent::{Agent, Balance, Sink, SpanSink};
 use crate::export::Pipeline;
 
 mod session;
@@ -39,8 +39,8 @@ pub fn main(args: Args) -> Result<()> {
     let agent = Agent::start(agent_options, sink)?;
     let session = Session::begin(agent, &command, config.duration)?;
     let agent = session.run()?;
-    let (sink, kernel) = agent.finish()?;
-    let counts = sink.finish(monotonic_ns());
+    let (sink, kernel, _attached) = agent.finish()?;
+    let counts = sink.finish();
     let report = runtime.block_on(pipeline.shutdown(config.grace()));
 
     let balance = Balance { kernel, counts, exporters: report.exporters };

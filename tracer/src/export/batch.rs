@@ -27,12 +27,8 @@ impl Batch {
 
     /// The resource of a process, empty when nobody told it.
     pub fn resource(&self, process: ProcessId) -> &Arc<Resource> {
-        static UNKNOWN: LazyLock<Arc<Resource>> = LazyLock::new(|| {
-            Arc::new(Resource {
-                process: ProcessId::default(),
-                attributes: Vec::new(),
-            })
-        });
+        static UNKNOWN: LazyLock<Arc<Resource>> =
+            LazyLock::new(|| Arc::new(Resource { process: ProcessId::default(), attributes: Vec::new() }));
         self.resources.get(&process).unwrap_or(&UNKNOWN)
     }
 }
@@ -56,10 +52,7 @@ pub(super) fn by_process(batches: &[Arc<Batch>]) -> Vec<Group<'_>> {
             let place = match last {
                 Some((process, place)) if process == span.process => place,
                 _ => *places.entry(span.process).or_insert_with(|| {
-                    groups.push(Group {
-                        resource: batch.resource(span.process),
-                        spans: Vec::new(),
-                    });
+                    groups.push(Group { resource: batch.resource(span.process), spans: Vec::new() });
                     groups.len() - 1
                 }),
             };
@@ -114,10 +107,6 @@ impl Resources {
                 resources.insert(span.process, Arc::clone(resource));
             }
         }
-        Batch {
-            spans,
-            resources,
-            clock_offset_ns,
-        }
+        Batch { spans, resources, clock_offset_ns }
     }
 }

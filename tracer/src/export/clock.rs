@@ -20,10 +20,7 @@ pub(super) struct OffsetMeter {
 
 impl OffsetMeter {
     pub(super) fn new(clock: Clock) -> Self {
-        Self {
-            clock,
-            current: None,
-        }
+        Self { clock, current: None }
     }
 
     /// Nanoseconds to add to a monotonic time.
@@ -56,18 +53,10 @@ fn measure() -> (i64, u64) {
 }
 
 fn read(clock: libc::clockid_t) -> i64 {
-    let mut time = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `time` is a valid timespec for the whole call.
     let result = unsafe { libc::clock_gettime(clock, &raw mut time) };
-    assert_eq!(
-        result,
-        0,
-        "these clocks exist on every Linux: {}",
-        io::Error::last_os_error()
-    );
+    assert_eq!(result, 0, "these clocks exist on every Linux: {}", io::Error::last_os_error());
     time.tv_sec * 1_000_000_000 + time.tv_nsec
 }
 
@@ -84,17 +73,10 @@ mod tests {
         let now = read(libc::CLOCK_MONOTONIC) + offset;
         let after = SystemTime::now();
         let ns = |time: SystemTime| {
-            time.duration_since(SystemTime::UNIX_EPOCH)
-                .map(|d| d.as_nanos() as i64)
-                .expect("after 1970")
+            time.duration_since(SystemTime::UNIX_EPOCH).map(|d| d.as_nanos() as i64).expect("after 1970")
         };
         let slack = 50_000;
-        assert!(
-            ns(before) - slack <= now && now <= ns(after) + slack,
-            "{} {now} {}",
-            ns(before),
-            ns(after)
-        );
+        assert!(ns(before) - slack <= now && now <= ns(after) + slack, "{} {now} {}", ns(before), ns(after));
     }
 
     #[test]
@@ -102,15 +84,9 @@ mod tests {
         let mut meter = OffsetMeter::new(Clock::System);
         let first = meter.offset_ns();
         for _ in 0..1_000 {
-            assert!(
-                meter.offset_ns().abs_diff(first) < 100_000,
-                "the offset wanders"
-            );
+            assert!(meter.offset_ns().abs_diff(first) < 100_000, "the offset wanders");
         }
         meter.current = Some(first - 3_000_000_000);
-        assert!(
-            meter.offset_ns().abs_diff(first) < 100_000,
-            "a jump of 3 s was not followed"
-        );
+        assert!(meter.offset_ns().abs_diff(first) < 100_000, "a jump of 3 s was not followed");
     }
 }

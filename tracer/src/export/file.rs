@@ -40,14 +40,8 @@ impl FileExporter {
     /// # Errors
     /// When it cannot be opened for writing.
     pub fn create(path: &Path) -> Result<Self, FileError> {
-        let file = File::create(path).map_err(|source| FileError {
-            path: path.to_owned(),
-            source,
-        })?;
-        Ok(Self {
-            path: path.to_owned(),
-            file,
-        })
+        let file = File::create(path).map_err(|source| FileError { path: path.to_owned(), source })?;
+        Ok(Self { path: path.to_owned(), file })
     }
 }
 
@@ -71,10 +65,7 @@ impl Exporter for FileExporter {
                 };
                 match next {
                     Ok(Some(batch)) => {
-                        lines.push(
-                            &convert::request(std::slice::from_ref(&batch)),
-                            batch.spans.len() as u64,
-                        );
+                        lines.push(&convert::request(std::slice::from_ref(&batch)), batch.spans.len() as u64);
                         if lines.buffer.len() >= BUFFER_BYTES {
                             lines.flush();
                         }
@@ -100,13 +91,7 @@ struct Lines {
 
 impl Lines {
     fn new(file: File, tally: Arc<Tally>) -> Self {
-        Self {
-            file,
-            tally,
-            buffer: Vec::new(),
-            spans: 0,
-            end: 0,
-        }
+        Self { file, tally, buffer: Vec::new(), spans: 0, end: 0 }
     }
 
     fn push(&mut self, request: &impl serde::Serialize, spans: u64) {
@@ -147,10 +132,7 @@ impl Lines {
     /// Takes back what was written of a line that broke off.
     fn cut(&mut self) {
         // Pipes and devices cannot be cut; whoever reads them has seen the broken line already.
-        let _ = self
-            .file
-            .set_len(self.end)
-            .and_then(|()| self.file.seek(SeekFrom::Start(self.end)));
+        let _ = self.file.set_len(self.end).and_then(|()| self.file.seek(SeekFrom::Start(self.end)));
     }
 }
 

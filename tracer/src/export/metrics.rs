@@ -6,8 +6,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::metrics::v1::{
-    AggregationTemporality, Metric, NumberDataPoint, ResourceMetrics, ScopeMetrics, Sum, metric,
-    number_data_point,
+    AggregationTemporality, Metric, NumberDataPoint, ResourceMetrics, ScopeMetrics, Sum, metric, number_data_point,
 };
 use opentelemetry_proto::tonic::resource::v1::Resource as OtlpResource;
 use opentelemetry_semantic_conventions::SCHEMA_URL;
@@ -32,34 +31,15 @@ pub struct Counter {
 
 /// The balance of exporters as counters.
 pub fn export_counters(stats: &[ExporterStats]) -> Vec<Counter> {
-    let attribute =
-        |key: &'static str, value: &str| (key.into(), Value::Str(value.to_owned().into()));
+    let attribute = |key: &'static str, value: &str| (key.into(), Value::Str(value.to_owned().into()));
     let mut counters = Vec::new();
     for stats in stats {
         let exporter = attribute("tracer.exporter", &stats.name);
-        let mut push = |name, attributes, value| {
-            counters.push(Counter {
-                name,
-                attributes,
-                value,
-            })
-        };
-        push(
-            "tracer.spans.accepted",
-            vec![exporter.clone()],
-            stats.accepted,
-        );
-        push(
-            "tracer.spans.exported",
-            vec![exporter.clone()],
-            stats.exported,
-        );
+        let mut push = |name, attributes, value| counters.push(Counter { name, attributes, value });
+        push("tracer.spans.accepted", vec![exporter.clone()], stats.accepted);
+        push("tracer.spans.exported", vec![exporter.clone()], stats.exported);
         for (cause, &spans) in &stats.dropped {
-            push(
-                "tracer.spans.dropped",
-                vec![exporter.clone(), attribute("tracer.cause", cause)],
-                spans,
-            );
+            push("tracer.spans.dropped", vec![exporter.clone(), attribute("tracer.cause", cause)], spans);
         }
     }
     counters
@@ -92,15 +72,7 @@ impl MetricsExporter {
                 let points = counters.len() as u64;
                 let body = request(&resource, counters, start, SystemTime::now()).encode_to_vec();
                 counting.accept(points);
-                client
-                    .send(
-                        Request {
-                            body: Bytes::from(body),
-                            spans: points,
-                        },
-                        &counting,
-                    )
-                    .await;
+                client.send(Request { body: Bytes::from(body), spans: points }, &counting).await;
                 if last {
                     return;
                 }
@@ -132,16 +104,10 @@ fn request(
             attributes: convert::attributes(&counter.attributes),
             start_time_unix_nano: unix_ns(start),
             time_unix_nano: unix_ns(now),
-            value: Some(number_data_point::Value::AsInt(
-                counter.value.try_into().unwrap_or(i64::MAX),
-            )),
+            value: Some(number_data_point::Value::AsInt(counter.value.try_into().unwrap_or(i64::MAX))),
             ..Default::default()
         };
-        match metrics
-            .iter_mut()
-            .find(|metric| metric.name == counter.name)
-            .and_then(|metric| metric.data.as_mut())
-        {
+        match metrics.iter_mut().find(|metric| metric.name == counter.name).and_then(|metric| metric.data.as_mut()) {
             Some(metric::Data::Sum(sum)) => sum.data_points.push(point),
             _ => metrics.push(Metric {
                 name: counter.name.into(),
@@ -156,24 +122,15 @@ fn request(
     }
     ExportMetricsServiceRequest {
         resource_metrics: vec![ResourceMetrics {
-            resource: Some(OtlpResource {
-                attributes: convert::attributes(resource),
-                ..Default::default()
-            }),
-            scope_metrics: vec![ScopeMetrics {
-                scope: Some(convert::scope()),
-                metrics,
-                schema_url: SCHEMA_URL.into(),
-            }],
+            resource: Some(OtlpResource { attributes: convert::attributes(resource), ..Default::default() }),
+            scope_metrics: vec![ScopeMetrics { scope: Some(convert::scope()), metrics, schema_url: SCHEMA_URL.into() }],
             schema_url: SCHEMA_URL.into(),
         }],
     }
 }
 
 fn unix_ns(time: SystemTime) -> u64 {
-    let since = time
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default();
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     since.as_nanos().try_into().unwrap_or(u64::MAX)
 }
 

@@ -33,5 +33,5 @@ mod testing;
 
 pub use batch::Batch;
 pub use clock::Clock;
-pub use pipeline::{Exporter, Feed, Handle, Options, Pipeline};
+pub use pipeline::{Exporter, Feed, Handle, Options, Pipeline, WhenFull};
 pub use tally::{Cause, ExportReport, ExporterStats, Tally};

@@ -26,15 +26,31 @@ pub struct Options {
     pub max_queue_size: NonZeroUsize,
     /// Spans in a batch, and in a request (`OTEL_BSP_MAX_EXPORT_BATCH_SIZE`).
     pub max_batch_size: NonZeroUsize,
+    /// What happens to a batch that an exporter has no room for.
+    pub when_full: WhenFull,
     /// Wall-clock time.
     pub clock: Clock,
 }
+
+/// What happens to a batch that an exporter has no room for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum WhenFull {
+    /// It is dropped and counted: whoever is being traced does not wait.
+    #[default]
+    Drop,
+    /// The giver waits: a recording can be read as slowly as its spans are written.
+    Wait,
+}
+
+/// How often a waiting giver looks again.
+const ROOM_POLL: Duration = Duration::from_millis(1);
 
 impl Default for Options {
     fn default() -> Self {
         Self {
             max_queue_size: NonZeroUsize::new(65_536).expect("not zero"),
             max_batch_size: NonZeroUsize::new(2_048).expect("not zero"),
+            when_full: WhenFull::Drop,
             clock: Clock::System,
         }
     }
@@ -88,6 +104,7 @@ pub struct Handle {
 struct Shared {
     max_queue_size: u64,
     max_batch_size: usize,
+    when_full: WhenFull,
     tallies: Vec<Arc<Tally>>,
     /// Exporters that have not ended.
     running: watch::Receiver<usize>,
@@ -120,20 +137,14 @@ impl Pipeline {
         for exporter in exporters {
             let tally = Arc::new(Tally::new(exporter.name()));
             let (sender, queue) = mpsc::unbounded_channel();
-            cancel.push(start_worker(
-                exporter,
-                Feed {
-                    queue,
-                    tally: Arc::clone(&tally),
-                },
-                running_sender.clone(),
-            )?);
+            cancel.push(start_worker(exporter, Feed { queue, tally: Arc::clone(&tally) }, running_sender.clone())?);
             queues.push(sender);
             tallies.push(tally);
         }
         let shared = Arc::new(Shared {
             max_queue_size: options.max_queue_size.get() as u64,
             max_batch_size: options.max_batch_size.min(options.max_queue_size).get(),
+            when_full: options.when_full,
             tallies,
             running,
             front: Mutex::new(Front {
@@ -147,13 +158,8 @@ impl Pipeline {
             changed: Condvar::new(),
         });
         let handover = Arc::clone(&shared);
-        thread::Builder::new()
-            .name("export-handover".into())
-            .spawn(move || handover.hand_over_on_time())?;
-        Ok(Self {
-            handle: Handle { shared },
-            cancel,
-        })
+        thread::Builder::new().name("export-handover".into()).spawn(move || handover.hand_over_on_time())?;
+        Ok(Self { handle: Handle { shared }, cancel })
     }
 
     /// For giving spans.
@@ -170,7 +176,7 @@ impl Pipeline {
     pub async fn shutdown(mut self, deadline: Duration) -> ExportReport {
         self.handle.shared.close();
         // Either outcome is an end; what a cancelled exporter had is counted as given up.
-        let _ = tokio::time::timeout(deadline, self.handle.ended()).await;
+        let _ = tokio::time::timeout(deadline, self.handle.shared.none_running()).await;
         self.cancel.clear();
         ExportReport::closing(self.handle.stats())
     }
@@ -182,20 +188,16 @@ fn start_worker(
     running: watch::Sender<usize>,
 ) -> io::Result<oneshot::Sender<()>> {
     let (cancel, cancelled) = oneshot::channel::<()>();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    thread::Builder::new()
-        .name("export".into())
-        .spawn(move || {
-            runtime.block_on(async {
-                tokio::select! {
-                    () = exporter.run(feed) => {}
-                    _ = cancelled => {}
-                }
-            });
-            running.send_modify(|running| *running -= 1);
-        })?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    thread::Builder::new().name("export".into()).spawn(move || {
+        runtime.block_on(async {
+            tokio::select! {
+                () = exporter.run(feed) => {}
+                _ = cancelled => {}
+            }
+        });
+        running.send_modify(|running| *running -= 1);
+    })?;
     Ok(cancel)
 }
 
@@ -205,7 +207,7 @@ impl Handle {
         self.shared.lock().resources.insert(resource);
     }
 
-    /// Takes a finished span. Never blocks; what an exporter has no room for is counted.
+    /// Takes a finished span. Blocks only with [`WhenFull::Wait`]; else, what an exporter has no room for is counted.
     pub fn span(&self, span: Span) {
         let shared = &*self.shared;
         let mut front = shared.lock();
@@ -227,24 +229,18 @@ impl Handle {
         }
     }
 
-    /// Waits until every exporter has ended: after shutdown, or because nobody reads what it writes any more.
+    /// Waits until every exporter has ended: after shutdown, or because nobody reads what it writes any more. Waits
+    /// forever where there was none.
     pub async fn ended(&self) {
-        // An error means that all senders are gone, and the exporters with them.
-        let _ = self
-            .shared
-            .running
-            .clone()
-            .wait_for(|&running| running == 0)
-            .await;
+        if self.shared.tallies.is_empty() {
+            std::future::pending::<()>().await;
+        }
+        self.shared.none_running().await;
     }
 
     /// The counters of each exporter now.
     pub fn stats(&self) -> Vec<ExporterStats> {
-        self.shared
-            .tallies
-            .iter()
-            .map(|tally| tally.stats())
-            .collect()
+        self.shared.tallies.iter().map(|tally| tally.stats()).collect()
     }
 }
 
@@ -253,19 +249,30 @@ impl Shared {
         self.front.lock().expect("nothing panics while it is held")
     }
 
+    async fn none_running(&self) {
+        // An error means that all senders are gone, and the exporters with them.
+        let _ = self.running.clone().wait_for(|&running| running == 0).await;
+    }
+
     /// Freezes the pending spans and queues them for each exporter that has room.
     fn hand_over(&self, front: &mut Front) {
         front.pending_since = None;
         if front.pending.is_empty() {
             return;
         }
-        let spans = std::mem::take(&mut front.pending);
+        // The next batch is likely to be as large, and growing would copy its spans twice.
+        let next = Vec::with_capacity(front.pending.len());
+        let spans = std::mem::replace(&mut front.pending, next);
         let offset = front.meter.offset_ns();
         let batch = Arc::new(front.resources.freeze(spans, offset));
         let count = batch.spans.len() as u64;
         for (queue, tally) in front.queues.iter().zip(&self.tallies) {
             // The batch itself is already among the accepted.
-            if tally.on_the_way() > self.max_queue_size {
+            let is_full = || tally.on_the_way() > self.max_queue_size && !queue.is_closed();
+            while self.when_full == WhenFull::Wait && is_full() {
+                thread::sleep(ROOM_POLL);
+            }
+            if is_full() {
                 tally.dropped(Cause::QueueFull, count);
             } else if queue.send(Arc::clone(&batch)).is_err() {
                 tally.dropped(Cause::ExporterGaveUp, count);
@@ -278,10 +285,7 @@ impl Shared {
         let mut front = self.lock();
         while !front.closed {
             let poisoned = "nothing panics while it is held";
-            front = match front
-                .pending_since
-                .map(|since| HANDOVER.saturating_sub(since.elapsed()))
-            {
+            front = match front.pending_since.map(|since| HANDOVER.saturating_sub(since.elapsed())) {
                 None => self.changed.wait(front).expect(poisoned),
                 Some(Duration::ZERO) => {
                     self.hand_over(&mut front);

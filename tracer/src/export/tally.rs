@@ -113,11 +113,7 @@ impl Tally {
     pub fn on_the_way(&self) -> u64 {
         // Fates are read before acceptances: a span is accepted first, so the difference cannot be negative.
         let settled = self.exported.load(Ordering::Acquire)
-            + self
-                .dropped
-                .iter()
-                .map(|spans| spans.load(Ordering::Acquire))
-                .sum::<u64>();
+            + self.dropped.iter().map(|spans| spans.load(Ordering::Acquire)).sum::<u64>();
         self.accepted.load(Ordering::Relaxed) - settled
     }
 
@@ -127,12 +123,7 @@ impl Tally {
         let exported = self.exported.load(Ordering::Acquire);
         let dropped: BTreeMap<_, _> = Cause::ALL
             .iter()
-            .map(|&cause| {
-                (
-                    cause.name(),
-                    self.dropped[cause as usize].load(Ordering::Acquire),
-                )
-            })
+            .map(|&cause| (cause.name(), self.dropped[cause as usize].load(Ordering::Acquire)))
             .filter(|&(_, spans)| spans > 0)
             .collect();
         let accepted = self.accepted.load(Ordering::Relaxed);
@@ -143,11 +134,7 @@ impl Tally {
             on_the_way: accepted - exported - dropped.values().sum::<u64>(),
             dropped,
             retries: self.retries.load(Ordering::Relaxed),
-            last_error: self
-                .last_error
-                .lock()
-                .expect("no panic while it is held")
-                .clone(),
+            last_error: self.last_error.lock().expect("no panic while it is held").clone(),
         }
     }
 }
@@ -180,10 +167,7 @@ impl ExporterStats {
     /// Gives what has no fate yet the fate of an exporter that ran out of time.
     pub(super) fn close(mut self) -> Self {
         if self.on_the_way > 0 {
-            *self
-                .dropped
-                .entry(Cause::ExporterGaveUp.name())
-                .or_default() += self.on_the_way;
+            *self.dropped.entry(Cause::ExporterGaveUp.name()).or_default() += self.on_the_way;
             self.on_the_way = 0;
         }
         self
@@ -199,8 +183,6 @@ pub struct ExportReport {
 
 impl ExportReport {
     pub(super) fn closing(stats: Vec<ExporterStats>) -> Self {
-        Self {
-            exporters: stats.into_iter().map(ExporterStats::close).collect(),
-        }
+        Self { exporters: stats.into_iter().map(ExporterStats::close).collect() }
     }
 }

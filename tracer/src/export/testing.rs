@@ -15,8 +15,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::Batch;
 use crate::trace::span::{
-    Link, ProcessId, Resource, Span, SpanContext, SpanEvent, SpanId, SpanKind, Status, TraceId,
-    Value,
+    Link, ProcessId, Resource, Span, SpanContext, SpanEvent, SpanId, SpanKind, Status, TraceId, Value,
 };
 
 /// Offset of the batches here: 2026-01-02 03:04:05.
@@ -25,10 +24,7 @@ pub(super) const OFFSET: i64 = 1_767_323_045_000_000_000;
 /// A span of trace `trace` with id `id` (not 0), 1 ms long, that starts at `id` microseconds.
 pub(super) fn span(trace: u8, id: u8) -> Span {
     Span {
-        process: ProcessId {
-            pid: 42,
-            start_time: 7,
-        },
+        process: ProcessId { pid: 42, start_time: 7 },
         trace_id: TraceId([trace; 16]),
         span_id: SpanId([id; 8]),
         parent: None,
@@ -66,16 +62,10 @@ pub(super) fn full_span() -> Span {
             ("float".into(), Value::Float(0.5)),
             ("nan".into(), Value::Float(f64::NAN)),
             ("bool".into(), Value::Bool(false)),
-            (
-                "list".into(),
-                Value::List(vec!["risk_control".into(), "--port".into()]),
-            ),
+            ("list".into(), Value::List(vec!["risk_control".into(), "--port".into()])),
         ],
         status: Status::Error("WRONGTYPE".into()),
-        links: vec![Link {
-            context,
-            attributes: vec![("why".into(), Value::Str("waited".into()))],
-        }],
+        links: vec![Link { context, attributes: vec![("why".into(), Value::Str("waited".into()))] }],
         events: vec![SpanEvent {
             time_ns: 5_000,
             name: "decode".into(),
@@ -88,10 +78,7 @@ pub(super) fn full_span() -> Span {
 /// The resource of the process of [`span`].
 pub(super) fn resource() -> Resource {
     Resource {
-        process: ProcessId {
-            pid: 42,
-            start_time: 7,
-        },
+        process: ProcessId { pid: 42, start_time: 7 },
         attributes: vec![
             ("service.name".into(), Value::Str("risk_control".into())),
             ("process.pid".into(), Value::Int(42)),
@@ -103,11 +90,7 @@ pub(super) fn resource() -> Resource {
 pub(super) fn batch(spans: Vec<Span>) -> Arc<Batch> {
     let resource = resource();
     let resources = HashMap::from([(resource.process, Arc::new(resource))]);
-    Arc::new(Batch {
-        spans,
-        resources,
-        clock_offset_ns: OFFSET,
-    })
+    Arc::new(Batch { spans, resources, clock_offset_ns: OFFSET })
 }
 
 /// One request that a [`HttpCollector`] got.
@@ -139,19 +122,13 @@ impl HttpCollector {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let requests = Arc::new(Mutex::new(Vec::new()));
-        let responses: Arc<Mutex<Vec<Vec<u8>>>> = Arc::new(Mutex::new(
-            responses
-                .iter()
-                .rev()
-                .map(|(head, body)| response(head, body))
-                .collect(),
-        ));
+        let responses: Arc<Mutex<Vec<Vec<u8>>>> =
+            Arc::new(Mutex::new(responses.iter().rev().map(|(head, body)| response(head, body)).collect()));
         let seen = Arc::clone(&requests);
         tokio::spawn(async move {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
-                let (seen, responses, tls) =
-                    (Arc::clone(&seen), Arc::clone(&responses), tls.clone());
+                let (seen, responses, tls) = (Arc::clone(&seen), Arc::clone(&responses), tls.clone());
                 tokio::spawn(async move {
                     match tls {
                         None => serve(stream, seen, responses).await,
@@ -174,8 +151,7 @@ impl HttpCollector {
 }
 
 fn response(head: &str, body: &[u8]) -> Vec<u8> {
-    let mut response =
-        format!("HTTP/1.1 {head}\r\ncontent-length: {}\r\n\r\n", body.len()).into_bytes();
+    let mut response = format!("HTTP/1.1 {head}\r\ncontent-length: {}\r\n\r\n", body.len()).into_bytes();
     response.extend_from_slice(body);
     response
 }
@@ -195,30 +171,17 @@ async fn serve(
                 return;
             }
         };
-        let head = String::from_utf8(buffer.drain(..end).collect())
-            .unwrap()
-            .to_lowercase();
-        let length = head
-            .split("content-length: ")
-            .nth(1)
-            .and_then(|rest| rest.split("\r\n").next())
-            .unwrap();
+        let head = String::from_utf8(buffer.drain(..end).collect()).unwrap().to_lowercase();
+        let length = head.split("content-length: ").nth(1).and_then(|rest| rest.split("\r\n").next()).unwrap();
         let length: usize = length.parse().unwrap();
         while buffer.len() < length {
-            assert!(
-                stream.read_buf(&mut buffer).await.unwrap() > 0,
-                "the request breaks off"
-            );
+            assert!(stream.read_buf(&mut buffer).await.unwrap() > 0, "the request breaks off");
         }
         let body = buffer.drain(..length).collect();
         requests.lock().unwrap().push(HttpRequest { head, body });
         let response = {
             let mut responses = responses.lock().unwrap();
-            if responses.len() > 1 {
-                responses.pop().unwrap()
-            } else {
-                responses[0].clone()
-            }
+            if responses.len() > 1 { responses.pop().unwrap() } else { responses[0].clone() }
         };
         stream.write_all(&response).await.unwrap();
     }
@@ -239,30 +202,19 @@ impl TlsFiles {
         let certify = |names: &[&str]| {
             let key = KeyPair::generate().unwrap();
             let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
-            let certificate = CertificateParams::new(names)
-                .unwrap()
-                .signed_by(&key, &authority)
-                .unwrap();
+            let certificate = CertificateParams::new(names).unwrap().signed_by(&key, &authority).unwrap();
             (certificate.pem(), key.serialize_pem())
         };
-        Self {
-            server: certify(&["localhost", "127.0.0.1"]),
-            client: certify(&["client"]),
-            authority: authority.pem(),
-        }
+        Self { server: certify(&["localhost", "127.0.0.1"]), client: certify(&["client"]), authority: authority.pem() }
     }
 
     /// Only clients with a certificate are let in.
     fn acceptor(&self) -> TlsAcceptor {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut roots = rustls::RootCertStore::empty();
-        roots
-            .add(CertificateDer::from_pem_slice(self.authority.as_bytes()).unwrap())
-            .unwrap();
-        let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(
-            Arc::new(roots),
-            Arc::clone(&provider),
-        );
+        roots.add(CertificateDer::from_pem_slice(self.authority.as_bytes()).unwrap()).unwrap();
+        let verifier =
+            rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
         let config = rustls::ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .unwrap()

@@ -4,9 +4,7 @@
 //! points to. So the signature alone proves nothing: the registers that the function really reads must be those that the
 //! signature says.
 
-use tracer_common::map::{
-    BUFFER_INPUT, BUFFER_OUTPUT, BUFFER_RESULT, BUFFER_SLICE, PROBE_ENCODE_RESULT, Probe,
-};
+use tracer_common::map::{BUFFER_INPUT, BUFFER_OUTPUT, BUFFER_RESULT, BUFFER_SLICE, PROBE_ENCODE_RESULT, Probe};
 
 use super::callees::Growth;
 use super::flow::Flow;
@@ -15,27 +13,13 @@ use super::plan::Operation;
 use super::values::Uses;
 
 /// The probe of a function, given what its buffer type is laid out like.
-pub(super) fn probe(
-    flow: &Flow<'_, '_>,
-    operation: Operation,
-    buffer: Option<&str>,
-    compiler_known: bool,
-) -> Probe {
-    let mut probe = Probe {
-        operation: operation.code(),
-        ..Probe::default()
-    };
-    if matches!(
-        operation,
-        Operation::Encode | Operation::EncodeLengthDelimited
-    ) {
+pub(super) fn probe(flow: &Flow<'_, '_>, operation: Operation, buffer: Option<&str>, compiler_known: bool) -> Probe {
+    let mut probe = Probe { operation: operation.code(), ..Probe::default() };
+    if matches!(operation, Operation::Encode | Operation::EncodeLengthDelimited) {
         // The result is always returned through the first argument.
         probe.flags = PROBE_ENCODE_RESULT;
     }
-    if matches!(
-        operation,
-        Operation::EncodeToVec | Operation::EncodeLengthDelimitedToVec
-    ) {
+    if matches!(operation, Operation::EncodeToVec | Operation::EncodeLengthDelimitedToVec) {
         if let Some(layout) = layout::of_type("alloc::vec::Vec<u8>", compiler_known) {
             place(&mut probe, BUFFER_RESULT, 0, layout);
         }
@@ -111,22 +95,14 @@ pub(super) fn guess(
     growth: Growth,
 ) -> Option<Guess> {
     let (read, _) = flow.live_arguments()?;
-    let slice = |argument| {
-        uses.byte_pointers
-            .contains(&argument)
-            .then_some(Guess::Type("&[u8]"))
-    };
+    let slice = |argument| uses.byte_pointers.contains(&argument).then_some(Guess::Type("&[u8]"));
     let pointer = |argument| behind_pointer(uses, dropped, argument);
     let words = |argument| uses.words.iter().any(|(other, _)| *other == argument);
     match operation {
-        Operation::Encode | Operation::EncodeLengthDelimited => {
-            encoded_into(uses, growth).filter(|_| read == 0b111)
-        }
+        Operation::Encode | Operation::EncodeLengthDelimited => encoded_into(uses, growth).filter(|_| read == 0b111),
         Operation::Decode | Operation::DecodeLengthDelimited => match read {
             0b111 => slice(1),
-            0b011 => slice(0)
-                .filter(|_| !words(0) && !words(1))
-                .or_else(|| pointer(1)),
+            0b011 => slice(0).filter(|_| !words(0) && !words(1)).or_else(|| pointer(1)),
             0b001 => pointer(0),
             _ => None,
         },
@@ -141,15 +117,10 @@ pub(super) fn guess(
 
 /// A buffer whose free room is asked for: `isize::MAX` less its length.
 fn encoded_into(uses: &Uses, growth: Growth) -> Option<Guess> {
-    let buffer: Vec<i64> = uses
-        .words
-        .iter()
-        .filter(|(argument, _)| *argument == 2)
-        .map(|(_, offset)| *offset)
-        .collect();
-    let asks = |length: i64, last: i64| {
-        buffer.contains(&length) && buffer.iter().all(|offset| (0..=last).contains(offset))
-    };
+    let buffer: Vec<i64> =
+        uses.words.iter().filter(|(argument, _)| *argument == 2).map(|(_, offset)| *offset).collect();
+    let asks =
+        |length: i64, last: i64| buffer.contains(&length) && buffer.iter().all(|offset| (0..=last).contains(offset));
     if growth.bytes_mut {
         return (asks(8, 16) && !growth.vec).then_some(Guess::Type("bytes::bytes_mut::BytesMut"));
     }
@@ -160,11 +131,7 @@ fn encoded_into(uses: &Uses, growth: Growth) -> Option<Guess> {
 fn behind_pointer(uses: &Uses, dropped: &[(u8, String)], argument: u8) -> Option<Guess> {
     const BYTES: &str = "bytes::bytes::Bytes";
     const BYTES_MUT: &str = "bytes::bytes_mut::BytesMut";
-    let drops = |name: &str| {
-        dropped
-            .iter()
-            .any(|(other, dropped)| *other == argument && dropped == name)
-    };
+    let drops = |name: &str| dropped.iter().any(|(other, dropped)| *other == argument && dropped == name);
     let read = |offset| uses.words.contains(&(argument, offset));
     if uses.dropped_bytes.contains(&argument) || drops(BYTES) {
         return Some(Guess::Type(BYTES));
@@ -173,8 +140,7 @@ fn behind_pointer(uses: &Uses, dropped: &[(u8, String)], argument: u8) -> Option
         return Some(Guess::Type(BYTES_MUT));
     }
     // Cursors and limits have a third word that is read; a slice in memory reads alike a `BytesMut`, and is laid out alike.
-    (uses.byte_fields.contains(&(argument, 0)) && read(8) && !read(16))
-        .then_some(Guess::Like("&mut &[u8]"))
+    (uses.byte_fields.contains(&(argument, 0)) && read(8) && !read(16)).then_some(Guess::Like("&mut &[u8]"))
 }
 
 fn slice(probe: &mut Probe, first: u8) {

@@ -29,6 +29,8 @@ pub(super) enum Callee {
     GrowBytesMut,
     /// Makes room in a vector.
     GrowVec,
+    /// Computes a length or allocates: writes no message.
+    Silent,
     /// Another function of prost, bytes or alloc.
     Helper,
     Other,
@@ -51,18 +53,8 @@ pub(super) struct Growth {
 }
 
 impl<'i, 'a> Callees<'i, 'a> {
-    pub(super) fn new(
-        image: &'i Image<'a>,
-        symbols: &'i Symbols<'a>,
-        relocations: &'i Relocations,
-    ) -> Self {
-        Self {
-            image,
-            symbols,
-            relocations,
-            known: RefCell::default(),
-            growth: RefCell::default(),
-        }
+    pub(super) fn new(image: &'i Image<'a>, symbols: &'i Symbols<'a>, relocations: &'i Relocations) -> Self {
+        Self { image, symbols, relocations, known: RefCell::default(), growth: RefCell::default() }
     }
 
     /// The function that an instruction calls, if that is certain.
@@ -92,9 +84,7 @@ impl<'i, 'a> Callees<'i, 'a> {
         /// Larger helpers do not exist.
         const MAX_SIZE: u64 = 32 << 10;
         let size = self.symbols.size_at(address);
-        (size <= MAX_SIZE)
-            .then(|| Function::decode(self.image, address, size))
-            .flatten()
+        (size <= MAX_SIZE).then(|| Function::decode(self.image, address, size)).flatten()
     }
 
     /// Which buffers a function can make larger, through helpers only.
@@ -104,11 +94,7 @@ impl<'i, 'a> Callees<'i, 'a> {
 
     fn growth_within(&self, function: &Function<'_>, depth: usize) -> Growth {
         let mut growth = Growth::default();
-        let targets: HashSet<u64> = function
-            .instructions
-            .iter()
-            .filter_map(|i| self.target(i))
-            .collect();
+        let targets: HashSet<u64> = function.instructions.iter().filter_map(|i| self.target(i)).collect();
         for target in targets {
             for callee in self.at(target).iter() {
                 match callee {
@@ -132,17 +118,14 @@ impl<'i, 'a> Callees<'i, 'a> {
         }
         // Stands while the function is looked at, so that recursion ends.
         self.growth.borrow_mut().insert(address, Growth::default());
-        let growth = self
-            .decode(address)
-            .map(|function| self.growth_within(&function, depth))
-            .unwrap_or_default();
+        let growth = self.decode(address).map(|function| self.growth_within(&function, depth)).unwrap_or_default();
         self.growth.borrow_mut().insert(address, growth);
         growth
     }
 }
 
 fn classify(mangled: &str) -> Callee {
-    const PARTS: [&str; 5] = ["prost", "drop_in_place", "bytes", "raw_vec", "alloc"];
+    const PARTS: [&str; 6] = ["prost", "drop_in_place", "bytes", "raw_vec", "alloc", "iter"];
     if !PARTS.iter().any(|part| mangled.contains(part)) {
         return Callee::Other;
     }
@@ -150,41 +133,37 @@ fn classify(mangled: &str) -> Callee {
     if let Some(method) = names::method(&name) {
         return Callee::Method(method);
     }
-    let dropped = name
-        .strip_prefix("core::ptr::drop_in_place")
-        .map(|rest| rest.strip_prefix("::").unwrap_or(rest));
+    let dropped = name.strip_prefix("core::ptr::drop_in_place").map(|rest| rest.strip_prefix("::").unwrap_or(rest));
     if let Some(dropped) = dropped.and_then(|rest| rest.strip_prefix('<')?.strip_suffix('>')) {
         return Callee::Drop(dropped.to_owned());
     }
-    let dropped = name
-        .strip_suffix(" as core::ops::drop::Drop>::drop")
-        .and_then(|rest| rest.strip_prefix('<'));
+    let dropped = name.strip_suffix(" as core::ops::drop::Drop>::drop").and_then(|rest| rest.strip_prefix('<'));
     if let Some(dropped) = dropped {
         return Callee::Drop(dropped.to_owned());
     }
     // Legacy names have no brackets around the type of an inherent method.
-    let path: String = name
-        .split("::<")
-        .next()
-        .unwrap_or(&name)
-        .replace(['<', '>'], "");
+    let path: String = name.split("::<").next().unwrap_or(&name).replace(['<', '>'], "");
     match path.as_str() {
         "prost::error::DecodeError::push" => Callee::ErrorPush,
         "prost::encoding::merge_loop" => Callee::MergeLoop,
         "bytes::bytes_mut::BytesMut::reserve_inner" => Callee::GrowBytesMut,
-        path if path.contains("raw_vec::RawVec")
-            && (path.contains("grow") || path.contains("reserve")) =>
-        {
+        path if is_silent(path) => Callee::Silent,
+        path if path.contains("raw_vec::RawVec") && (path.contains("grow") || path.contains("reserve")) => {
             Callee::GrowVec
         }
-        path if ["prost::", "bytes::", "alloc::"]
-            .iter()
-            .any(|part| path.contains(part)) =>
-        {
-            Callee::Helper
-        }
+        path if ["prost::", "bytes::", "alloc::"].iter().any(|part| path.contains(part)) => Callee::Helper,
         _ => Callee::Other,
     }
+}
+
+/// Whether the function computes a length (the sum over a repeated field is a fold) or allocates.
+fn is_silent(path: &str) -> bool {
+    let last = path.rsplit("::").next().unwrap_or(path);
+    last.starts_with("encoded_len")
+        || last.starts_with("__rust_alloc")
+        || last.starts_with("__rust_no_alloc_shim_is_unstable")
+        || matches!(path, "alloc::raw_vec::handle_error" | "alloc::alloc::handle_alloc_error")
+        || (last == "fold" && path.contains("core::iter::adapters::map::Map"))
 }
 
 #[cfg(test)]
@@ -194,22 +173,13 @@ mod tests {
     #[test]
     fn classifies_both_manglings() {
         let legacy = |name: &str| classify(name);
-        assert_eq!(
-            legacy("_ZN5prost8encoding10merge_loop17h0123456789abcdefE"),
-            Callee::MergeLoop
-        );
-        assert_eq!(
-            legacy("_ZN5prost5error11DecodeError4push17h0123456789abcdefE"),
-            Callee::ErrorPush
-        );
+        assert_eq!(legacy("_ZN5prost8encoding10merge_loop17h0123456789abcdefE"), Callee::MergeLoop);
+        assert_eq!(legacy("_ZN5prost5error11DecodeError4push17h0123456789abcdefE"), Callee::ErrorPush);
         assert_eq!(
             legacy("_ZN4core3ptr31drop_in_place$LT$tgt..Order$GT$17h0123456789abcdefE"),
             Callee::Drop("tgt::Order".into())
         );
-        assert_eq!(
-            legacy("_ZN5bytes9bytes_mut8BytesMut13reserve_inner17h0123456789abcdefE"),
-            Callee::GrowBytesMut
-        );
+        assert_eq!(legacy("_ZN5bytes9bytes_mut8BytesMut13reserve_inner17h0123456789abcdefE"), Callee::GrowBytesMut);
         assert_eq!(legacy("main"), Callee::Other);
     }
 }

@@ -1,14 +1,14 @@
 //! Machine code: decoding a function, and what the kernel does with a probed instruction.
 
 use iced_x86::{
-    Code as Opcode, Decoder, DecoderOptions, FlowControl, Instruction, InstructionInfoFactory,
-    OpAccess, OpKind, Register,
+    Code as Opcode, Decoder, DecoderOptions, FlowControl, Instruction, InstructionInfoFactory, OpAccess, OpKind,
+    Register,
 };
 
 use super::image::{Code, Image};
 
 /// Functions larger than this are not analysed, in bytes.
-pub(super) const MAX_FUNCTION: u64 = 4 << 20;
+const MAX_FUNCTION: u64 = 1 << 20;
 
 /// A decoded function.
 pub(super) struct Function<'a> {
@@ -39,18 +39,12 @@ impl<'a> Function<'a> {
             }
             instructions.push(instruction);
         }
-        Some(Self {
-            address,
-            instructions,
-            code,
-        })
+        Some(Self { address, instructions, code })
     }
 
     /// The address behind the last instruction.
     pub(super) fn end(&self) -> u64 {
-        self.instructions
-            .last()
-            .map_or(self.address, Instruction::next_ip)
+        self.instructions.last().map_or(self.address, Instruction::next_ip)
     }
 
     /// Whether an address is inside.
@@ -60,29 +54,19 @@ impl<'a> Function<'a> {
 
     /// Index of the instruction that begins at this address.
     pub(super) fn index_at(&self, address: u64) -> Option<usize> {
-        self.instructions
-            .binary_search_by_key(&address, Instruction::ip)
-            .ok()
+        self.instructions.binary_search_by_key(&address, Instruction::ip).ok()
     }
 
     /// Index of the instruction that holds the byte at this address.
     pub(super) fn index_over(&self, address: u64) -> Option<usize> {
-        let index = self
-            .instructions
-            .partition_point(|instruction| instruction.next_ip() <= address);
-        self.instructions
-            .get(index)
-            .filter(|instruction| instruction.ip() <= address)
-            .map(|_| index)
+        let index = self.instructions.partition_point(|instruction| instruction.next_ip() <= address);
+        self.instructions.get(index).filter(|instruction| instruction.ip() <= address).map(|_| index)
     }
 
     /// The instruction's bytes.
     pub(super) fn bytes(&self, instruction: &Instruction) -> &'a [u8] {
         let start = (instruction.ip() - self.code.address) as usize;
-        self.code
-            .bytes
-            .get(start..start + instruction.len())
-            .unwrap_or_default()
+        self.code.bytes.get(start..start + instruction.len()).unwrap_or_default()
     }
 
     /// Whether the kernel emulates a probe here.
@@ -102,9 +86,7 @@ pub(super) fn emulated_at(image: &Image<'_>, address: u64) -> bool {
         return false;
     };
     let bytes = &code.bytes[(address - code.address) as usize..];
-    let length = Decoder::with_ip(64, bytes, address, DecoderOptions::NONE)
-        .decode()
-        .len();
+    let length = Decoder::with_ip(64, bytes, address, DecoderOptions::NONE).decode().len();
     emulated(&bytes[..length])
 }
 
@@ -112,27 +94,28 @@ pub(super) fn emulated_at(image: &Image<'_>, address: u64) -> bool {
 ///
 /// As `branch_setup_xol_ops` and `push_setup_xol_ops` of the kernel, without what only some versions emulate: longer nops.
 fn emulated(bytes: &[u8]) -> bool {
-    match bytes {
-        [0x90] | [0x66, 0x90] => true,
-        [0x50..=0x57] | [0x41, 0x50..=0x57] => true,
-        [0xeb, _] | [0xe9, _, _, _, _] => true,
-        [0x70..=0x7f, _] | [0x0f, 0x80..=0x8f, _, _, _, _] => true,
-        [0xe8, _, _, _, _] | [0x67, 0xe8, _, _, _, _] => true,
-        _ => false,
-    }
+    matches!(
+        bytes,
+        // nop
+        [0x90] | [0x66, 0x90]
+            // push
+            | [0x50..=0x57] | [0x41, 0x50..=0x57]
+            // jmp
+            | [0xeb, _] | [0xe9, _, _, _, _]
+            // jcc
+            | [0x70..=0x7f, _] | [0x0f, 0x80..=0x8f, _, _, _, _]
+            // call
+            | [0xe8, _, _, _, _] | [0x67, 0xe8, _, _, _, _]
+    )
 }
 
 /// Whether the kernel accepts a probe on the instruction at all.
 fn probeable(bytes: &[u8], instruction: &Instruction) -> bool {
-    let refused_prefix = bytes
-        .iter()
-        .take_while(|byte| is_prefix(**byte))
-        .any(|byte| {
-            // Lock and the segments es, cs, ss and ds, as in `is_prefix_bad`.
-            matches!(byte, 0xf0 | 0x26 | 0x2e | 0x36 | 0x3e)
-        });
-    let narrow_branch =
-        bytes.first() == Some(&0x66) && instruction.flow_control() != FlowControl::Next;
+    let refused_prefix = bytes.iter().take_while(|byte| is_prefix(**byte)).any(|byte| {
+        // Lock and the segments es, cs, ss and ds, as in `is_prefix_bad`.
+        matches!(byte, 0xf0 | 0x26 | 0x2e | 0x36 | 0x3e)
+    });
+    let narrow_branch = bytes.first() == Some(&0x66) && instruction.flow_control() != FlowControl::Next;
     let privileged = instruction.is_privileged();
     !refused_prefix
         && !narrow_branch
@@ -155,29 +138,18 @@ pub(super) fn direct_target(instruction: &Instruction) -> Option<u64> {
 
 /// The address of the pointer that a call or jump goes through (`call [rip+x]`).
 pub(super) fn pointer_target(instruction: &Instruction) -> Option<u64> {
-    let indirect = matches!(
-        instruction.flow_control(),
-        FlowControl::IndirectCall | FlowControl::IndirectBranch
-    );
-    (indirect && instruction.is_ip_rel_memory_operand())
-        .then(|| instruction.ip_rel_memory_address())
+    let indirect = matches!(instruction.flow_control(), FlowControl::IndirectCall | FlowControl::IndirectBranch);
+    (indirect && instruction.is_ip_rel_memory_operand()).then(|| instruction.ip_rel_memory_address())
 }
 
 /// What a straight-line instruction adds to rsp; none if it sets rsp in another way.
 pub(super) fn stack_change(instruction: &Instruction) -> Option<i64> {
     use iced_x86::Mnemonic::{Add, Lea, Leave, Sub};
-    let on_rsp =
-        instruction.op0_kind() == OpKind::Register && instruction.op0_register() == Register::RSP;
+    let on_rsp = instruction.op0_kind() == OpKind::Register && instruction.op0_register() == Register::RSP;
     match instruction.mnemonic() {
-        Sub if on_rsp => instruction
-            .try_immediate(1)
-            .ok()
-            .map(|value| (value as i64).wrapping_neg()),
+        Sub if on_rsp => instruction.try_immediate(1).ok().map(|value| (value as i64).wrapping_neg()),
         Add if on_rsp => instruction.try_immediate(1).ok().map(|value| value as i64),
-        Lea if on_rsp
-            && instruction.memory_base() == Register::RSP
-            && instruction.memory_index() == Register::None =>
-        {
+        Lea if on_rsp && instruction.memory_base() == Register::RSP && instruction.memory_index() == Register::None => {
             Some(instruction.memory_displacement64() as i64)
         }
         Leave => None,
@@ -198,18 +170,12 @@ fn writes_op0(instruction: &Instruction) -> bool {
 
 /// Whether an access changes what it is about.
 pub(super) fn is_write(access: OpAccess) -> bool {
-    matches!(
-        access,
-        OpAccess::Write | OpAccess::CondWrite | OpAccess::ReadWrite | OpAccess::ReadCondWrite
-    )
+    matches!(access, OpAccess::Write | OpAccess::CondWrite | OpAccess::ReadWrite | OpAccess::ReadCondWrite)
 }
 
 /// Whether an access looks at what it is about.
 pub(super) fn is_read(access: OpAccess) -> bool {
-    matches!(
-        access,
-        OpAccess::Read | OpAccess::CondRead | OpAccess::ReadWrite | OpAccess::ReadCondWrite
-    )
+    matches!(access, OpAccess::Read | OpAccess::CondRead | OpAccess::ReadWrite | OpAccess::ReadCondWrite)
 }
 
 /// Whether the instruction changes a part of the register.
@@ -219,6 +185,5 @@ pub(super) fn writes_register(
     register: Register,
 ) -> bool {
     let used = info.info(instruction).used_registers();
-    used.iter()
-        .any(|used| is_write(used.access()) && used.register().full_register() == register)
+    used.iter().any(|used| is_write(used.access()) && used.register().full_register() == register)
 }

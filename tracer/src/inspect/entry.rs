@@ -14,11 +14,7 @@ pub(super) const ALL_ARGUMENTS: u8 = 0x3f;
 const MAX_WALK: usize = 16;
 
 /// The entry site, or why there is none. The argument registers of the bit mask hold their values there.
-pub(super) fn entry(
-    image: &Image<'_>,
-    flow: &Flow<'_, '_>,
-    arguments: u8,
-) -> Result<Site, &'static str> {
+pub(super) fn entry(image: &Image<'_>, flow: &Flow<'_, '_>, arguments: u8) -> Result<Site, &'static str> {
     let function = flow.function;
     let mut info = InstructionInfoFactory::new();
     let mut delta = 0;
@@ -29,9 +25,7 @@ pub(super) fn entry(
         if function.emulated(instruction) {
             return site(image, function, instruction, delta).ok_or("its code is not in the file");
         }
-        if instruction.flow_control() != FlowControl::Next
-            || disturbs(&mut info, instruction, arguments)
-        {
+        if instruction.flow_control() != FlowControl::Next || disturbs(&mut info, instruction, arguments) {
             break;
         }
         let Some(change) = stack_change(instruction) else {
@@ -53,11 +47,6 @@ pub(super) fn entry(
 fn disturbs(info: &mut InstructionInfoFactory, instruction: &Instruction, arguments: u8) -> bool {
     let used = info.info(instruction);
     let kept = |register| argument(register).is_some_and(|index| arguments >> index & 1 != 0);
-    used.used_registers()
-        .iter()
-        .any(|used| is_write(used.access()) && kept(used.register()))
-        || used
-            .used_memory()
-            .iter()
-            .any(|used| is_write(used.access()) && used.base() != Register::RSP)
+    used.used_registers().iter().any(|used| is_write(used.access()) && kept(used.register()))
+        || used.used_memory().iter().any(|used| is_write(used.access()) && used.base() != Register::RSP)
 }

@@ -34,10 +34,7 @@ pub(super) struct AfterCalls(HashMap<u64, Callers>);
 impl AfterCalls {
     /// Visits every function that refers to a wanted one.
     pub(super) fn find(image: &Image<'_>, hits: &Hits, wanted: &HashMap<u64, Operation>) -> Self {
-        let mut callers: HashMap<u64, Callers> = wanted
-            .keys()
-            .map(|address| (*address, Callers::default()))
-            .collect();
+        let mut callers: HashMap<u64, Callers> = wanted.keys().map(|address| (*address, Callers::default())).collect();
         for (&(start, size), hits) in &hits.by_function {
             let caller = Function::decode(image, start, size);
             for hit in hits {
@@ -49,13 +46,11 @@ impl AfterCalls {
                     continue;
                 };
                 match hit.resolve(caller) {
-                    Reference::Call(index) => {
-                        match landing(image, caller, index, wanted[&hit.function]) {
-                            Landing::At(site) => drop(known.sites.insert(site)),
-                            Landing::Never => {}
-                            Landing::Unknown => known.incomplete = true,
-                        }
-                    }
+                    Reference::Call(index) => match landing(image, caller, index, wanted[&hit.function]) {
+                        Landing::At(site) => drop(known.sites.insert(site)),
+                        Landing::Never => {}
+                        Landing::Unknown => known.incomplete = true,
+                    },
                     Reference::Escape => known.incomplete = true,
                     Reference::Inside | Reference::Chance => {}
                 }
@@ -65,9 +60,7 @@ impl AfterCalls {
             callers.entry(*function).or_default().incomplete = true;
         }
         if hits.too_many {
-            callers
-                .values_mut()
-                .for_each(|callers| callers.incomplete = true);
+            callers.values_mut().for_each(|callers| callers.incomplete = true);
         }
         Self(callers)
     }
@@ -75,10 +68,8 @@ impl AfterCalls {
     /// The exits of a function, if its callers are all known and at least one of them is cheap.
     fn of(&self, address: u64, taken: &HashSet<u64>) -> Option<Vec<Site>> {
         let callers = self.0.get(&address)?;
-        let useful =
-            callers.sites.iter().any(|site| site.cheap) && callers.sites.len() <= MAX_CALLS;
-        (useful && !callers.incomplete && !taken.contains(&address))
-            .then(|| callers.sites.iter().copied().collect())
+        let useful = callers.sites.iter().any(|site| site.cheap) && callers.sites.len() <= MAX_CALLS;
+        (useful && !callers.incomplete && !taken.contains(&address)).then(|| callers.sites.iter().copied().collect())
     }
 }
 
@@ -96,46 +87,30 @@ pub(super) fn exits(
 }
 
 /// Each `ret` of the function, and each tail call if these count as the end.
-pub(super) fn returns(
-    image: &Image<'_>,
-    flow: &Flow<'_, '_>,
-    tail_calls: bool,
-) -> Result<Vec<Site>, &'static str> {
+pub(super) fn returns(image: &Image<'_>, flow: &Flow<'_, '_>, tail_calls: bool) -> Result<Vec<Site>, &'static str> {
     let mut sites = Vec::new();
     for (index, instruction) in flow.function.instructions.iter().enumerate() {
         match flow.leaves(index) {
             None => continue,
-            Some(Leave::Indirect) => return Err("it ends in a jump through a pointer"),
-            Some(Leave::TailCall) if !tail_calls => return Err("it ends in another function"),
-            Some(Leave::TailCall)
-                if instruction.flow_control() == FlowControl::ConditionalBranch =>
-            {
+            Some(Leave::TailCall | Leave::Indirect) if !tail_calls => {
+                return Err("it ends in another function");
+            }
+            Some(Leave::TailCall) if instruction.flow_control() == FlowControl::ConditionalBranch => {
                 return Err("it ends in a conditional jump to another function");
             }
-            Some(Leave::TailCall | Leave::Return) => {}
+            // An indirect jump that stays inside has a frame on the stack, so it does not look like an end.
+            Some(Leave::TailCall | Leave::Return | Leave::Indirect) => {}
         }
         if !flow.function.probeable(instruction) {
             return Err("the kernel refuses a probe where it ends");
         }
-        sites.push(
-            site(image, flow.function, instruction, 0)
-                .ok_or("it ends outside of what the file holds")?,
-        );
+        sites.push(site(image, flow.function, instruction, 0).ok_or("it ends outside of what the file holds")?);
     }
-    if sites.is_empty() {
-        Err("it never returns")
-    } else {
-        Ok(sites)
-    }
+    if sites.is_empty() { Err("it never returns") } else { Ok(sites) }
 }
 
 /// Makes the site of an instruction.
-pub(super) fn site(
-    image: &Image<'_>,
-    function: &Function<'_>,
-    instruction: &Instruction,
-    delta: i64,
-) -> Option<Site> {
+pub(super) fn site(image: &Image<'_>, function: &Function<'_>, instruction: &Instruction, delta: i64) -> Option<Site> {
     Some(Site {
         offset: image.code_offset(instruction.ip())?,
         address: instruction.ip(),
@@ -166,9 +141,7 @@ fn landing(image: &Image<'_>, caller: &Function<'_>, call: usize, operation: Ope
         if caller.emulated(instruction) {
             return site(image, caller, instruction, delta).map_or(Landing::Unknown, Landing::At);
         }
-        if instruction.flow_control() != FlowControl::Next
-            || kept.endangered(caller, call, instruction, delta)
-        {
+        if instruction.flow_control() != FlowControl::Next || kept.endangered(caller, call, instruction, delta) {
             break;
         }
         let Some(change) = stack_change(instruction) else {
@@ -197,27 +170,14 @@ impl Kept {
             Operation::EncodeToVec | Operation::EncodeLengthDelimitedToVec => &[Register::RDI],
             _ => return Self::Nothing,
         };
-        let places = registers
-            .iter()
-            .map(|register| frame_place(caller, call, *register));
-        places
-            .collect::<Option<_>>()
-            .map_or(Self::Anything, Self::Frame)
+        let places = registers.iter().map(|register| frame_place(caller, call, *register));
+        places.collect::<Option<_>>().map_or(Self::Anything, Self::Frame)
     }
 
-    fn endangered(
-        &self,
-        caller: &Function<'_>,
-        call: usize,
-        instruction: &Instruction,
-        delta: i64,
-    ) -> bool {
+    fn endangered(&self, caller: &Function<'_>, call: usize, instruction: &Instruction, delta: i64) -> bool {
         let writes = instruction.op_count() > 0
             && instruction.op0_kind() == OpKind::Memory
-            && !matches!(
-                instruction.mnemonic(),
-                Mnemonic::Cmp | Mnemonic::Test | Mnemonic::Bt
-            );
+            && !matches!(instruction.mnemonic(), Mnemonic::Cmp | Mnemonic::Test | Mnemonic::Bt);
         match self {
             Self::Nothing => false,
             _ if !writes => false,
@@ -225,15 +185,11 @@ impl Kept {
                 // In distances above rsp as it was at the call.
                 let start = (instruction.memory_displacement64() as i64).saturating_sub(delta + 8);
                 let end = start.saturating_add(instruction.memory_size().size() as i64);
-                places
-                    .iter()
-                    .any(|place| start < place.saturating_add(RESULT_SIZE) && end > *place)
+                places.iter().any(|place| start < place.saturating_add(RESULT_SIZE) && end > *place)
             }
             Self::Frame(_) => {
                 let base = instruction.memory_base();
-                base == Register::RSP
-                    || base == Register::RBP
-                    || points_into_frame(caller, call, instruction, base)
+                base == Register::RSP || base == Register::RBP || points_into_frame(caller, call, instruction, base)
             }
             Self::Anything => true,
         }
@@ -246,16 +202,8 @@ fn on_stack(instruction: &Instruction) -> bool {
 }
 
 /// Whether a register can hold an address in the frame at an instruction that follows a call.
-fn points_into_frame(
-    caller: &Function<'_>,
-    call: usize,
-    instruction: &Instruction,
-    register: Register,
-) -> bool {
-    let saved = matches!(
-        register,
-        Register::RBX | Register::R12 | Register::R13 | Register::R14 | Register::R15
-    );
+fn points_into_frame(caller: &Function<'_>, call: usize, instruction: &Instruction, register: Register) -> bool {
+    let saved = matches!(register, Register::RBX | Register::R12 | Register::R13 | Register::R14 | Register::R15);
     // The call has changed the registers that are not saved, so only what comes behind it counts.
     let start = if saved { 0 } else { call + 1 };
     let frame = |register| matches!(register, Register::RSP | Register::RBP);
@@ -283,9 +231,7 @@ fn frame_place(caller: &Function<'_>, call: usize, register: Register) -> Option
             continue;
         }
         return match instruction.mnemonic() {
-            Mnemonic::Lea if on_stack(instruction) => {
-                Some(instruction.memory_displacement64() as i64)
-            }
+            Mnemonic::Lea if on_stack(instruction) => Some(instruction.memory_displacement64() as i64),
             Mnemonic::Mov if instruction.op1_register() == Register::RSP => Some(0),
             _ => None,
         };

@@ -2,9 +2,7 @@
 
 use std::collections::HashMap;
 
-use iced_x86::{
-    FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register,
-};
+use iced_x86::{FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register};
 
 use super::code::{Function, direct_target, is_read, stack_change};
 use super::image::Image;
@@ -15,17 +13,11 @@ const MAX_TABLE: usize = 1_024;
 const TABLE_WINDOW: usize = 24;
 
 /// Passes over a function until its live registers must be known.
-const MAX_SWEEPS: usize = 64;
+const MAX_SWEEPS: usize = 16;
 
 /// Argument registers in order.
-pub(super) const ARGUMENTS: [Register; 6] = [
-    Register::RDI,
-    Register::RSI,
-    Register::RDX,
-    Register::RCX,
-    Register::R8,
-    Register::R9,
-];
+pub(super) const ARGUMENTS: [Register; 6] =
+    [Register::RDI, Register::RSI, Register::RDX, Register::RCX, Register::R8, Register::R9];
 
 /// A function with its control flow.
 pub(super) struct Flow<'f, 'a> {
@@ -59,20 +51,13 @@ impl<'f, 'a> Flow<'f, 'a> {
         }
         let mut targets = vec![false; function.instructions.len()];
         let jumps = function.instructions.iter().filter(|instruction| {
-            matches!(
-                instruction.flow_control(),
-                FlowControl::UnconditionalBranch | FlowControl::ConditionalBranch
-            )
+            matches!(instruction.flow_control(), FlowControl::UnconditionalBranch | FlowControl::ConditionalBranch)
         });
         let direct = jumps.filter_map(|jump| function.index_at(direct_target(jump)?));
         for target in direct.chain(tables.values().flatten().copied()) {
             targets[target] = true;
         }
-        Self {
-            function,
-            tables,
-            targets,
-        }
+        Self { function, tables, targets }
     }
 
     /// How the instruction leaves the function, if it does.
@@ -80,13 +65,9 @@ impl<'f, 'a> Flow<'f, 'a> {
         let instruction = &self.function.instructions[index];
         match instruction.flow_control() {
             FlowControl::Return => Some(Leave::Return),
-            FlowControl::IndirectBranch if !self.tables.contains_key(&index) => {
-                Some(Leave::Indirect)
-            }
+            FlowControl::IndirectBranch if !self.tables.contains_key(&index) => Some(Leave::Indirect),
             FlowControl::UnconditionalBranch | FlowControl::ConditionalBranch => {
-                direct_target(instruction)
-                    .filter(|target| !self.function.contains(*target))
-                    .map(|_| Leave::TailCall)
+                direct_target(instruction).filter(|target| !self.function.contains(*target)).map(|_| Leave::TailCall)
             }
             _ => None,
         }
@@ -98,20 +79,36 @@ impl<'f, 'a> Flow<'f, 'a> {
         let flow = instruction.flow_control();
         let falls = matches!(
             flow,
-            FlowControl::Next
-                | FlowControl::ConditionalBranch
-                | FlowControl::Call
-                | FlowControl::IndirectCall
+            FlowControl::Next | FlowControl::ConditionalBranch | FlowControl::Call | FlowControl::IndirectCall
         );
         let next = (falls && index + 1 < self.function.instructions.len()).then_some(index + 1);
-        let branches = matches!(
-            flow,
-            FlowControl::UnconditionalBranch | FlowControl::ConditionalBranch
-        );
+        let branches = matches!(flow, FlowControl::UnconditionalBranch | FlowControl::ConditionalBranch);
         let target = branches.then(|| direct_target(instruction)).flatten();
         let target = target.and_then(|target| self.function.index_at(target));
         let table = self.tables.get(&index).into_iter().flatten().copied();
         next.into_iter().chain(target).chain(table)
+    }
+
+    /// The instructions from which this one can be reached.
+    pub(super) fn before(&self, index: usize) -> Vec<usize> {
+        let mut predecessors = vec![Vec::new(); self.function.instructions.len()];
+        for from in 0..predecessors.len() {
+            for to in self.successors(from) {
+                predecessors[to].push(from);
+            }
+        }
+        let mut seen = vec![false; predecessors.len()];
+        let mut work = vec![index];
+        let mut found = Vec::new();
+        while let Some(next) = work.pop() {
+            for from in &predecessors[next] {
+                if !std::mem::replace(&mut seen[*from], true) {
+                    found.push(*from);
+                    work.push(*from);
+                }
+            }
+        }
+        found
     }
 
     /// Whether a jump of the function leads to this instruction.
@@ -135,8 +132,9 @@ impl<'f, 'a> Flow<'f, 'a> {
         }
         while let Some(index) = work.pop() {
             let after = match heights[index] {
-                Height::Known(delta) => after(&self.function.instructions[index], delta)
-                    .map_or(Height::Unknown, Height::Known),
+                Height::Known(delta) => {
+                    after(&self.function.instructions[index], delta).map_or(Height::Unknown, Height::Known)
+                }
                 other => other,
             };
             for next in self.successors(index) {
@@ -151,16 +149,7 @@ impl<'f, 'a> Flow<'f, 'a> {
                 }
             }
         }
-        heights
-            .into_iter()
-            .map(|height| {
-                if let Height::Known(delta) = height {
-                    Some(delta)
-                } else {
-                    None
-                }
-            })
-            .collect()
+        heights.into_iter().map(|height| if let Height::Known(delta) = height { Some(delta) } else { None }).collect()
     }
 
     /// The argument registers that the function reads before it writes them, as a bit mask.
@@ -169,12 +158,8 @@ impl<'f, 'a> Flow<'f, 'a> {
     /// function is too tangled.
     pub(super) fn live_arguments(&self) -> Option<(u8, u8)> {
         let mut info = InstructionInfoFactory::new();
-        let effects: Vec<Effect> = self
-            .function
-            .instructions
-            .iter()
-            .map(|instruction| Effect::of(instruction, &mut info))
-            .collect();
+        let effects: Vec<Effect> =
+            self.function.instructions.iter().map(|instruction| Effect::of(instruction, &mut info)).collect();
         let leaves: Vec<bool> = (0..effects.len())
             .map(|index| matches!(self.leaves(index), Some(Leave::TailCall | Leave::Indirect)))
             .collect();
@@ -188,11 +173,7 @@ impl<'f, 'a> Flow<'f, 'a> {
                     if leaves[index] && through_calls {
                         out = 0x3f;
                     }
-                    let read = if effect.call && through_calls {
-                        0x3f
-                    } else {
-                        effect.read
-                    };
+                    let read = if effect.call && through_calls { 0x3f } else { effect.read };
                     let value = read | out & !effect.written;
                     if value != live[index] {
                         live[index] = value;
@@ -227,15 +208,8 @@ struct Effect {
 
 impl Effect {
     fn of(instruction: &Instruction, info: &mut InstructionInfoFactory) -> Self {
-        let call = matches!(
-            instruction.flow_control(),
-            FlowControl::Call | FlowControl::IndirectCall
-        );
-        let mut effect = Self {
-            read: 0,
-            written: if call { 0x3f } else { 0 },
-            call,
-        };
+        let call = matches!(instruction.flow_control(), FlowControl::Call | FlowControl::IndirectCall);
+        let mut effect = Self { read: 0, written: if call { 0x3f } else { 0 }, call };
         for used in info.info(instruction).used_registers() {
             let Some(index) = argument(used.register()) else {
                 continue;
@@ -255,9 +229,7 @@ impl Effect {
 
 /// Number of an argument register, of whatever width.
 pub(super) fn argument(register: Register) -> Option<usize> {
-    ARGUMENTS
-        .iter()
-        .position(|argument| *argument == register.full_register())
+    ARGUMENTS.iter().position(|argument| *argument == register.full_register())
 }
 
 /// The targets of `lea b,[table]; movsxd x,[b+i*4]; add x,b; jmp x`, or of `jmp [table+i*8]`.
@@ -275,21 +247,14 @@ fn jump_table(image: &Image<'_>, function: &Function<'_>, index: usize) -> Optio
     }
     let register = jump.op0_register();
     let window = &function.instructions[index.saturating_sub(TABLE_WINDOW)..index];
-    let sum = window
-        .iter()
-        .rposition(|i| i.mnemonic() == Mnemonic::Add && i.op0_register() == register)?;
+    let sum = window.iter().rposition(|i| i.mnemonic() == Mnemonic::Add && i.op0_register() == register)?;
     let base = window[sum].op1_register();
-    let load = window[..sum]
-        .iter()
-        .rfind(|i| i.mnemonic() == Mnemonic::Movsxd && i.memory_index_scale() == 4)?;
+    let load = window[..sum].iter().rfind(|i| i.mnemonic() == Mnemonic::Movsxd && i.memory_index_scale() == 4)?;
     if load.memory_base() != base && load.memory_base() != register {
         return None;
     }
     let mut targets = Vec::new();
-    let tables = function
-        .instructions
-        .iter()
-        .filter(|i| i.mnemonic() == Mnemonic::Lea && i.is_ip_rel_memory_operand());
+    let tables = function.instructions.iter().filter(|i| i.mnemonic() == Mnemonic::Lea && i.is_ip_rel_memory_operand());
     for lea in tables.filter(|lea| lea.op0_register() == load.memory_base()) {
         targets.extend(relative_table(image, function, lea.ip_rel_memory_address()));
     }

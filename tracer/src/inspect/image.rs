@@ -6,8 +6,7 @@
 use std::cell::{Cell, OnceCell};
 
 use object::elf::{
-    EM_X86_64, ET_DYN, ET_EXEC, FileHeader64, PF_X, PT_INTERP, PT_LOAD, PT_TLS, SHT_DYNAMIC,
-    SHT_NOBITS, SectionType,
+    EM_X86_64, ET_DYN, ET_EXEC, FileHeader64, PF_X, PT_INTERP, PT_LOAD, PT_TLS, SHT_DYNAMIC, SHT_NOBITS, SectionType,
 };
 use object::read::elf::{FileHeader as _, ProgramHeader as _, SectionHeader as _};
 use object::{LittleEndian, ReadRef};
@@ -17,9 +16,9 @@ use super::error::Fault;
 /// Sections and segments beyond this many are not looked at.
 const MAX_HEADERS: usize = 4_096;
 /// The largest section that is read, in bytes.
-const MAX_SECTION: u64 = 1 << 30;
+const MAX_SECTION: u64 = 512 << 20;
 /// Functions may overlap in a file made to trouble us: all together, no more than this is decoded, in bytes.
-const MAX_DECODED: u64 = 256 << 20;
+const MAX_DECODED: u64 = 128 << 20;
 
 const DT_SONAME: u64 = 14;
 const DT_FLAGS_1: u64 = 0x6fff_fffb;
@@ -109,10 +108,7 @@ impl<'a> Image<'a> {
             program: kind == ET_EXEC,
             read: Box::new(move |offset, size| data.read_bytes_at(offset, size).ok()),
             budget: Cell::new(
-                data.len()
-                    .map_err(|()| Fault::Truncated("file"))?
-                    .saturating_mul(2)
-                    .saturating_add(1 << 20),
+                data.len().map_err(|()| Fault::Truncated("file"))?.saturating_mul(2).saturating_add(1 << 20),
             ),
             decode_budget: Cell::new(MAX_DECODED),
         };
@@ -123,9 +119,7 @@ impl<'a> Image<'a> {
     }
 
     fn add_segments<R: ReadRef<'a>>(&mut self, header: &'a Header, data: R) -> Result<(), Fault> {
-        let headers = header
-            .program_headers(LE, data)
-            .map_err(|_| Fault::Truncated("program headers"))?;
+        let headers = header.program_headers(LE, data).map_err(|_| Fault::Truncated("program headers"))?;
         for segment in headers.iter().take(MAX_HEADERS) {
             match segment.p_type(LE) {
                 PT_LOAD => self.segments.push(Segment {
@@ -136,12 +130,7 @@ impl<'a> Image<'a> {
                     bytes: OnceCell::new(),
                 }),
                 PT_INTERP => self.interpreter = true,
-                PT_TLS => {
-                    self.tls = Some(TlsSegment {
-                        size: segment.p_memsz(LE),
-                        align: segment.p_align(LE),
-                    })
-                }
+                PT_TLS => self.tls = Some(TlsSegment { size: segment.p_memsz(LE), align: segment.p_align(LE) }),
                 _ => {}
             }
         }
@@ -149,19 +138,12 @@ impl<'a> Image<'a> {
     }
 
     fn add_sections<R: ReadRef<'a>>(&mut self, header: &'a Header, data: R) -> Result<(), Fault> {
-        let headers = header
-            .section_headers(LE, data)
-            .map_err(|_| Fault::Truncated("section headers"))?;
+        let headers = header.section_headers(LE, data).map_err(|_| Fault::Truncated("section headers"))?;
         if headers.is_empty() {
             return Ok(());
         }
-        let names = header
-            .shstrndx(LE, data)
-            .ok()
-            .and_then(|index| headers.get(index as usize));
-        let names = names
-            .and_then(|names| self.bytes(names.sh_offset(LE), names.sh_size(LE)))
-            .unwrap_or_default();
+        let names = header.shstrndx(LE, data).ok().and_then(|index| headers.get(index as usize));
+        let names = names.and_then(|names| self.bytes(names.sh_offset(LE), names.sh_size(LE))).unwrap_or_default();
         for section in headers.iter().take(MAX_HEADERS) {
             self.sections.push(Section {
                 name: string_at(names, section.sh_name(LE) as usize),
@@ -179,17 +161,11 @@ impl<'a> Image<'a> {
     /// Whether the dynamic section calls a position-independent file a program: by its flag, or by an interpreter without
     /// a library name.
     fn says_program(&self) -> bool {
-        let dynamic = self
-            .sections
-            .iter()
-            .find(|section| section.kind == SHT_DYNAMIC);
-        let bytes = dynamic
-            .and_then(|section| self.section_bytes(section))
-            .unwrap_or_default();
+        let dynamic = self.sections.iter().find(|section| section.kind == SHT_DYNAMIC);
+        let bytes = dynamic.and_then(|section| self.section_bytes(section)).unwrap_or_default();
         let (mut flag, mut library) = (false, false);
         for entry in bytes.chunks_exact(16) {
-            let [tag, value] = [&entry[..8], &entry[8..]]
-                .map(|word| word.try_into().map_or(0, u64::from_le_bytes));
+            let [tag, value] = [&entry[..8], &entry[8..]].map(|word| word.try_into().map_or(0, u64::from_le_bytes));
             flag |= tag == DT_FLAGS_1 && value & DF_1_PIE != 0;
             library |= tag == DT_SONAME;
         }
@@ -220,79 +196,52 @@ impl<'a> Image<'a> {
 
     /// Offset in the file of an address in executable memory.
     pub(super) fn code_offset(&self, address: u64) -> Option<u64> {
-        let segment = self
-            .segments
-            .iter()
-            .find(|segment| segment.executable && segment.rest(address).is_some())?;
+        let segment = self.segments.iter().find(|segment| segment.executable && segment.rest(address).is_some())?;
         (address - segment.address).checked_add(segment.offset)
     }
 
     /// Offset in the file of any address.
     pub(super) fn file_offset(&self, address: u64) -> Option<u64> {
-        let segment = self
-            .segments
-            .iter()
-            .find(|segment| segment.rest(address).is_some())?;
+        let segment = self.segments.iter().find(|segment| segment.rest(address).is_some())?;
         (address - segment.address).checked_add(segment.offset)
     }
 
     /// What the file holds of a segment, read once; empty if it cannot be read.
     pub(super) fn segment_bytes(&self, segment: &Segment<'a>) -> &'a [u8] {
-        segment.bytes.get_or_init(|| {
-            self.bytes(segment.offset, segment.file_size)
-                .unwrap_or_default()
-        })
+        segment.bytes.get_or_init(|| self.bytes(segment.offset, segment.file_size).unwrap_or_default())
     }
 
     /// Initial memory at an address.
     pub(super) fn memory(&self, address: u64, size: usize) -> Option<&'a [u8]> {
-        let segment = self
-            .segments
-            .iter()
-            .find(|segment| segment.rest(address).is_some())?;
+        let segment = self.segments.iter().find(|segment| segment.rest(address).is_some())?;
         let start = usize::try_from(address - segment.address).ok()?;
-        self.segment_bytes(segment)
-            .get(start..start.checked_add(size)?)
+        self.segment_bytes(segment).get(start..start.checked_add(size)?)
     }
 
     /// All executable bytes.
     pub(super) fn code(&self) -> impl Iterator<Item = Code<'a>> {
         let executable = self.segments.iter().filter(|segment| segment.executable);
-        let code = executable.map(|segment| Code {
-            address: segment.address,
-            bytes: self.segment_bytes(segment),
-        });
+        let code = executable.map(|segment| Code { address: segment.address, bytes: self.segment_bytes(segment) });
         code.filter(|code| code.address.checked_add(code.bytes.len() as u64).is_some())
     }
 
     /// The executable bytes around an address.
     pub(super) fn code_at(&self, address: u64) -> Option<Code<'a>> {
-        self.code().find(|code| {
-            address
-                .checked_sub(code.address)
-                .is_some_and(|into| into < code.bytes.len() as u64)
-        })
+        self.code().find(|code| address.checked_sub(code.address).is_some_and(|into| into < code.bytes.len() as u64))
     }
 
     /// Takes bytes to decode from what may be decoded in all.
     pub(super) fn spend_decoding(&self, size: u64) -> Option<()> {
-        self.decode_budget
-            .set(self.decode_budget.get().checked_sub(size)?);
+        self.decode_budget.set(self.decode_budget.get().checked_sub(size)?);
         Some(())
     }
 }
 
 /// Says which machine the file is for if it is the wrong one.
 fn check_machine<'a, R: ReadRef<'a>>(data: R, ident: &[u8]) -> Result<(), Fault> {
-    let machine = data
-        .read_bytes_at(18, 2)
-        .map_err(|()| Fault::Truncated("file header"))?;
+    let machine = data.read_bytes_at(18, 2).map_err(|()| Fault::Truncated("file header"))?;
     let (wide, little) = (ident[4] == 2, ident[5] == 1);
-    let machine = if little {
-        [machine[0], machine[1]]
-    } else {
-        [machine[1], machine[0]]
-    };
+    let machine = if little { [machine[0], machine[1]] } else { [machine[1], machine[0]] };
     let machine = u16::from_le_bytes(machine);
     if wide && little && machine == EM_X86_64.0 {
         return Ok(());
@@ -311,7 +260,5 @@ fn check_machine<'a, R: ReadRef<'a>>(data: R, ident: &[u8]) -> Result<(), Fault>
 /// The NUL-terminated string at an offset, empty if there is none.
 pub(super) fn string_at(strings: &[u8], offset: usize) -> &[u8] {
     let rest = strings.get(offset..).unwrap_or_default();
-    rest.iter()
-        .position(|byte| *byte == 0)
-        .map_or(&[], |end| &rest[..end])
+    rest.iter().position(|byte| *byte == 0).map_or(&[], |end| &rest[..end])
 }

@@ -32,12 +32,8 @@ pub(super) fn of_type(name: &str, compiler_known: bool) -> Option<Layout> {
 
 /// Whether the layouts hold for code by this compiler (`rustc version 1.95.0 (...)`).
 pub(super) fn known_compiler(producer: &str) -> bool {
-    let minor = producer
-        .strip_prefix("rustc version 1.")
-        .and_then(|rest| rest.split('.').next());
-    minor
-        .and_then(|minor| minor.parse().ok())
-        .is_some_and(|minor: u32| (FIRST..=LAST).contains(&minor))
+    let minor = producer.strip_prefix("rustc version 1.").and_then(|rest| rest.split('.').next());
+    minor.and_then(|minor| minor.parse().ok()).is_some_and(|minor: u32| (FIRST..=LAST).contains(&minor))
 }
 
 #[cfg(test)]
@@ -46,13 +42,9 @@ mod tests {
 
     #[test]
     fn reads_the_version() {
-        assert!(known_compiler(
-            "rustc version 1.95.0 (59807616e 2026-04-14)"
-        ));
+        assert!(known_compiler("rustc version 1.95.0 (59807616e 2026-04-14)"));
         assert!(!known_compiler("rustc version 1.20.0"));
-        assert!(!known_compiler(
-            "rustc version 1.87.0 (17067e9ac 2025-05-09)"
-        ));
+        assert!(!known_compiler("rustc version 1.87.0 (17067e9ac 2025-05-09)"));
         assert!(!known_compiler("rustc version 2.95.0"));
         assert!(!known_compiler("clang version 18"));
     }

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use tracer_common::map::Probe;
+
 use super::buffers::{self, Guess};
 use super::callees::{Callee, Callees};
 use super::code::Function;
@@ -39,11 +41,7 @@ impl Catalog {
         for function in symbols.functions() {
             let mangled = symbols.name(function);
             if mangled.contains("rust_panic") {
-                let name = if mangled == "rust_panic" {
-                    mangled.to_owned()
-                } else {
-                    demangle(mangled)
-                };
+                let name = if mangled == "rust_panic" { mangled.to_owned() } else { demangle(mangled) };
                 if names::is_rust_panic(&name) {
                     catalog.panics.insert(function.address, name);
                 }
@@ -89,12 +87,7 @@ pub(super) fn plan<'a>(
     let hits = Hits::scan(image, symbols, relocations, &catalog.wanted());
     let after_calls = AfterCalls::find(image, &hits, &operations);
     let mut open = relocations.taken.clone();
-    open.extend(
-        operations
-            .keys()
-            .copied()
-            .filter(|address| symbols.exported(*address)),
-    );
+    open.extend(operations.keys().copied().filter(|address| symbols.exported(*address)));
     let planner = Planner {
         image,
         symbols,
@@ -123,26 +116,17 @@ pub(super) fn plan<'a>(
             plan.remarks.push(Remark {
                 kind: RemarkKind::Folded,
                 subject: Some(subject(methods, *address)),
-                text: format!(
-                    "{} functions with the same code share this address",
-                    methods.len()
-                ),
+                text: format!("{} functions with the same code share this address", methods.len()),
                 remedy: Some("link with -C link-arg=-Wl,--icf=none".to_owned()),
             });
         }
     }
-    for (list, found) in [
-        (&catalog.errors, &mut plan.errors),
-        (&catalog.panics, &mut plan.panics),
-    ] {
+    for (list, found) in [(&catalog.errors, &mut plan.errors), (&catalog.panics, &mut plan.panics)] {
         for (address, name) in list {
             match decode(image, symbols, *address)
                 .and_then(|function| entry(image, &Flow::new(image, &function), ALL_ARGUMENTS))
             {
-                Ok(entry) => found.push(FunctionEntry {
-                    name: name.clone(),
-                    entry,
-                }),
+                Ok(entry) => found.push(FunctionEntry { name: name.clone(), entry }),
                 Err(reason) => plan.remarks.push(Remark {
                     kind: RemarkKind::Untraceable,
                     subject: Some(name.clone()),
@@ -154,11 +138,7 @@ pub(super) fn plan<'a>(
     }
 }
 
-fn decode<'a>(
-    image: &Image<'a>,
-    symbols: &Symbols<'_>,
-    address: u64,
-) -> Result<Function<'a>, &'static str> {
+fn decode<'a>(image: &Image<'a>, symbols: &Symbols<'_>, address: u64) -> Result<Function<'a>, &'static str> {
     /// Larger ones would take too long to analyse, in bytes.
     const MAX_SIZE: u64 = 256 << 10;
     match symbols.size_at(address) {
@@ -178,56 +158,32 @@ struct Planner<'i, 'a> {
     compiler_known: bool,
 }
 
-impl Planner<'_, '_> {
+impl<'a> Planner<'_, 'a> {
     /// Plans one function, and names the function that does the work for it, whose message is therefore the same.
-    fn message(
-        &self,
-        address: u64,
-        methods: &[Method],
-    ) -> Result<(MessageFn, Option<u64>), &'static str> {
+    fn message(&self, address: u64, methods: &[Method]) -> Result<(MessageFn, Option<u64>), &'static str> {
         let image = self.image;
         let function = decode(image, self.symbols, address)?;
         let flow = Flow::new(image, &function);
-        let operation = methods
-            .first()
-            .and_then(Method::operation)
-            .ok_or("it has no name")?;
+        let operation = methods.first().and_then(Method::operation).ok_or("it has no name")?;
         let (exit_kind, exits) = exits(image, &flow, &self.after_calls, &self.open)?;
-        let arguments = flow
-            .live_arguments()
-            .map_or(ALL_ARGUMENTS, |(_, maybe)| maybe);
+        let arguments = flow.live_arguments().map_or(ALL_ARGUMENTS, |(_, maybe)| maybe);
         let entry = entry(image, &flow, arguments)?;
-        let mut message_type =
-            same(methods.iter().map(|method| method.message.as_deref())).map(str::to_owned);
-        let mut type_source = if message_type.is_some() {
-            TypeSource::Symbol
-        } else {
-            TypeSource::Unknown
-        };
+        let mut message_type = same(methods.iter().map(|method| method.message.as_deref())).map(str::to_owned);
+        let mut type_source = if message_type.is_some() { TypeSource::Symbol } else { TypeSource::Unknown };
         let mut buffer_type = same(methods.iter().map(|method| method.buffer.as_deref()));
         let mut layout = buffer_type;
         let legacy = methods.iter().all(|method| method.message.is_none());
         if legacy {
             let uses = self.uses(&flow);
-            if let Some((name, source)) =
-                types::message_type(image, &flow, &self.callees, &uses, operation)
-            {
+            if let Some((name, source)) = types::message_type(image, &flow, &self.callees, &uses, operation) {
                 (message_type, type_source) = (Some(name), source);
             }
-            let guess = buffers::guess(
-                &flow,
-                operation,
-                &uses,
-                &self.dropped(&flow, &uses),
-                self.callees.growth(&function),
-            );
+            let guess =
+                buffers::guess(&flow, operation, &uses, &self.dropped(&flow, &uses), self.callees.growth(&function));
             buffer_type = guess.and_then(Guess::name);
             layout = guess.map(Guess::layout);
         }
-        let same_operation = methods
-            .iter()
-            .all(|method| method.operation() == Some(operation));
-        let layout = layout.filter(|_| same_operation);
+        let same_operation = methods.iter().all(|method| method.operation() == Some(operation));
         let message = MessageFn {
             operation,
             message_type,
@@ -236,7 +192,11 @@ impl Planner<'_, '_> {
             entry,
             exits,
             exit_kind,
-            probe: buffers::probe(&flow, operation, layout, self.compiler_known),
+            probe: if same_operation {
+                buffers::probe(&flow, operation, layout, self.compiler_known)
+            } else {
+                Probe { operation: operation.code(), ..Probe::default() }
+            },
         };
         Ok((message, self.delegate(&function, operation)))
     }
@@ -247,9 +207,7 @@ impl Planner<'_, '_> {
         let mut through = HashSet::new();
         for call in &uses.calls {
             let target = self.callees.target(&flow.function.instructions[call.index]);
-            let Some(callee) = target
-                .filter(|_| !call.pairs.is_empty())
-                .and_then(|target| self.callees.decode(target))
+            let Some(callee) = target.filter(|_| !call.pairs.is_empty()).and_then(|target| self.callees.decode(target))
             else {
                 continue;
             };
@@ -287,11 +245,7 @@ impl Planner<'_, '_> {
             return None;
         }
         let mut found = None;
-        for target in function
-            .instructions
-            .iter()
-            .filter_map(|instruction| self.callees.target(instruction))
-        {
+        for target in function.instructions.iter().filter_map(|instruction| self.callees.target(instruction)) {
             let merges = self.callees.at(target).iter().any(|callee| {
                 matches!(callee, Callee::Method(method) if matches!(method.name.as_str(), "merge" | "merge_length_delimited"))
             });
@@ -311,11 +265,7 @@ fn same<'a>(mut values: impl Iterator<Item = Option<&'a str>>) -> Option<&'a str
 
 fn subject(methods: &[Method], address: u64) -> String {
     let name = |method: &Method| {
-        let message = method
-            .message
-            .as_ref()
-            .map(|message| format!("{message}::"))
-            .unwrap_or_default();
+        let message = method.message.as_ref().map(|message| format!("{message}::")).unwrap_or_default();
         format!("{message}{} at {address:#x}", method.name)
     };
     methods.first().map(name).unwrap_or_default()

@@ -50,8 +50,8 @@ use symbols::Symbols;
 
 pub use error::InspectError;
 pub use plan::{
-    ExitKind, FunctionEntry, MessageFn, Operation, ProbePlan, Remark, RemarkKind, Semaphore, Site,
-    SocketFn, TlsSymbol, TlsSymbols, TypeSource, UsdtNote,
+    ExitKind, FunctionEntry, MessageFn, Operation, ProbePlan, Remark, RemarkKind, Semaphore, Site, SocketFn, TlsSymbol,
+    TlsSymbols, TypeSource, UsdtNote,
 };
 
 /// Plans the probes of a file.
@@ -59,10 +59,7 @@ pub use plan::{
 /// # Errors
 /// If the file cannot be read, or is not an executable or shared object for x86-64.
 pub fn inspect_file(path: &Path) -> Result<ProbePlan, InspectError> {
-    let io = |source| InspectError::Io {
-        path: path.to_owned(),
-        source,
-    };
+    let io = |source| InspectError::Io { path: path.to_owned(), source };
     let file = File::open(path).map_err(io)?;
     if file.metadata().map_err(io)?.is_dir() {
         return Err(Fault::NotElf.at(path));
@@ -86,10 +83,7 @@ fn inspect<'a, R: ReadRef<'a> + 'a>(data: R) -> Result<ProbePlan, Fault> {
     let catalog = Catalog::read(&symbols);
     let relocations = Relocations::read(&image, &symbols, &catalog.wanted());
     let producers = producers(&image);
-    let compiler_known = !producers.is_empty()
-        && producers
-            .iter()
-            .all(|producer| layout::known_compiler(producer));
+    let compiler_known = !producers.is_empty() && producers.iter().all(|producer| layout::known_compiler(producer));
     let producer = producers.into_iter().next();
     let mut plan = ProbePlan {
         build_id: notes::build_id(&image),
@@ -102,14 +96,7 @@ fn inspect<'a, R: ReadRef<'a> + 'a>(data: R) -> Result<ProbePlan, Fault> {
         tls: tls::tls(&image, &symbols, &relocations),
         ..ProbePlan::default()
     };
-    messages::plan(
-        &image,
-        &symbols,
-        &relocations,
-        &catalog,
-        compiler_known,
-        &mut plan,
-    );
+    messages::plan(&image, &symbols, &relocations, &catalog, compiler_known, &mut plan);
     plan.sockets = sockets::sockets(&image, &symbols, plan.static_exe, &mut plan.remarks);
     remarks::add(&symbols, &catalog, &mut plan);
     Ok(plan)
@@ -119,15 +106,8 @@ fn inspect<'a, R: ReadRef<'a> + 'a>(data: R) -> Result<ProbePlan, Fault> {
 fn producers(image: &Image<'_>) -> Vec<String> {
     const LONGEST: usize = 200;
     const MOST: usize = 8;
-    let bytes = image
-        .section(b".comment")
-        .and_then(|section| image.section_bytes(section))
-        .unwrap_or_default();
-    let lines = bytes
-        .split(|byte| *byte == 0)
-        .filter(|line| line.starts_with(b"rustc version ") && line.len() < LONGEST);
-    lines
-        .take(MOST)
-        .map(|line| String::from_utf8_lossy(line).into_owned())
-        .collect()
+    let bytes = image.section(b".comment").and_then(|section| image.section_bytes(section)).unwrap_or_default();
+    let lines =
+        bytes.split(|byte| *byte == 0).filter(|line| line.starts_with(b"rustc version ") && line.len() < LONGEST);
+    lines.take(MOST).map(|line| String::from_utf8_lossy(line).into_owned()).collect()
 }

@@ -29,29 +29,18 @@ const TRAIT: &str = "prost::message::Message";
 pub(super) fn method(name: &str) -> Option<Method> {
     if let Some(rest) = name.strip_prefix(TRAIT) {
         let (name, buffer) = method_and_generic(rest)?;
-        return Some(Method {
-            name,
-            message: None,
-            buffer,
-        });
+        return Some(Method { name, message: None, buffer });
     }
     let inside = closing_angle(name)?;
     let (implementation, rest) = (&name[1..inside], &name[inside + 1..]);
     let message = implementation.strip_suffix(TRAIT)?.strip_suffix(" as ")?;
     let (name, buffer) = method_and_generic(rest)?;
-    Some(Method {
-        name,
-        message: Some(unboxed(message).to_owned()),
-        buffer,
-    })
+    Some(Method { name, message: Some(unboxed(message).to_owned()), buffer })
 }
 
 /// The message that a `Box` of it stands for: prost implements the trait for both.
 fn unboxed(mut message: &str) -> &str {
-    while let Some(inner) = message
-        .strip_prefix("alloc::boxed::Box<")
-        .and_then(|rest| rest.strip_suffix('>'))
-    {
+    while let Some(inner) = message.strip_prefix("alloc::boxed::Box<").and_then(|rest| rest.strip_suffix('>')) {
         message = inner;
     }
     message
@@ -60,9 +49,7 @@ fn unboxed(mut message: &str) -> &str {
 /// Reads `::encode::<B>` or `::encode` with nothing behind.
 fn method_and_generic(rest: &str) -> Option<(String, Option<String>)> {
     let rest = rest.strip_prefix("::")?;
-    let end = rest
-        .find(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
-        .unwrap_or(rest.len());
+    let end = rest.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).unwrap_or(rest.len());
     let (method, generic) = rest.split_at(end);
     if method.is_empty() {
         return None;
@@ -104,20 +91,14 @@ pub(super) fn short_name(message: &str) -> &str {
 
 /// Whether the function makes a prost decode error.
 pub(super) fn makes_decode_error(name: &str) -> bool {
-    const FROM: &str =
-        "<prost::error::DecodeError as core::convert::From<prost::error::DecodeErrorKind>>::from";
-    let inherent = name
-        .strip_prefix("prost::error::DecodeError")
-        .or(name.strip_prefix("<prost::error::DecodeError>"));
+    const FROM: &str = "<prost::error::DecodeError as core::convert::From<prost::error::DecodeErrorKind>>::from";
+    let inherent = name.strip_prefix("prost::error::DecodeError").or(name.strip_prefix("<prost::error::DecodeError>"));
     name == FROM || inherent.is_some_and(|rest| rest == "::new" || rest.starts_with("::new::<"))
 }
 
 /// Whether the function is the one through which every panic goes.
 pub(super) fn is_rust_panic(name: &str) -> bool {
-    matches!(
-        name,
-        "rust_panic" | "__rustc::rust_panic" | "std::panicking::rust_panic"
-    )
+    matches!(name, "rust_panic" | "__rustc::rust_panic" | "std::panicking::rust_panic")
 }
 
 #[cfg(test)]
@@ -130,21 +111,14 @@ mod tests {
 
     #[test]
     fn reads_both_manglings() {
-        assert_eq!(
-            parts("prost::message::Message::encode"),
-            Some(("encode".into(), None, None))
-        );
+        assert_eq!(parts("prost::message::Message::encode"), Some(("encode".into(), None, None)));
         assert_eq!(
             parts("<tgt::Order as prost::message::Message>::encoded_len"),
             Some(("encoded_len".into(), Some("tgt::Order".into()), None))
         );
         assert_eq!(
             parts("<tgt::Order as prost::message::Message>::decode::<&[u8]>"),
-            Some((
-                "decode".into(),
-                Some("tgt::Order".into()),
-                Some("&[u8]".into())
-            ))
+            Some(("decode".into(), Some("tgt::Order".into()), Some("&[u8]".into())))
         );
     }
 
@@ -165,23 +139,14 @@ mod tests {
     #[test]
     fn sees_through_a_box() {
         assert_eq!(
-            parts(
-                "<alloc::boxed::Box<tgt::Order> as prost::message::Message>::encode_raw::<alloc::vec::Vec<u8>>"
-            ),
-            Some((
-                "encode_raw".into(),
-                Some("tgt::Order".into()),
-                Some("alloc::vec::Vec<u8>".into())
-            ))
+            parts("<alloc::boxed::Box<tgt::Order> as prost::message::Message>::encode_raw::<alloc::vec::Vec<u8>>"),
+            Some(("encode_raw".into(), Some("tgt::Order".into()), Some("alloc::vec::Vec<u8>".into())))
         );
     }
 
     #[test]
     fn refuses_closures_and_other_traits() {
-        assert_eq!(
-            parts("<tgt::Order as prost::message::Message>::decode::<&[u8]>::{closure#0}"),
-            None
-        );
+        assert_eq!(parts("<tgt::Order as prost::message::Message>::decode::<&[u8]>::{closure#0}"), None);
         assert_eq!(parts("<tgt::Order as core::clone::Clone>::clone"), None);
         assert_eq!(parts("prost::message::Messages::encode"), None);
         assert_eq!(parts("<"), None);
@@ -201,9 +166,7 @@ mod tests {
             "<prost::error::DecodeError as core::convert::From<prost::error::DecodeErrorKind>>::from"
         ));
         assert!(makes_decode_error("prost::error::DecodeError::new"));
-        assert!(makes_decode_error(
-            "<prost::error::DecodeError>::new::<&str>"
-        ));
+        assert!(makes_decode_error("<prost::error::DecodeError>::new::<&str>"));
         assert!(!makes_decode_error("prost::error::DecodeError::push"));
         assert!(is_rust_panic("__rustc::rust_panic"));
         assert!(!is_rust_panic("__rustc::__rust_panic_cleanup"));

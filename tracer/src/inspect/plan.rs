@@ -3,8 +3,7 @@
 use serde::{Serialize, Serializer};
 use tracer_common::map::{
     self, OP_DECODE, OP_DECODE_LENGTH_DELIMITED, OP_ENCODE, OP_ENCODE_LENGTH_DELIMITED,
-    OP_ENCODE_LENGTH_DELIMITED_TO_VEC, OP_ENCODE_TO_VEC, OP_MERGE, OP_MERGE_LENGTH_DELIMITED,
-    Probe,
+    OP_ENCODE_LENGTH_DELIMITED_TO_VEC, OP_ENCODE_TO_VEC, OP_MERGE, OP_MERGE_LENGTH_DELIMITED, Probe,
 };
 
 /// Everything that can be probed in one file, and what cannot and why.
@@ -89,9 +88,7 @@ impl Operation {
 
     /// The operation of the method of this name.
     pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL
-            .into_iter()
-            .find(|operation| operation.name() == name)
+        Self::ALL.into_iter().find(|operation| operation.name() == name)
     }
 
     /// Its number in the eBPF maps (`OP_*`).
@@ -112,10 +109,7 @@ impl Operation {
     pub fn is_encode(self) -> bool {
         matches!(
             self,
-            Self::Encode
-                | Self::EncodeToVec
-                | Self::EncodeLengthDelimited
-                | Self::EncodeLengthDelimitedToVec
+            Self::Encode | Self::EncodeToVec | Self::EncodeLengthDelimited | Self::EncodeLengthDelimitedToVec
         )
     }
 }
@@ -312,16 +306,10 @@ pub(super) fn describe(probe: &Probe) -> (&'static str, Option<String>, Option<S
     let register = |index: u8| *ARGUMENTS.get(usize::from(index)).unwrap_or(&"?");
     let field = |offset: u8| Some(format!("[{}+{offset}]", register(probe.reg_a)));
     match probe.buffer {
-        map::BUFFER_SLICE => (
-            "slice",
-            Some(register(probe.reg_a).into()),
-            Some(register(probe.reg_b).into()),
-        ),
-        map::BUFFER_MAYBE_SLICE => (
-            "maybe_slice",
-            Some(register(probe.reg_a).into()),
-            Some(register(probe.reg_b).into()),
-        ),
+        map::BUFFER_SLICE => ("slice", Some(register(probe.reg_a).into()), Some(register(probe.reg_b).into())),
+        map::BUFFER_MAYBE_SLICE => {
+            ("maybe_slice", Some(register(probe.reg_a).into()), Some(register(probe.reg_b).into()))
+        }
         map::BUFFER_INPUT => ("input", field(probe.ptr_offset), field(probe.len_offset)),
         map::BUFFER_OUTPUT => ("output", field(probe.ptr_offset), field(probe.len_offset)),
         map::BUFFER_RESULT => ("result", field(probe.ptr_offset), field(probe.len_offset)),
@@ -331,11 +319,6 @@ pub(super) fn describe(probe: &Probe) -> (&'static str, Option<String>, Option<S
 
 fn probe<S: Serializer>(probe: &Probe, serializer: S) -> Result<S::Ok, S::Error> {
     let (buffer, pointer, length) = describe(probe);
-    ProbeView {
-        buffer,
-        pointer,
-        length,
-        encode_result: probe.flags & map::PROBE_ENCODE_RESULT != 0,
-    }
-    .serialize(serializer)
+    ProbeView { buffer, pointer, length, encode_result: probe.flags & map::PROBE_ENCODE_RESULT != 0 }
+        .serialize(serializer)
 }

@@ -57,12 +57,8 @@ impl Hits {
         relocations: &Relocations,
         wanted: &HashSet<u64>,
     ) -> Self {
-        let mut targets: HashMap<u64, u64> =
-            wanted.iter().map(|address| (*address, *address)).collect();
-        let slots = relocations
-            .slots
-            .iter()
-            .filter(|(_, function)| wanted.contains(function));
+        let mut targets: HashMap<u64, u64> = wanted.iter().map(|address| (*address, *address)).collect();
+        let slots = relocations.slots.iter().filter(|(_, function)| wanted.contains(function));
         targets.extend(slots.map(|(slot, function)| (*slot, *function)));
         let mut hits = Self::default();
         let Some(filter) = Filter::new(targets.keys().copied()) else {
@@ -71,15 +67,11 @@ impl Hits {
         let mut count = 0;
         for code in image.code() {
             for (index, bytes) in code.bytes.windows(4).enumerate() {
-                let displacement =
-                    i64::from(i32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]));
+                let displacement = i64::from(i32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]));
                 let at = code.address + index as u64;
                 let relative = at.wrapping_add(4).wrapping_add_signed(displacement);
                 let absolute = displacement as u64;
-                for leads_to in [Some(relative), image.fixed.then_some(absolute)]
-                    .into_iter()
-                    .flatten()
-                {
+                for leads_to in [Some(relative), image.fixed.then_some(absolute)].into_iter().flatten() {
                     if !filter.may_have(leads_to) {
                         continue;
                     }
@@ -92,11 +84,9 @@ impl Hits {
                         return hits;
                     }
                     match symbols.around(at) {
-                        Some(around) => hits.by_function.entry(around).or_default().push(Hit {
-                            at,
-                            leads_to,
-                            function,
-                        }),
+                        Some(around) => {
+                            hits.by_function.entry(around).or_default().push(Hit { at, leads_to, function })
+                        }
                         None => drop(hits.unknown.insert(function)),
                     }
                 }
@@ -121,20 +111,10 @@ impl Hit {
                 _ => Reference::Escape,
             };
         }
-        if instruction.is_ip_rel_memory_operand()
-            && instruction.ip_rel_memory_address() == self.leads_to
-        {
-            return if flow == FlowControl::IndirectCall {
-                Reference::Call(index)
-            } else {
-                Reference::Escape
-            };
+        if instruction.is_ip_rel_memory_operand() && instruction.ip_rel_memory_address() == self.leads_to {
+            return if flow == FlowControl::IndirectCall { Reference::Call(index) } else { Reference::Escape };
         }
-        if has_constant(instruction, self.leads_to) {
-            Reference::Escape
-        } else {
-            Reference::Chance
-        }
+        if has_constant(instruction, self.leads_to) { Reference::Escape } else { Reference::Chance }
     }
 }
 
@@ -143,9 +123,7 @@ fn has_constant(instruction: &Instruction, value: u64) -> bool {
     (0..instruction.op_count()).any(|operand| match instruction.op_kind(operand) {
         OpKind::Memory => instruction.memory_displacement64() == value,
         OpKind::Register | OpKind::NearBranch64 => false,
-        _ => instruction
-            .try_immediate(operand)
-            .is_ok_and(|immediate| immediate == value),
+        _ => instruction.try_immediate(operand).is_ok_and(|immediate| immediate == value),
     })
 }
 
@@ -162,11 +140,7 @@ impl Filter {
     fn new(addresses: impl Iterator<Item = u64> + Clone) -> Option<Self> {
         let first = addresses.clone().min()?;
         let span = addresses.clone().max()? - first;
-        let mut filter = Self {
-            first,
-            span,
-            bits: vec![0; (Self::BITS / 64) as usize],
-        };
+        let mut filter = Self { first, span, bits: vec![0; (Self::BITS / 64) as usize] };
         for address in addresses {
             let (word, bit) = Self::place(address);
             filter.bits[word] |= 1 << bit;

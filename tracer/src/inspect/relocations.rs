@@ -4,8 +4,8 @@
 use std::collections::{HashMap, HashSet};
 
 use object::elf::{
-    R_X86_64_64, R_X86_64_DTPMOD64, R_X86_64_GLOB_DAT, R_X86_64_IRELATIVE, R_X86_64_JUMP_SLOT,
-    R_X86_64_RELATIVE, R_X86_64_TLSDESC, SHT_RELA, SHT_RELR,
+    R_X86_64_64, R_X86_64_DTPMOD64, R_X86_64_GLOB_DAT, R_X86_64_IRELATIVE, R_X86_64_JUMP_SLOT, R_X86_64_RELATIVE,
+    R_X86_64_TLSDESC, SHT_RELA, SHT_RELR,
 };
 
 use super::image::{Image, Section};
@@ -41,24 +41,9 @@ struct Reader<'i, 'a> {
 
 impl Relocations {
     pub(super) fn read(image: &Image<'_>, symbols: &Symbols<'_>, wanted: &HashSet<u64>) -> Self {
-        let got = image
-            .sections
-            .iter()
-            .filter(|section| matches!(section.name, b".got" | b".got.plt"));
-        let got = got
-            .map(|section| {
-                (
-                    section.address,
-                    section.address.saturating_add(section.size),
-                )
-            })
-            .collect();
-        let mut reader = Reader {
-            image,
-            wanted,
-            got,
-            found: Self::default(),
-        };
+        let got = image.sections.iter().filter(|section| matches!(section.name, b".got" | b".got.plt"));
+        let got = got.map(|section| (section.address, section.address.saturating_add(section.size))).collect();
+        let mut reader = Reader { image, wanted, got, found: Self::default() };
         for section in image.sections.iter().filter(|section| section.address != 0) {
             match section.kind {
                 SHT_RELA => reader.explicit(section, symbols),
@@ -75,11 +60,7 @@ impl Relocations {
 
 impl Reader<'_, '_> {
     fn pointer(&mut self, slot: u64, target: u64) {
-        if self
-            .got
-            .iter()
-            .any(|(start, end)| (*start..*end).contains(&slot))
-        {
+        if self.got.iter().any(|(start, end)| (*start..*end).contains(&slot)) {
             if self.image.code_offset(target).is_some() {
                 self.found.slots.insert(slot, target);
             }
@@ -90,12 +71,7 @@ impl Reader<'_, '_> {
 
     /// Relocations with an addend.
     fn explicit(&mut self, section: &Section<'_>, symbols: &Symbols<'_>) {
-        for entry in self
-            .image
-            .section_bytes(section)
-            .unwrap_or_default()
-            .chunks_exact(24)
-        {
+        for entry in self.image.section_bytes(section).unwrap_or_default().chunks_exact(24) {
             let (slot, info, addend) = (word(entry, 0), word(entry, 8), word(entry, 16));
             let (kind, symbol) = (info as u32, (info >> 32) as u32);
             match object::elf::RelocationType(kind) {
@@ -105,18 +81,8 @@ impl Reader<'_, '_> {
                         self.pointer(slot, value.wrapping_add(addend));
                     }
                 }
-                R_X86_64_TLSDESC => self.found.tls.push(TlsRelocation {
-                    slot,
-                    descriptor: true,
-                    symbol,
-                    addend,
-                }),
-                R_X86_64_DTPMOD64 => self.found.tls.push(TlsRelocation {
-                    slot,
-                    descriptor: false,
-                    symbol,
-                    addend,
-                }),
+                R_X86_64_TLSDESC => self.found.tls.push(TlsRelocation { slot, descriptor: true, symbol, addend }),
+                R_X86_64_DTPMOD64 => self.found.tls.push(TlsRelocation { slot, descriptor: false, symbol, addend }),
                 _ => {}
             }
         }
@@ -125,12 +91,7 @@ impl Reader<'_, '_> {
     /// Relative relocations without an addend: an address, then bitmaps of the 63 words that follow.
     fn packed(&mut self, section: &Section<'_>) {
         let mut next = 0_u64;
-        for entry in self
-            .image
-            .section_bytes(section)
-            .unwrap_or_default()
-            .chunks_exact(8)
-        {
+        for entry in self.image.section_bytes(section).unwrap_or_default().chunks_exact(8) {
             let entry = word(entry, 0);
             if entry & 1 == 0 {
                 self.in_place(entry);
@@ -154,26 +115,15 @@ impl Reader<'_, '_> {
 
     /// Without relocations, every aligned word of data may be a pointer.
     fn words(&mut self) {
-        for segment in self
-            .image
-            .segments
-            .iter()
-            .filter(|segment| !segment.executable)
-        {
+        for segment in self.image.segments.iter().filter(|segment| !segment.executable) {
             let bytes = self.image.segment_bytes(segment);
             for (index, bytes) in bytes.chunks_exact(8).enumerate() {
-                self.pointer(
-                    segment.address.wrapping_add(index as u64 * 8),
-                    word(bytes, 0),
-                );
+                self.pointer(segment.address.wrapping_add(index as u64 * 8), word(bytes, 0));
             }
         }
     }
 }
 
 fn word(bytes: &[u8], at: usize) -> u64 {
-    bytes
-        .get(at..at + 8)
-        .and_then(|bytes| bytes.try_into().ok())
-        .map_or(0, u64::from_le_bytes)
+    bytes.get(at..at + 8).and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_le_bytes)
 }

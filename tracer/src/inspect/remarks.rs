@@ -7,12 +7,7 @@ use super::symbols::Symbols;
 /// Adds remarks about the file as a whole.
 pub(super) fn add(symbols: &Symbols<'_>, catalog: &Catalog, plan: &mut ProbePlan) {
     let mut add = |kind, text: &str, remedy: Option<&str>| {
-        plan.remarks.push(Remark {
-            kind,
-            subject: None,
-            text: text.to_owned(),
-            remedy: remedy.map(str::to_owned),
-        });
+        plan.remarks.push(Remark { kind, subject: None, text: text.to_owned(), remedy: remedy.map(str::to_owned) });
     };
     if symbols.damaged {
         add(RemarkKind::Damaged, "a symbol table cannot be read", None);
@@ -24,25 +19,15 @@ pub(super) fn add(symbols: &Symbols<'_>, catalog: &Catalog, plan: &mut ProbePlan
             Some("set strip = \"none\" in the Cargo profile"),
         );
     } else if !plan.is_rust {
-        add(
-            RemarkKind::NotRust,
-            "there is no code by rustc, so no prost functions are looked for",
-            None,
-        );
+        add(RemarkKind::NotRust, "there is no code by rustc, so no prost functions are looked for", None);
     } else if plan.messages.is_empty() && catalog.has_messages {
         add(
             RemarkKind::Inlined,
             "prost messages are there, but their encode and decode functions are inlined",
-            Some(
-                "set lto = \"thin\" or lto = false, and codegen-units above 1, in the Cargo profile",
-            ),
+            Some("set lto = \"thin\" or lto = false, and codegen-units above 1, in the Cargo profile"),
         );
     }
-    let untyped = plan
-        .messages
-        .iter()
-        .filter(|message| message.message_type.is_none())
-        .count();
+    let untyped = plan.messages.iter().filter(|message| message.message_type.is_none()).count();
     if untyped > 0 {
         add(
             RemarkKind::UnknownType,
@@ -50,17 +35,12 @@ pub(super) fn add(symbols: &Symbols<'_>, catalog: &Catalog, plan: &mut ProbePlan
             Some("build with RUSTFLAGS=\"-C symbol-mangling-version=v0\""),
         );
     }
-    let unsized_ = plan
-        .messages
-        .iter()
-        .filter(|message| message.probe.buffer == tracer_common::map::BUFFER_UNKNOWN)
-        .count();
+    let unsized_ =
+        plan.messages.iter().filter(|message| message.probe.buffer == tracer_common::map::BUFFER_UNKNOWN).count();
     if unsized_ > 0 {
         add(
             RemarkKind::UnknownBuffer,
-            &format!(
-                "the place of the bytes of {unsized_} functions is not known: their spans have no size"
-            ),
+            &format!("the place of the bytes of {unsized_} functions is not known: their spans have no size"),
             Some("build with RUSTFLAGS=\"-C symbol-mangling-version=v0\""),
         );
     }

@@ -16,86 +16,25 @@ pub fn table(plan: &ProbePlan, width: u16) -> String {
         &["operation", "message", "buffer", "entry", "exits", "bytes"],
         messages(plan),
     );
-    let calls = plan
-        .errors
-        .iter()
-        .map(|f| ("decode error", f))
-        .chain(plan.panics.iter().map(|f| ("panic", f)));
-    let calls = calls
-        .map(|(what, f)| vec![what.to_owned(), f.name.clone(), one(&f.entry)])
-        .collect();
-    section(
-        &mut out,
-        "functions whose call says it all",
-        width,
-        &["what", "function", "entry"],
-        calls,
-    );
-    let sockets = plan
-        .sockets
-        .iter()
-        .map(|f| vec![f.name.clone(), one(&f.entry), many(&f.exits)])
-        .collect();
-    section(
-        &mut out,
-        "socket functions",
-        width,
-        &["function", "entry", "exits"],
-        sockets,
-    );
+    let calls = plan.errors.iter().map(|f| ("decode error", f)).chain(plan.panics.iter().map(|f| ("panic", f)));
+    let calls = calls.map(|(what, f)| vec![what.to_owned(), f.name.clone(), one(&f.entry)]).collect();
+    section(&mut out, "functions whose call says it all", width, &["what", "function", "entry"], calls);
+    let sockets = plan.sockets.iter().map(|f| vec![f.name.clone(), one(&f.entry), many(&f.exits)]).collect();
+    section(&mut out, "socket functions", width, &["function", "entry", "exits"], sockets);
     let notes = plan.notes.iter().map(|note| {
-        let semaphore = note
-            .semaphore
-            .map(|semaphore| format!("{:#x}", semaphore.address))
-            .unwrap_or_default();
-        vec![
-            format!("{}:{}", note.provider, note.name),
-            one(&note.site),
-            semaphore,
-            note.arguments.clone(),
-        ]
+        let semaphore = note.semaphore.map(|semaphore| format!("{:#x}", semaphore.address)).unwrap_or_default();
+        vec![format!("{}:{}", note.provider, note.name), one(&note.site), semaphore, note.arguments.clone()]
     });
-    section(
-        &mut out,
-        "USDT probes",
-        width,
-        &["probe", "site", "semaphore", "arguments"],
-        notes.collect(),
-    );
-    let tls = plan
-        .tls
-        .thread_context
-        .iter()
-        .chain(&plan.tls.tokio_context)
-        .map(|symbol| {
-            let table = if symbol.dynamic { ".dynsym" } else { ".symtab" };
-            vec![
-                symbol.name.clone(),
-                format!("{:#x}", symbol.offset),
-                table.to_owned(),
-            ]
-        });
-    section(
-        &mut out,
-        "thread-local variables",
-        width,
-        &["symbol", "offset", "table"],
-        tls.collect(),
-    );
+    section(&mut out, "USDT probes", width, &["probe", "site", "semaphore", "arguments"], notes.collect());
+    let tls = plan.tls.thread_context.iter().chain(&plan.tls.tokio_context).map(|symbol| {
+        let table = if symbol.dynamic { ".dynsym" } else { ".symtab" };
+        vec![symbol.name.clone(), format!("{:#x}", symbol.offset), table.to_owned()]
+    });
+    section(&mut out, "thread-local variables", width, &["symbol", "offset", "table"], tls.collect());
     let remarks = plan.remarks.iter().map(|remark| {
-        vec![
-            remark.subject.clone().unwrap_or_default(),
-            remark.text.clone(),
-            remark.remedy.clone().unwrap_or_default(),
-        ]
+        vec![remark.subject.clone().unwrap_or_default(), remark.text.clone(), remark.remedy.clone().unwrap_or_default()]
     });
-    section(
-        &mut out,
-        "remarks",
-        width,
-        &["about", "what is so", "what would change it"],
-        remarks.collect(),
-    );
+    section(&mut out, "remarks", width, &["about", "what is so", "what would change it"], remarks.collect());
     out
 }
 
@@ -110,35 +49,22 @@ pub fn json(plan: &ProbePlan) -> Result<String, serde_json::Error> {
 fn header(plan: &ProbePlan) -> String {
     let mut out = String::new();
     let producer = plan.producer.as_deref().unwrap_or("compiler unknown");
-    let build_id = plan
-        .build_id
-        .as_ref()
-        .map_or_else(|| "none".to_owned(), hex::encode);
+    let build_id = plan.build_id.as_ref().map_or_else(|| "none".to_owned(), hex::encode);
     let traits = [
         (plan.is_rust, "Rust"),
         (plan.static_exe, "static"),
         (plan.stripped, "stripped"),
         (plan.has_dwarf, "with debug info"),
     ];
-    let traits: Vec<&str> = traits
-        .into_iter()
-        .filter_map(|(is, name)| is.then_some(name))
-        .collect();
+    let traits: Vec<&str> = traits.into_iter().filter_map(|(is, name)| is.then_some(name)).collect();
     // Writing to a String cannot fail.
-    let _ = writeln!(
-        out,
-        "{producer}; build-id {build_id}; {}",
-        traits.join(", ")
-    );
+    let _ = writeln!(out, "{producer}; build-id {build_id}; {}", traits.join(", "));
     out
 }
 
 fn messages(plan: &ProbePlan) -> Vec<Vec<String>> {
     let row = |function: &super::plan::MessageFn| {
-        let message = function
-            .message_type
-            .clone()
-            .unwrap_or_else(|| "?".to_owned());
+        let message = function.message_type.clone().unwrap_or_else(|| "?".to_owned());
         let source = match function.type_source {
             TypeSource::Symbol | TypeSource::Unknown => "",
             TypeSource::Callees => " (by callees)",
@@ -184,12 +110,7 @@ fn section(out: &mut String, title: &str, width: u16, header: &[&str], rows: Vec
         return;
     }
     let mut table = Table::new();
-    table
-        .load_style(presets::UTF8_HORIZONTAL_ONLY)
-        .set_width(width);
-    table
-        .set_content_arrangement(comfy_table::ContentArrangement::Dynamic)
-        .set_header(header.to_vec())
-        .add_rows(rows);
+    table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_width(width);
+    table.set_content_arrangement(comfy_table::ContentArrangement::Dynamic).set_header(header.to_vec()).add_rows(rows);
     let _ = writeln!(out, "\n{title}\n{table}");
 }

@@ -13,30 +13,17 @@ use super::plan::{Remark, RemarkKind, Site, SocketFn};
 use super::symbols::{Func, Symbols};
 
 const NAMES: [&str; 12] = [
-    "send", "sendto", "sendmsg", "write", "writev", "recv", "recvfrom", "recvmsg", "read", "readv",
-    "close", "connect",
+    "send", "sendto", "sendmsg", "write", "writev", "recv", "recvfrom", "recvmsg", "read", "readv", "close", "connect",
 ];
 /// How far behind a system call its exit site may be, in instructions.
 const MAX_WALK: usize = 8;
 
 /// Finds them: among the exported functions, or in a static executable among all.
-pub(super) fn sockets(
-    image: &Image<'_>,
-    symbols: &Symbols<'_>,
-    all: bool,
-    remarks: &mut Vec<Remark>,
-) -> Vec<SocketFn> {
+pub(super) fn sockets(image: &Image<'_>, symbols: &Symbols<'_>, all: bool, remarks: &mut Vec<Remark>) -> Vec<SocketFn> {
     let mut found: BTreeMap<u64, (&str, &Func)> = BTreeMap::new();
-    for function in symbols
-        .functions()
-        .iter()
-        .filter(|function| all || function.dynamic)
-    {
+    for function in symbols.functions().iter().filter(|function| all || function.dynamic) {
         let name = symbols.name(function);
-        let plain = name
-            .strip_prefix("__libc_")
-            .or(name.strip_prefix("__"))
-            .unwrap_or(name);
+        let plain = name.strip_prefix("__libc_").or(name.strip_prefix("__")).unwrap_or(name);
         if let Some(known) = NAMES.into_iter().find(|known| *known == plain) {
             found.entry(function.address).or_insert((known, function));
         }
@@ -44,11 +31,7 @@ pub(super) fn sockets(
     let mut sockets = Vec::new();
     for (address, (name, _)) in found {
         match socket(image, symbols, address) {
-            Ok((entry, exits)) => sockets.push(SocketFn {
-                name: name.to_owned(),
-                entry,
-                exits,
-            }),
+            Ok((entry, exits)) => sockets.push(SocketFn { name: name.to_owned(), entry, exits }),
             Err(reason) => remarks.push(Remark {
                 kind: RemarkKind::Untraceable,
                 subject: Some(name.to_owned()),
@@ -60,13 +43,8 @@ pub(super) fn sockets(
     sockets
 }
 
-fn socket(
-    image: &Image<'_>,
-    symbols: &Symbols<'_>,
-    address: u64,
-) -> Result<(Site, Vec<Site>), &'static str> {
-    let function =
-        Function::decode(image, address, symbols.size_at(address)).ok_or("it cannot be decoded")?;
+fn socket(image: &Image<'_>, symbols: &Symbols<'_>, address: u64) -> Result<(Site, Vec<Site>), &'static str> {
+    let function = Function::decode(image, address, symbols.size_at(address)).ok_or("it cannot be decoded")?;
     let flow = Flow::new(image, &function);
     let entry = entry(image, &flow, ALL_ARGUMENTS)?;
     let exits = match behind_system_calls(image, &flow) {
@@ -82,17 +60,8 @@ fn behind_system_calls(image: &Image<'_>, flow: &Flow<'_, '_>) -> Option<Vec<Sit
     let mut info = InstructionInfoFactory::new();
     let mut sites = Vec::new();
     let instructions = &flow.function.instructions;
-    for (index, _) in instructions
-        .iter()
-        .enumerate()
-        .filter(|(_, i)| i.code() == Opcode::Syscall)
-    {
-        for (index, instruction) in instructions
-            .iter()
-            .enumerate()
-            .skip(index + 1)
-            .take(MAX_WALK)
-        {
+    for (index, _) in instructions.iter().enumerate().filter(|(_, i)| i.code() == Opcode::Syscall) {
+        for (index, instruction) in instructions.iter().enumerate().skip(index + 1).take(MAX_WALK) {
             if flow.function.emulated(instruction) {
                 sites.push(site(image, flow.function, instruction, deltas[index]?)?);
                 break;

@@ -5,12 +5,15 @@ use object::elf::{SHT_DYNSYM, SHT_SYMTAB, STT_FUNC, STT_GNU_IFUNC, STT_TLS, Symb
 use super::image::{Image, Section, string_at};
 
 const ENTRY: usize = 24;
+/// Symbols of a table beyond this many are not looked at.
+const MAX_SYMBOLS: usize = 4 << 20;
 
 /// A defined function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Func {
     pub(super) address: u64,
-    pub(super) size: u64,
+    /// In bytes, `u32::MAX` if more.
+    size: u32,
     name: u32,
     pub(super) dynamic: bool,
 }
@@ -52,10 +55,7 @@ struct Entry {
 
 impl<'a> Symbols<'a> {
     pub(super) fn read(image: &Image<'a>) -> Self {
-        let mut symbols = Self {
-            stripped: true,
-            ..Self::default()
-        };
+        let mut symbols = Self { stripped: true, ..Self::default() };
         for kind in [SHT_SYMTAB, SHT_DYNSYM] {
             let Some(section) = image.sections.iter().find(|section| section.kind == kind) else {
                 continue;
@@ -76,24 +76,21 @@ impl<'a> Symbols<'a> {
         } else {
             self.strings = strings;
         }
-        for (index, entry) in entries.chunks_exact(ENTRY).enumerate() {
+        for (index, entry) in entries.chunks_exact(ENTRY).enumerate().take(MAX_SYMBOLS) {
             let entry = Entry::read(entry)?;
             if dynamic {
-                self.dynamic_values
-                    .push(if entry.defined { entry.value } else { 0 });
+                self.dynamic_values.push(if entry.defined { entry.value } else { 0 });
             }
             if !entry.defined {
                 continue;
             }
             match entry.kind {
-                STT_FUNC | STT_GNU_IFUNC if image.code_offset(entry.value).is_some() => {
-                    self.functions.push(Func {
-                        address: entry.value,
-                        size: entry.size,
-                        name: entry.name,
-                        dynamic,
-                    })
-                }
+                STT_FUNC | STT_GNU_IFUNC if image.code_offset(entry.value).is_some() => self.functions.push(Func {
+                    address: entry.value,
+                    size: u32::try_from(entry.size).unwrap_or(u32::MAX),
+                    name: entry.name,
+                    dynamic,
+                }),
                 STT_TLS => self.variables.push(TlsVariable {
                     offset: entry.value,
                     size: entry.size,
@@ -114,27 +111,19 @@ impl<'a> Symbols<'a> {
 
     /// The functions that begin at an address.
     pub(super) fn at(&self, address: u64) -> &[Func] {
-        let start = self
-            .functions
-            .partition_point(|function| function.address < address);
+        let start = self.functions.partition_point(|function| function.address < address);
         let rest = &self.functions[start..];
         &rest[..rest.partition_point(|function| function.address == address)]
     }
 
     /// The size of the function that begins at an address: that of the longest symbol there.
     pub(super) fn size_at(&self, address: u64) -> u64 {
-        self.at(address)
-            .iter()
-            .map(|function| function.size)
-            .max()
-            .unwrap_or_default()
+        self.at(address).iter().map(|function| function.size).max().unwrap_or_default().into()
     }
 
     /// Start and size of the function around an address.
     pub(super) fn around(&self, address: u64) -> Option<(u64, u64)> {
-        let behind = self
-            .functions
-            .partition_point(|function| function.address <= address);
+        let behind = self.functions.partition_point(|function| function.address <= address);
         let start = self.functions[..behind].last()?.address;
         let size = self.size_at(start);
         (address - start < size).then_some((start, size))
@@ -147,10 +136,7 @@ impl<'a> Symbols<'a> {
 
     /// The value of a dynamic symbol, if it is defined here.
     pub(super) fn dynamic_value(&self, index: u32) -> Option<u64> {
-        self.dynamic_values
-            .get(index as usize)
-            .copied()
-            .filter(|value| *value != 0)
+        self.dynamic_values.get(index as usize).copied().filter(|value| *value != 0)
     }
 
     /// The function's name as the symbol table has it.
@@ -164,11 +150,7 @@ impl<'a> Symbols<'a> {
     }
 
     fn string(&self, offset: u32, dynamic: bool) -> &'a str {
-        let strings = if dynamic {
-            self.dynamic_strings
-        } else {
-            self.strings
-        };
+        let strings = if dynamic { self.dynamic_strings } else { self.strings };
         std::str::from_utf8(string_at(strings, offset as usize)).unwrap_or_default()
     }
 }

@@ -11,20 +11,13 @@ const THREAD_CONTEXT: &str = "otel_thread_ctx_v1";
 const TOKIO_CONTEXT: &str = "tokio::runtime::context::CONTEXT";
 
 /// Finds them.
-pub(super) fn tls(
-    image: &Image<'_>,
-    symbols: &Symbols<'_>,
-    relocations: &Relocations,
-) -> TlsSymbols {
+pub(super) fn tls(image: &Image<'_>, symbols: &Symbols<'_>, relocations: &Relocations) -> TlsSymbols {
     let Some(segment) = image.tls else {
         return TlsSymbols::default();
     };
     // The executable's block ends at the thread pointer, rounded up to its alignment.
     let align = segment.align.max(1);
-    let block = segment
-        .size
-        .checked_next_multiple_of(align)
-        .and_then(|size| i64::try_from(size).ok());
+    let block = segment.size.checked_next_multiple_of(align).and_then(|size| i64::try_from(size).ok());
     let place = |variable: &TlsVariable, name: String| {
         let offset = i64::try_from(variable.offset).ok();
         let relocation = |descriptor: bool| {
@@ -32,12 +25,8 @@ pub(super) fn tls(
                 (variable.dynamic && symbol != 0 && symbol == variable.index)
                     || (symbol == 0 && addend == variable.offset)
             };
-            let mut all = relocations
-                .tls
-                .iter()
-                .filter(|relocation| relocation.descriptor == descriptor);
-            all.find(|relocation| of_variable(relocation.symbol, relocation.addend))
-                .map(|relocation| relocation.slot)
+            let mut all = relocations.tls.iter().filter(|relocation| relocation.descriptor == descriptor);
+            all.find(|relocation| of_variable(relocation.symbol, relocation.addend)).map(|relocation| relocation.slot)
         };
         TlsSymbol {
             name,
@@ -49,19 +38,10 @@ pub(super) fn tls(
             module_slot: relocation(false),
         }
     };
-    let mut found = TlsSymbols {
-        segment_size: segment.size,
-        segment_align: segment.align,
-        ..TlsSymbols::default()
-    };
+    let mut found = TlsSymbols { segment_size: segment.size, segment_align: segment.align, ..TlsSymbols::default() };
     for variable in &symbols.variables {
         let name = symbols.variable_name(variable);
-        if name == THREAD_CONTEXT
-            && found
-                .thread_context
-                .as_ref()
-                .is_none_or(|known| !known.dynamic)
-        {
+        if name == THREAD_CONTEXT && found.thread_context.as_ref().is_none_or(|known| !known.dynamic) {
             found.thread_context = Some(place(variable, name.to_owned()));
         } else if name.contains("tokio") && name.contains("CONTEXT") {
             let name = demangle(name);

@@ -55,52 +55,39 @@ pub(super) struct Uses {
 struct State {
     registers: [Value; 16],
     slots: Vec<(i64, Value)>,
+    /// Slots below this one cannot be reached through a pointer: no address at or below them is ever taken.
+    private: i64,
 }
 
 impl State {
-    fn entry() -> Self {
+    fn entry(private: i64) -> Self {
         let mut registers = [Value::Unknown; 16];
         for (index, argument) in ARGUMENTS.into_iter().enumerate() {
             registers[argument.number()] = Value::Argument(index as u8, 0);
         }
         registers[Register::RSP.number()] = Value::Frame(0);
-        Self {
-            registers,
-            slots: Vec::new(),
-        }
+        Self { registers, slots: Vec::new(), private }
     }
 
     fn get(&self, register: Register) -> Value {
-        if register.is_gpr64() {
-            self.registers[register.number()]
-        } else {
-            Value::Unknown
-        }
+        if register.is_gpr64() { self.registers[register.number()] } else { Value::Unknown }
     }
 
     fn set(&mut self, register: Register, value: Value) {
         let full = register.full_register();
         if full.is_gpr64() {
-            self.registers[full.number()] = if register.is_gpr64() {
-                value
-            } else {
-                Value::Unknown
-            };
+            self.registers[full.number()] = if register.is_gpr64() { value } else { Value::Unknown };
         }
     }
 
     /// The value of the address that an instruction refers to.
     fn address(&self, instruction: &Instruction) -> Value {
-        if instruction.memory_index() != Register::None
-            || instruction.segment_prefix() != Register::None
-        {
+        if instruction.memory_index() != Register::None || instruction.segment_prefix() != Register::None {
             return Value::Unknown;
         }
         let displacement = instruction.memory_displacement64() as i64;
         match self.get(instruction.memory_base()) {
-            Value::Argument(index, offset) => {
-                Value::Argument(index, offset.wrapping_add(displacement))
-            }
+            Value::Argument(index, offset) => Value::Argument(index, offset.wrapping_add(displacement)),
             Value::Frame(offset) => Value::Frame(offset.wrapping_add(displacement)),
             // Only with an offset does this stay recognisable; nothing needs sums of it.
             field @ Value::Field(..) if displacement == 0 => field,
@@ -111,11 +98,9 @@ impl State {
     fn load(&self, address: Value) -> Value {
         match address {
             Value::Argument(index, offset) => Value::Field(index, offset),
-            Value::Frame(offset) => self
-                .slots
-                .iter()
-                .find(|(slot, _)| *slot == offset)
-                .map_or(Value::Unknown, |(_, value)| *value),
+            Value::Frame(offset) => {
+                self.slots.iter().find(|(slot, _)| *slot == offset).map_or(Value::Unknown, |(_, value)| *value)
+            }
             _ => Value::Unknown,
         }
     }
@@ -143,25 +128,26 @@ impl State {
         match address {
             Value::Frame(offset) => {
                 let end = offset.saturating_add(size.max(1) as i64);
-                self.slots
-                    .retain(|(slot, _)| slot.saturating_add(8) <= offset || *slot >= end);
+                self.slots.retain(|(slot, _)| slot.saturating_add(8) <= offset || *slot >= end);
                 if size == 8 && value != Value::Unknown && self.slots.len() < MAX_SLOTS {
                     self.slots.push((offset, value));
                 }
             }
             // The caller's memory is not in this frame.
             Value::Argument(..) | Value::Field(..) => {}
-            Value::Unknown => self.slots.clear(),
+            Value::Unknown => self.forget_shared(),
         }
+    }
+
+    /// Forgets the slots that others may know the address of.
+    fn forget_shared(&mut self) {
+        self.slots.retain(|(slot, _)| slot.saturating_add(8) <= self.private);
     }
 
     /// A call may change the frame, whose addresses it may know, and the registers that are not saved.
     fn call(&mut self) {
-        self.slots.clear();
-        for register in ARGUMENTS
-            .into_iter()
-            .chain([Register::RAX, Register::R10, Register::R11])
-        {
+        self.forget_shared();
+        for register in ARGUMENTS.into_iter().chain([Register::RAX, Register::R10, Register::R11]) {
             self.registers[register.number()] = Value::Unknown;
         }
     }
@@ -173,16 +159,13 @@ pub(super) fn uses(flow: &Flow<'_, '_>) -> Uses {
     let mut uses = Uses::default();
     let mut seen = vec![false; instructions.len()];
     let mut info = InstructionInfoFactory::new();
-    let mut paths = VecDeque::from([(0, State::entry())]);
+    let mut paths = VecDeque::from([(0, State::entry(lowest_taken(flow)))]);
     while let Some((index, mut state)) = paths.pop_front() {
         if index >= seen.len() || std::mem::replace(&mut seen[index], true) {
             continue;
         }
         let instruction = &instructions[index];
-        let call = matches!(
-            instruction.flow_control(),
-            FlowControl::Call | FlowControl::IndirectCall
-        );
+        let call = matches!(instruction.flow_control(), FlowControl::Call | FlowControl::IndirectCall);
         observe(&mut uses, &state, index, instruction, &mut info);
         step(&mut state, instruction, &mut info);
         for next in flow.successors(index) {
@@ -199,22 +182,34 @@ pub(super) fn uses(flow: &Flow<'_, '_>) -> Uses {
     uses
 }
 
-fn observe(
-    uses: &mut Uses,
-    state: &State,
-    index: usize,
-    instruction: &Instruction,
-    info: &mut InstructionInfoFactory,
-) {
-    if matches!(
-        instruction.flow_control(),
-        FlowControl::Call | FlowControl::IndirectCall
-    ) {
-        uses.calls.push(Call {
-            index,
-            this: state.get(Register::RDI),
-            pairs: state.pairs(),
-        });
+/// The lowest address of the frame that the function takes, relative to rsp at the entry.
+///
+/// Objects extend upwards from their address, so what is below it is out of reach.
+fn lowest_taken(flow: &Flow<'_, '_>) -> i64 {
+    let deltas = flow.stack_deltas();
+    let mut lowest = i64::MAX;
+    for (instruction, delta) in flow.function.instructions.iter().zip(deltas) {
+        let displacement = match instruction.mnemonic() {
+            Mnemonic::Lea if instruction.op0_register() == Register::RSP => continue,
+            Mnemonic::Lea if instruction.memory_base() == Register::RSP => instruction.memory_displacement64() as i64,
+            Mnemonic::Mov
+                if instruction.op0_register() == Register::RBP && instruction.op1_register() == Register::RSP =>
+            {
+                // A frame pointer: what is computed from it is not followed.
+                return i64::MIN;
+            }
+            Mnemonic::Mov if instruction.op1_register() == Register::RSP => 0,
+            _ => continue,
+        };
+        let Some(delta) = delta else { return i64::MIN };
+        lowest = lowest.min(displacement.saturating_sub(delta));
+    }
+    lowest
+}
+
+fn observe(uses: &mut Uses, state: &State, index: usize, instruction: &Instruction, info: &mut InstructionInfoFactory) {
+    if matches!(instruction.flow_control(), FlowControl::Call | FlowControl::IndirectCall) {
+        uses.calls.push(Call { index, this: state.get(Register::RDI), pairs: state.pairs() });
         if instruction.op0_kind() == OpKind::Memory
             && let Value::Field(argument, 0) = state.get(instruction.memory_base())
             && state.get(Register::RSI) == Value::Field(argument, 8)
@@ -224,12 +219,7 @@ fn observe(
         }
         return;
     }
-    if !info
-        .info(instruction)
-        .used_memory()
-        .iter()
-        .any(|memory| is_read(memory.access()))
-    {
+    if !info.info(instruction).used_memory().iter().any(|memory| is_read(memory.access())) {
         return;
     }
     match (state.address(instruction), instruction.memory_size().size()) {
@@ -241,10 +231,7 @@ fn observe(
 }
 
 fn step(state: &mut State, instruction: &Instruction, info: &mut InstructionInfoFactory) {
-    if matches!(
-        instruction.flow_control(),
-        FlowControl::Call | FlowControl::IndirectCall
-    ) {
+    if matches!(instruction.flow_control(), FlowControl::Call | FlowControl::IndirectCall) {
         state.call();
         return;
     }
@@ -260,16 +247,8 @@ fn step(state: &mut State, instruction: &Instruction, info: &mut InstructionInfo
             state.set(instruction.op0_register(), value);
         }
         Mnemonic::Mov if to == OpKind::Memory => {
-            let value = if from == OpKind::Register {
-                state.get(instruction.op1_register())
-            } else {
-                Value::Unknown
-            };
-            state.store(
-                state.address(instruction),
-                instruction.memory_size().size(),
-                value,
-            );
+            let value = if from == OpKind::Register { state.get(instruction.op1_register()) } else { Value::Unknown };
+            state.store(state.address(instruction), instruction.memory_size().size(), value);
         }
         Mnemonic::Lea => {
             let value = match state.address(instruction) {
@@ -278,30 +257,18 @@ fn step(state: &mut State, instruction: &Instruction, info: &mut InstructionInfo
             };
             state.set(instruction.op0_register(), value);
         }
-        Mnemonic::Add | Mnemonic::Sub
-            if to == OpKind::Register && instruction.try_immediate(1).is_ok() =>
-        {
+        Mnemonic::Add | Mnemonic::Sub if to == OpKind::Register && instruction.try_immediate(1).is_ok() => {
             let amount = instruction.immediate(1) as i64;
-            let amount = if instruction.mnemonic() == Mnemonic::Sub {
-                amount.wrapping_neg()
-            } else {
-                amount
-            };
+            let amount = if instruction.mnemonic() == Mnemonic::Sub { amount.wrapping_neg() } else { amount };
             let value = match state.get(instruction.op0_register()) {
-                Value::Argument(index, offset) => {
-                    Value::Argument(index, offset.wrapping_add(amount))
-                }
+                Value::Argument(index, offset) => Value::Argument(index, offset.wrapping_add(amount)),
                 Value::Frame(offset) => Value::Frame(offset.wrapping_add(amount)),
                 _ => Value::Unknown,
             };
             state.set(instruction.op0_register(), value);
         }
         Mnemonic::Push => {
-            let value = if to == OpKind::Register {
-                state.get(instruction.op0_register())
-            } else {
-                Value::Unknown
-            };
+            let value = if to == OpKind::Register { state.get(instruction.op0_register()) } else { Value::Unknown };
             if let Value::Frame(offset) = rsp {
                 state.set(Register::RSP, Value::Frame(offset.wrapping_sub(8)));
                 state.store(Value::Frame(offset.wrapping_sub(8)), 8, value);
@@ -321,28 +288,15 @@ fn step(state: &mut State, instruction: &Instruction, info: &mut InstructionInfo
 /// Forgets all that an instruction changes.
 fn forget(state: &mut State, instruction: &Instruction, info: &mut InstructionInfoFactory) {
     let used = info.info(instruction);
-    for register in used
-        .used_registers()
-        .iter()
-        .filter(|used| is_write(used.access()))
-    {
+    for register in used.used_registers().iter().filter(|used| is_write(used.access())) {
         state.set(register.register(), Value::Unknown);
     }
-    if used
-        .used_memory()
-        .iter()
-        .any(|memory| is_write(memory.access()))
-    {
-        state.store(
-            state.address(instruction),
-            instruction.memory_size().size(),
-            Value::Unknown,
-        );
+    if used.used_memory().iter().any(|memory| is_write(memory.access())) {
+        state.store(state.address(instruction), instruction.memory_size().size(), Value::Unknown);
     }
 }
 
 /// The function that a call leads to, directly or through a GOT slot.
 pub(super) fn callee(instruction: &Instruction, slots: &HashMap<u64, u64>) -> Option<u64> {
-    direct_target(instruction)
-        .or_else(|| pointer_target(instruction).and_then(|slot| slots.get(&slot).copied()))
+    direct_target(instruction).or_else(|| pointer_target(instruction).and_then(|slot| slots.get(&slot).copied()))
 }

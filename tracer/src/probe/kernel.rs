@@ -53,11 +53,8 @@ pub fn kernel_offsets() -> Result<KernelOffsets, KernelError> {
 /// Byte offset of `struct.field.field`; anonymous members are looked through.
 fn offset_of(btf: &Btf, path: &str) -> Option<u32> {
     let mut parts = path.split('.');
-    let mut current = btf
-        .resolve_types_by_name(parts.next()?)
-        .ok()?
-        .into_iter()
-        .find(|found| matches!(found, Type::Struct(_)))?;
+    let mut current =
+        btf.resolve_types_by_name(parts.next()?).ok()?.into_iter().find(|found| matches!(found, Type::Struct(_)))?;
     let mut bits = 0;
     for part in parts {
         let (offset, member) = member(btf, &current, part)?;
@@ -92,7 +89,6 @@ fn resolve(btf: &Btf, mut found: Type) -> Option<Type> {
     }
     Some(found)
 }
-
 
 #[cfg(test)]
 mod tests {

@@ -117,7 +117,8 @@ impl Link {
             None => (-1, 0),
         };
         // SAFETY: `attr` and `name` live through the call, which reads them only.
-        let fd = unsafe { libc::syscall(libc::SYS_perf_event_open, &raw const attr, pid, cpu, -1, PERF_FLAG_FD_CLOEXEC) };
+        let fd =
+            unsafe { libc::syscall(libc::SYS_perf_event_open, &raw const attr, pid, cpu, -1, PERF_FLAG_FD_CLOEXEC) };
         if fd < 0 {
             return Err(failed(io::Error::last_os_error()));
         }

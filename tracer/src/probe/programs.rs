@@ -75,10 +75,7 @@ impl Programs {
     pub fn load(options: &Options) -> Result<Self, LoadError> {
         let offsets = kernel_offsets()?;
         let ring_bytes = options.ring_bytes.next_power_of_two().max(1 << 16);
-        let mut ebpf = EbpfLoader::new()
-            .map_max_entries("EVENTS", ring_bytes)
-            .load(OBJECT)
-            .map_err(object_error)?;
+        let mut ebpf = EbpfLoader::new().map_max_entries("EVENTS", ring_bytes).load(OBJECT).map_err(object_error)?;
         for name in UPROBES {
             let program: &mut UProbe = program(&mut ebpf, name)?;
             program.load().map_err(|source| LoadError::Program { name, source })?;
@@ -137,6 +134,11 @@ impl Programs {
         self.targets.insert(pid, target, 0).map_err(|source| LoadError::Map { name: "TARGETS", source })
     }
 
+    /// The processes that are targets now.
+    pub fn target_pids(&self) -> Vec<u32> {
+        self.targets.keys().filter_map(Result::ok).collect()
+    }
+
     /// A process is no target any more; it is fine if it was none.
     pub fn remove_target(&mut self, pid: u32) {
         let _ = self.targets.remove(&pid);
@@ -144,9 +146,7 @@ impl Programs {
 
     /// Makes processes that start this executable targets from their first instruction on.
     pub fn watch_executable(&mut self, executable: Executable, target: Target) -> Result<(), LoadError> {
-        self.executables
-            .insert(executable, target, 0)
-            .map_err(|source| LoadError::Map { name: "EXECUTABLES", source })
+        self.executables.insert(executable, target, 0).map_err(|source| LoadError::Map { name: "EXECUTABLES", source })
     }
 
     /// Says what a prost entry site means.
@@ -166,10 +166,8 @@ impl Programs {
 
     /// A counter, summed over the CPUs.
     pub fn counter(&self, counter: Counter) -> Result<u64, LoadError> {
-        let values = self
-            .counters
-            .get(&(counter as u32), 0)
-            .map_err(|source| LoadError::Map { name: "COUNTERS", source })?;
+        let values =
+            self.counters.get(&(counter as u32), 0).map_err(|source| LoadError::Map { name: "COUNTERS", source })?;
         Ok(values.iter().sum())
     }
 }

@@ -20,6 +20,8 @@ use crate::protocol::redis::QueryText;
 
 /// Flows kept at once; a process that decodes on ever new tasks does not fill the memory.
 const MAX_FLOWS: usize = 200_000;
+/// How often flows and connections are looked through.
+const TICK_NS: u64 = 100_000_000;
 
 /// What can be chosen.
 #[derive(Clone, Debug)]
@@ -55,6 +57,7 @@ pub struct Correlator {
     pub(super) probes: Vec<Option<Arc<MessageType>>>,
     pub(super) flows: HashMap<FlowKey, Flow<Decoded>>,
     pub(super) connections: HashMap<u64, Connection>,
+    ticked_ns: u64,
 }
 
 impl Correlator {
@@ -69,6 +72,7 @@ impl Correlator {
             probes: Vec::new(),
             flows: HashMap::new(),
             connections: HashMap::new(),
+            ticked_ns: 0,
         }
     }
 
@@ -89,6 +93,14 @@ impl Correlator {
 
     /// Ends flows in which nothing has happened for long; `now_ns` is a time of the records' clock.
     pub fn tick(&mut self, now_ns: u64) {
+        if now_ns < self.ticked_ns.saturating_add(TICK_NS) {
+            return;
+        }
+        self.ticked_ns = now_ns;
+        let connections: Vec<u64> = self.connections.keys().copied().collect();
+        for connection in connections {
+            self.flush_connection(connection);
+        }
         let idle: Vec<FlowKey> = self
             .flows
             .iter()
@@ -101,10 +113,10 @@ impl Correlator {
     }
 
     /// Ends everything; no more events will come.
-    pub fn finish(&mut self, now_ns: u64) {
+    pub fn finish(&mut self) {
         let connections: Vec<u64> = self.connections.keys().copied().collect();
         for connection in connections {
-            self.end_connection(connection, now_ns);
+            self.leave_connection(connection);
         }
         let flows: Vec<FlowKey> = self.flows.keys().copied().collect();
         for key in flows {
@@ -168,8 +180,12 @@ impl Correlator {
     }
 
     fn end_process_state(&mut self, pid: u32, now_ns: u64) {
-        let connections: Vec<u64> =
-            self.connections.iter().filter(|(_, connection)| connection.process.pid == pid).map(|(id, _)| *id).collect();
+        let connections: Vec<u64> = self
+            .connections
+            .iter()
+            .filter(|(_, connection)| connection.process.pid == pid)
+            .map(|(id, _)| *id)
+            .collect();
         for connection in connections {
             self.end_connection(connection, now_ns);
         }

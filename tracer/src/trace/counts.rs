@@ -19,12 +19,16 @@ pub struct Counts {
     pub messages_open: u64,
     /// Socket records received.
     pub sockets: u64,
-    /// Socket records of connections that turned out not to be Redis, or whose process is unknown.
+    /// Socket records of unknown processes.
+    pub sockets_unknown: u64,
+    /// Socket records of connections that turned out not to be Redis.
     pub sockets_ignored: u64,
     /// Connections that turned out not to be Redis.
     pub connections_rejected: u64,
     /// Redis commands traced.
     pub commands: u64,
+    /// Commands that waited for their reply when the agent ended.
+    pub commands_open: u64,
     /// Records of shims received: each is one span, or in one of the next two.
     pub shim: u64,
     /// Shim records of unknown processes.

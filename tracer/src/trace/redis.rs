@@ -66,7 +66,7 @@ impl Correlator {
     pub(super) fn socket(&mut self, record: &Socket, bytes: &[u8]) {
         self.counts.sockets += 1;
         let Some(&process) = self.processes.get(&record.head.pid) else {
-            self.counts.sockets_ignored += 1;
+            self.counts.sockets_unknown += 1;
             return;
         };
         if record.head.flags & FLAG_FAILED != 0 {
@@ -128,6 +128,30 @@ impl Correlator {
             }
         }
         self.output.closed.push(number);
+    }
+
+    /// The agent ends: what was answered is given out, what waits for a reply is counted.
+    pub(super) fn leave_connection(&mut self, number: u64) {
+        self.flush_connection(number);
+        if let Some(mut connection) = self.connections.remove(&number)
+            && connection.verdict == Verdict::Yes
+        {
+            self.counts.commands_open += connection.tracker.open_commands() as u64;
+            self.counts.redis.add(&connection.tracker.diagnostics());
+        }
+    }
+
+    /// Gives out commands that are held back because of an earlier loss, if nothing can change their meaning any more.
+    pub(super) fn flush_connection(&mut self, number: u64) {
+        let Some(connection) = self.connections.get_mut(&number) else { return };
+        if connection.verdict != Verdict::Yes || connection.tracker.open_commands() == 0 {
+            return;
+        }
+        let mut commands = Vec::new();
+        connection.tracker.flush(&mut commands);
+        for command in commands {
+            self.command(number, &command);
+        }
     }
 
     fn connection(&mut self, number: u64, process: ProcessId, opened_before: bool) -> &mut Connection {

@@ -73,10 +73,7 @@ pub enum SamplerError {
 impl Default for Sampler {
     /// `parentbased_always_on`, the standard's default.
     fn default() -> Self {
-        Self {
-            parent_based: true,
-            root: Root::AlwaysOn,
-        }
+        Self { parent_based: true, root: Root::AlwaysOn }
     }
 }
 
@@ -107,20 +104,11 @@ impl Sampler {
         if self.parent_based
             && let Some(parent) = parent
         {
-            return Decision {
-                sampled: parent.is_sampled(),
-                trace_state: None,
-            };
+            return Decision { sampled: parent.is_sampled(), trace_state: None };
         }
         match self.root {
-            Root::AlwaysOn => Decision {
-                sampled: true,
-                trace_state: None,
-            },
-            Root::AlwaysOff => Decision {
-                sampled: false,
-                trace_state: None,
-            },
+            Root::AlwaysOn => Decision { sampled: true, trace_state: None },
+            Root::AlwaysOff => Decision { sampled: false, trace_state: None },
             Root::Ratio { threshold, .. } => threshold.decide(parent, trace_id),
         }
     }
@@ -140,11 +128,7 @@ impl FromStr for Sampler {
 
 impl fmt::Display for Sampler {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.parent_based {
-            "parentbased_"
-        } else {
-            ""
-        })?;
+        f.write_str(if self.parent_based { "parentbased_" } else { "" })?;
         match self.root {
             Root::AlwaysOn => f.write_str("always_on"),
             Root::AlwaysOff => f.write_str("always_off"),
@@ -156,10 +140,7 @@ impl fmt::Display for Sampler {
 impl Root {
     fn ratio(text: &str) -> Result<Self, SamplerError> {
         match text.parse() {
-            Ok(ratio) if (0.0..=1.0).contains(&ratio) => Ok(Self::Ratio {
-                ratio,
-                threshold: Threshold::of(ratio),
-            }),
+            Ok(ratio) if (0.0..=1.0).contains(&ratio) => Ok(Self::Ratio { ratio, threshold: Threshold::of(ratio) }),
             _ => Err(SamplerError::Ratio(text.to_owned())),
         }
     }
@@ -173,8 +154,7 @@ impl Threshold {
     /// Rounded to [`PRECISION`] digits after the leading zeros or `f`s, as the OpenTelemetry collector does it.
     fn of(ratio: f64) -> Self {
         let threshold = RANDOM_VALUES - (ratio * RANDOM_VALUES as f64).round() as u64;
-        let digits =
-            MAX_DIGITS.min(PRECISION + leading_digits(ratio).max(leading_digits(1.0 - ratio)));
+        let digits = MAX_DIGITS.min(PRECISION + leading_digits(ratio).max(leading_digits(1.0 - ratio)));
         let shift = 4 * (MAX_DIGITS - digits);
         let half = (1 << shift) >> 1;
         Self((threshold + half) >> shift << shift)
@@ -184,10 +164,7 @@ impl Threshold {
         let parent_state = parent.map_or("", |parent| parent.trace_state.as_ref());
         let sampled = random_value(parent_state, trace_id) >= self.0;
         let state = with_threshold(parent_state, sampled.then_some(self));
-        Decision {
-            sampled,
-            trace_state: (state != parent_state).then_some(state),
-        }
+        Decision { sampled, trace_state: (state != parent_state).then_some(state) }
     }
 }
 
@@ -206,17 +183,13 @@ fn leading_digits(number: f64) -> u32 {
     if number <= 0.0 {
         return 0;
     }
-    (0..MAX_DIGITS)
-        .find(|&digits| number * 16f64.powi(digits as i32 + 1) >= 1.0)
-        .unwrap_or(MAX_DIGITS)
+    (0..MAX_DIGITS).find(|&digits| number * 16f64.powi(digits as i32 + 1) >= 1.0).unwrap_or(MAX_DIGITS)
 }
 
 /// `rv` of the `ot` member where the sender gave one, else the last 56 bits of the trace id.
 fn random_value(trace_state: &str, trace_id: TraceId) -> u64 {
     let explicit = sub_members(ot_member(trace_state).unwrap_or(""))
-        .find_map(|(key, value)| {
-            (key == "rv" && value.len() == MAX_DIGITS as usize).then_some(value)
-        })
+        .find_map(|(key, value)| (key == "rv" && value.len() == MAX_DIGITS as usize).then_some(value))
         .and_then(|value| u64::from_str_radix(value, 16).ok());
     explicit.unwrap_or_else(|| {
         let low = trace_id.0.last_chunk().expect("8 of 16 bytes");
@@ -230,10 +203,7 @@ fn ot_member(trace_state: &str) -> Option<&str> {
 }
 
 fn members(trace_state: &str) -> impl Iterator<Item = &str> {
-    trace_state
-        .split(',')
-        .map(str::trim)
-        .filter(|member| !member.is_empty())
+    trace_state.split(',').map(str::trim).filter(|member| !member.is_empty())
 }
 
 fn sub_members(ot: &str) -> impl Iterator<Item = (&str, &str)> {
@@ -249,26 +219,15 @@ pub fn threshold_trace_state(threshold: u64) -> String {
 fn with_threshold(trace_state: &str, threshold: Option<Threshold>) -> String {
     let old = ot_member(trace_state);
     let threshold = threshold.map(|threshold| format!("th:{threshold}"));
-    let kept = sub_members(old.unwrap_or(""))
-        .filter(|(key, _)| *key != "th")
-        .map(|(key, value)| format!("{key}:{value}"));
-    let new = threshold
-        .into_iter()
-        .chain(kept)
-        .collect::<Vec<_>>()
-        .join(";");
+    let kept =
+        sub_members(old.unwrap_or("")).filter(|(key, _)| *key != "th").map(|(key, value)| format!("{key}:{value}"));
+    let new = threshold.into_iter().chain(kept).collect::<Vec<_>>().join(";");
     if old.unwrap_or("") == new {
         return trace_state.to_owned();
     }
     let ot = (!new.is_empty()).then(|| format!("ot={new}"));
-    let others = members(trace_state)
-        .filter(|member| !member.starts_with("ot="))
-        .map(str::to_owned);
-    ot.into_iter()
-        .chain(others)
-        .take(MAX_MEMBERS)
-        .collect::<Vec<_>>()
-        .join(",")
+    let others = members(trace_state).filter(|member| !member.starts_with("ot=")).map(str::to_owned);
+    ot.into_iter().chain(others).take(MAX_MEMBERS).collect::<Vec<_>>().join(",")
 }
 
 #[cfg(test)]
@@ -337,16 +296,8 @@ mod tests {
         for (name, root, of_sampled, of_unsampled) in cases {
             let sampler = sampler(name);
             assert_eq!(sampler.decide(None, id).sampled, root, "{name}");
-            assert_eq!(
-                sampler.decide(Some(&parent(1, "")), id).sampled,
-                of_sampled,
-                "{name}"
-            );
-            assert_eq!(
-                sampler.decide(Some(&parent(2, "")), id).sampled,
-                of_unsampled,
-                "{name}"
-            );
+            assert_eq!(sampler.decide(Some(&parent(1, "")), id).sampled, of_sampled, "{name}");
+            assert_eq!(sampler.decide(Some(&parent(2, "")), id).sampled, of_unsampled, "{name}");
             assert_eq!(sampler.to_string(), name);
         }
         assert_eq!(Sampler::default(), sampler("parentbased_always_on"));
@@ -358,20 +309,11 @@ mod tests {
         let kept = trace_id(RANDOM_VALUES - 1);
         let left_out = trace_id(0);
         let state = |id, state| quarter.decide(Some(&parent(1, state)), id).trace_state;
-        assert_eq!(
-            quarter.decide(None, kept).trace_state.as_deref(),
-            Some("ot=th:c")
-        );
+        assert_eq!(quarter.decide(None, kept).trace_state.as_deref(), Some("ot=th:c"));
         assert_eq!(quarter.decide(None, left_out).trace_state, None);
         assert_eq!(state(kept, "ot=th:c"), None);
-        assert_eq!(
-            state(kept, "a=1,ot=th:8;x:y,b=2").as_deref(),
-            Some("ot=th:c;x:y,a=1,b=2")
-        );
-        assert_eq!(
-            state(left_out, "a=1,ot=th:8;x:y").as_deref(),
-            Some("ot=x:y,a=1")
-        );
+        assert_eq!(state(kept, "a=1,ot=th:8;x:y,b=2").as_deref(), Some("ot=th:c;x:y,a=1,b=2"));
+        assert_eq!(state(left_out, "a=1,ot=th:8;x:y").as_deref(), Some("ot=x:y,a=1"));
         assert_eq!(state(left_out, "ot=th:8").as_deref(), Some(""));
     }
 
@@ -381,25 +323,16 @@ mod tests {
         let decide = |state, id| half.decide(Some(&parent(1, state)), id).sampled;
         assert!(decide("ot=rv:80000000000000", trace_id(0)));
         assert!(!decide("ot=rv:7fffffffffffff", trace_id(u64::MAX)));
-        assert!(
-            decide("ot=rv:bad", trace_id(u64::MAX)),
-            "an invalid one does not count"
-        );
+        assert!(decide("ot=rv:bad", trace_id(u64::MAX)), "an invalid one does not count");
     }
 
     #[test]
     fn wrong_samplers_are_named_with_the_right_ones() {
         let error = |text: &str| text.parse::<Sampler>().unwrap_err().to_string();
-        assert!(
-            error("sometimes")
-                .contains("\"sometimes\"; use one of always_on, always_off, traceidratio=RATIO")
-        );
+        assert!(error("sometimes").contains("\"sometimes\"; use one of always_on, always_off, traceidratio=RATIO"));
         assert!(error("parentbased_").contains("unknown sampler"));
         for ratio in ["1.5", "-0.1", "NaN", "", "ten"] {
-            assert!(
-                error(&format!("traceidratio={ratio}")).contains("from 0 to 1"),
-                "{ratio}"
-            );
+            assert!(error(&format!("traceidratio={ratio}")).contains("from 0 to 1"), "{ratio}");
         }
         assert_eq!(error("always_on=1"), "sampler always_on takes no argument");
     }
@@ -411,16 +344,9 @@ mod tests {
             let total = 100_000u64;
             // Golden-ratio steps spread evenly, so the count is far closer than a random one would be.
             let kept = (0..total)
-                .filter(|n| {
-                    sampler
-                        .decide(None, trace_id(n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 8))
-                        .sampled
-                })
+                .filter(|n| sampler.decide(None, trace_id(n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 8)).sampled)
                 .count();
-            assert!(
-                (kept as f64 - ratio * total as f64).abs() < 20.0,
-                "{ratio}: {kept}"
-            );
+            assert!((kept as f64 - ratio * total as f64).abs() < 20.0, "{ratio}: {kept}");
         }
     }
 

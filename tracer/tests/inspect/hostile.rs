@@ -59,46 +59,25 @@ fn says_what_is_wrong_with_a_file() {
     let message = |path: &Path| inspect_file(path).unwrap_err().to_string();
 
     let script = write("script", b"#!/bin/sh\n");
-    assert!(matches!(
-        inspect_file(&script),
-        Err(InspectError::NotElf { .. })
-    ));
+    assert!(matches!(inspect_file(&script), Err(InspectError::NotElf { .. })));
     assert!(message(&script).contains("script") && message(&script).contains("not an ELF file"));
     let empty = write("empty", b"");
-    assert!(matches!(
-        inspect_file(&empty),
-        Err(InspectError::NotElf { .. })
-    ));
-    assert!(matches!(
-        inspect_file(directory.path()),
-        Err(InspectError::NotElf { .. })
-    ));
+    assert!(matches!(inspect_file(&empty), Err(InspectError::NotElf { .. })));
+    assert!(matches!(inspect_file(directory.path()), Err(InspectError::NotElf { .. })));
     let missing = directory.path().join("missing");
-    assert!(matches!(
-        inspect_file(&missing),
-        Err(InspectError::Io { .. })
-    ));
+    assert!(matches!(inspect_file(&missing), Err(InspectError::Io { .. })));
 
     let cut = write("cut", &SAMPLE[..SAMPLE.len() / 2]);
-    assert!(matches!(
-        inspect_file(&cut),
-        Err(InspectError::Truncated { .. })
-    ));
+    assert!(matches!(inspect_file(&cut), Err(InspectError::Truncated { .. })));
     assert!(message(&cut).contains("truncated"));
     let mut other = SAMPLE.clone();
     other[18] = 183;
     let other = write("arm", &other);
-    assert!(matches!(
-        inspect_file(&other),
-        Err(InspectError::WrongMachine { .. })
-    ));
+    assert!(matches!(inspect_file(&other), Err(InspectError::WrongMachine { .. })));
     assert!(message(&other).contains("64-bit ARM"));
     let mut object = SAMPLE.clone();
     object[16] = 1;
-    assert!(matches!(
-        inspect_file(&write("object", &object)),
-        Err(InspectError::NotLinked { .. })
-    ));
+    assert!(matches!(inspect_file(&write("object", &object)), Err(InspectError::NotLinked { .. })));
 }
 
 #[test]

@@ -10,10 +10,8 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use libc::{c_long, c_uint, pid_t, user_regs_struct};
-use tracer::inspect::{MessageFn, Operation, ProbePlan};
-use tracer_common::map::{
-    BUFFER_INPUT, BUFFER_OUTPUT, BUFFER_RESULT, BUFFER_SLICE, PROBE_ENCODE_RESULT,
-};
+use tracer::inspect::{MessageFn, Operation, ProbePlan, Site, inspect_file};
+use tracer_common::map::{BUFFER_INPUT, BUFFER_OUTPUT, BUFFER_RESULT, BUFFER_SLICE, PROBE_ENCODE_RESULT, Probe};
 
 use crate::sample::{Build, LEGACY, V0};
 
@@ -50,31 +48,19 @@ fn check(build: Build) {
             continue;
         }
         let of_message = |message: &str| {
-            truth[message]
-                .iter()
-                .any(|(alone, framed)| size == if delimited { *framed } else { *alone })
+            truth[message].iter().any(|(alone, framed)| size == if delimited { *framed } else { *alone })
         };
         match message(function) {
             Some(message) => {
                 assert!(of_message(message), "{size} bytes: {function:?}, {truth:?}");
-                payloads
-                    .entry((message, delimited))
-                    .or_default()
-                    .insert(payload);
+                payloads.entry((message, delimited)).or_default().insert(payload);
             }
-            None => assert!(
-                truth.keys().any(|message| of_message(message)),
-                "{size} bytes: {function:?}"
-            ),
+            None => assert!(truth.keys().any(|message| of_message(message)), "{size} bytes: {function:?}"),
         }
     }
     // The same value is encoded and decoded by all functions of a message: so are the same bytes.
     for ((message, delimited), payloads) in payloads {
-        assert_eq!(
-            payloads.len(),
-            truth[message].len(),
-            "{message}, delimited: {delimited}"
-        );
+        assert_eq!(payloads.len(), truth[message].len(), "{message}, delimited: {delimited}");
     }
 }
 
@@ -93,72 +79,102 @@ struct Call {
 
 /// A call that has not ended yet.
 struct Open {
-    function: usize,
+    function: Function,
     return_slot: u64,
     arguments: [u64; 6],
     length: u64,
     payload: Option<Vec<u8>>,
 }
 
-/// Runs a program and follows the calls of its plan.
+/// A function of the plan of the sample, or of its libc.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Function {
+    Message(usize),
+    Socket(usize),
+}
+
+/// What a breakpoint stands for.
+struct Stop {
+    function: Function,
+    entry: bool,
+    sp_delta: i64,
+}
+
+/// The breakpoints at each address.
+#[derive(Default)]
+struct Breakpoints {
+    stops: HashMap<u64, Vec<Stop>>,
+    saved: HashMap<u64, u64>,
+}
+
+impl Breakpoints {
+    fn add(&mut self, tracee: &Tracee, base: u64, function: Function, entry: &Site, exits: &[Site]) {
+        for (entry, site) in std::iter::once((true, entry)).chain(exits.iter().map(|exit| (false, exit))) {
+            let address = base + site.address;
+            self.saved.entry(address).or_insert_with(|| tracee.set_breakpoint(address));
+            self.stops.entry(address).or_default().push(Stop { function, entry, sp_delta: site.sp_delta.into() });
+        }
+    }
+}
+
+/// Runs a program and follows the calls of its plan, and its writes.
 fn run(path: &Path, plan: &ProbePlan) -> (Vec<Call>, Truth) {
     let tracee = Tracee::start(path);
-    let mut sites: HashMap<u64, Vec<(usize, bool, i64)>> = HashMap::new();
+    let base = tracee.base(path.to_str().unwrap()).unwrap().0;
+    let mut breakpoints = Breakpoints::default();
     for (index, function) in plan.messages.iter().enumerate() {
-        sites.entry(function.entry.address).or_default().push((
-            index,
-            true,
-            function.entry.sp_delta.into(),
-        ));
-        for exit in &function.exits {
-            sites
-                .entry(exit.address)
-                .or_default()
-                .push((index, false, exit.sp_delta.into()));
-        }
+        breakpoints.add(&tracee, base, Function::Message(index), &function.entry, &function.exits);
     }
-    let saved: HashMap<u64, u64> = sites
-        .keys()
-        .map(|address| (*address, tracee.set_breakpoint(*address)))
-        .collect();
-    let (mut open, mut calls) = (Vec::<Open>::new(), Vec::new());
+    let mut sockets = Vec::new();
+    let (mut open, mut calls, mut writes) = (Vec::<Open>::new(), Vec::new(), 0);
     while let Some(mut registers) = tracee.next_stop() {
-        let address = registers.rip - 1 - tracee.base;
-        for (function, entry, delta) in &sites[&address] {
-            let return_slot = registers.rsp.wrapping_add_signed(*delta);
-            let function = *function;
-            if *entry {
-                let stale = open.iter().find(|call| call.return_slot == return_slot);
-                assert!(
-                    stale.is_none(),
-                    "no exit was seen of {:?}",
-                    stale.map(|call| &plan.messages[call.function])
-                );
-                open.push(tracee.enter(
-                    function,
-                    &plan.messages[function],
-                    return_slot,
-                    &registers,
-                ));
-            } else if let Some(at) = open
-                .iter()
-                .position(|call| call.function == function && call.return_slot == return_slot)
-            {
-                let call = open.remove(at);
-                calls.push(tracee.leave(call, &plan.messages[function]));
+        if sockets.is_empty() {
+            // The loader has mapped libc by now.
+            let (base, libc) = tracee.base("/libc.so.6").unwrap();
+            sockets = inspect_file(libc.as_ref()).unwrap().sockets;
+            for (index, function) in sockets.iter().enumerate() {
+                breakpoints.add(&tracee, base, Function::Socket(index), &function.entry, &function.exits);
             }
         }
-        tracee.step_over(&mut registers, saved[&address]);
+        let address = registers.rip - 1;
+        for Stop { function, entry, sp_delta } in &breakpoints.stops[&address] {
+            let return_slot = registers.rsp.wrapping_add_signed(*sp_delta);
+            if *entry {
+                let stale = open.iter().find(|call| call.return_slot == return_slot);
+                assert!(stale.is_none(), "no exit was seen of {:?}", stale.map(|call| call.function));
+                let probe = match function {
+                    Function::Message(index) => plan.messages[*index].probe,
+                    Function::Socket(_) => Probe::default(),
+                };
+                open.push(tracee.enter(*function, probe, return_slot, &registers));
+                continue;
+            }
+            let ended = |call: &Open| call.function == *function && call.return_slot == return_slot;
+            let Some(at) = open.iter().position(ended) else {
+                continue;
+            };
+            let call = open.remove(at);
+            match call.function {
+                Function::Message(index) => calls.push(tracee.leave(call, index, plan.messages[index].probe)),
+                Function::Socket(index) if sockets[index].name == "write" => {
+                    assert_eq!(registers.rax, call.arguments[2], "all bytes are written");
+                    writes += 1;
+                }
+                Function::Socket(_) => {}
+            }
+        }
+        tracee.step_over(&mut registers, breakpoints.saved[&address]);
     }
     assert!(open.is_empty(), "{} calls have no exit", open.len());
-    (calls, tracee.printed())
+    let (lines, truth) = tracee.printed();
+    assert_eq!(writes, lines, "one write for each line");
+    (calls, truth)
 }
 
 /// A program under ptrace.
 struct Tracee {
     child: Child,
     memory: File,
-    base: u64,
 }
 
 impl Tracee {
@@ -173,21 +189,19 @@ impl Tracee {
             });
         }
         let child = command.spawn().unwrap();
-        let mut tracee = Self {
-            memory: File::open(format!("/proc/{}/mem", child.id())).unwrap(),
-            child,
-            base: 0,
-        };
+        let mut tracee = Self { memory: File::open(format!("/proc/{}/mem", child.id())).unwrap(), child };
         assert_eq!(tracee.wait(), Some(libc::SIGTRAP), "stops behind exec");
         // The memory of the process before exec is not the one that is read here.
         tracee.memory = File::open(format!("/proc/{}/mem", tracee.child.id())).unwrap();
-        let maps = std::fs::read_to_string(format!("/proc/{}/maps", tracee.child.id())).unwrap();
-        let first = maps
-            .lines()
-            .find(|line| line.ends_with(path.to_str().unwrap()))
-            .unwrap();
-        tracee.base = u64::from_str_radix(first.split('-').next().unwrap(), 16).unwrap();
         tracee
+    }
+
+    /// Where the file whose path ends so is mapped, and its path.
+    fn base(&self, path: &str) -> Option<(u64, String)> {
+        let maps = std::fs::read_to_string(format!("/proc/{}/maps", self.child.id())).unwrap();
+        let first = maps.lines().find(|line| line.ends_with(path))?;
+        let base = u64::from_str_radix(first.split('-').next()?, 16).ok()?;
+        Some((base, first.split_whitespace().nth(5)?.to_owned()))
     }
 
     fn ptrace(&self, request: c_uint, address: u64, data: u64) -> c_long {
@@ -205,10 +219,7 @@ impl Tracee {
         if libc::WIFSTOPPED(status) {
             return Some(libc::WSTOPSIG(status));
         }
-        assert!(
-            libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0,
-            "the sample ends well: {status:#x}"
-        );
+        assert!(libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0, "the sample ends well: {status:#x}");
         None
     }
 
@@ -218,20 +229,13 @@ impl Tracee {
         assert_eq!(self.wait()?, libc::SIGTRAP);
         // SAFETY: all-zero bytes are a valid value of this struct of integers.
         let mut registers: user_regs_struct = unsafe { std::mem::zeroed() };
-        assert_eq!(
-            self.ptrace(libc::PTRACE_GETREGS, 0, &raw mut registers as u64),
-            0
-        );
+        assert_eq!(self.ptrace(libc::PTRACE_GETREGS, 0, &raw mut registers as u64), 0);
         Some(registers)
     }
 
     fn set_breakpoint(&self, address: u64) -> u64 {
-        let word = self.word(self.base + address).unwrap();
-        self.ptrace(
-            libc::PTRACE_POKETEXT,
-            self.base + address,
-            word & !0xff | 0xcc,
-        );
+        let word = self.word(address).unwrap();
+        self.ptrace(libc::PTRACE_POKETEXT, address, word & !0xff | 0xcc);
         word & 0xff
     }
 
@@ -261,22 +265,8 @@ impl Tracee {
         Some(bytes)
     }
 
-    fn enter(
-        &self,
-        function: usize,
-        plan: &MessageFn,
-        return_slot: u64,
-        registers: &user_regs_struct,
-    ) -> Open {
-        let arguments = [
-            registers.rdi,
-            registers.rsi,
-            registers.rdx,
-            registers.rcx,
-            registers.r8,
-            registers.r9,
-        ];
-        let probe = plan.probe;
+    fn enter(&self, function: Function, probe: Probe, return_slot: u64, registers: &user_regs_struct) -> Open {
+        let arguments = [registers.rdi, registers.rsi, registers.rdx, registers.rcx, registers.r8, registers.r9];
         let first = arguments[usize::from(probe.reg_a)];
         let field = |offset: u8| self.word(first + u64::from(offset)).unwrap();
         let payload = match probe.buffer {
@@ -284,58 +274,33 @@ impl Tracee {
             BUFFER_INPUT => self.bytes(field(probe.ptr_offset), field(probe.len_offset)),
             _ => None,
         };
-        let length = if probe.buffer == BUFFER_OUTPUT {
-            field(probe.len_offset)
-        } else {
-            0
-        };
-        Open {
-            function,
-            return_slot,
-            arguments,
-            length,
-            payload,
-        }
+        let length = if probe.buffer == BUFFER_OUTPUT { field(probe.len_offset) } else { 0 };
+        Open { function, return_slot, arguments, length, payload }
     }
 
-    fn leave(&self, call: Open, plan: &MessageFn) -> Call {
-        let probe = plan.probe;
+    fn leave(&self, call: Open, function: usize, probe: Probe) -> Call {
         let first = call.arguments[usize::from(probe.reg_a)];
         let field = |offset: u8| self.word(first + u64::from(offset)).unwrap();
         let payload = match probe.buffer {
-            BUFFER_OUTPUT | BUFFER_RESULT => self.bytes(
-                field(probe.ptr_offset) + call.length,
-                field(probe.len_offset) - call.length,
-            ),
+            BUFFER_OUTPUT | BUFFER_RESULT => {
+                self.bytes(field(probe.ptr_offset) + call.length, field(probe.len_offset) - call.length)
+            }
             _ => call.payload,
         };
         let fails = probe.flags & PROBE_ENCODE_RESULT != 0;
         let failed = fails.then(|| self.word(call.arguments[0]).unwrap() & 0xffff_ffff == 1);
-        Call {
-            function: call.function,
-            payload,
-            failed,
-        }
+        Call { function, payload, failed }
     }
 
-    fn printed(mut self) -> Truth {
+    /// Number of lines it has printed, and what they say.
+    fn printed(mut self) -> (usize, Truth) {
         let mut text = String::new();
-        self.child
-            .stdout
-            .take()
-            .unwrap()
-            .read_to_string(&mut text)
-            .unwrap();
+        self.child.stdout.take().unwrap().read_to_string(&mut text).unwrap();
         let mut truth = Truth::new();
         for line in text.lines() {
-            let [message, alone, framed] = line.split(' ').collect::<Vec<_>>()[..] else {
-                panic!("{line}")
-            };
-            truth
-                .entry(message.to_owned())
-                .or_default()
-                .insert((alone.parse().unwrap(), framed.parse().unwrap()));
+            let [message, alone, framed] = line.split(' ').collect::<Vec<_>>()[..] else { panic!("{line}") };
+            truth.entry(message.to_owned()).or_default().insert((alone.parse().unwrap(), framed.parse().unwrap()));
         }
-        truth
+        (text.lines().count(), truth)
     }
 }

@@ -16,25 +16,14 @@ pub struct Build {
 }
 
 /// As `cargo build --release` does it.
-pub const LEGACY: Build = Build {
-    name: "legacy",
-    flags: "",
-    environment: &[],
-};
+pub const LEGACY: Build = Build { name: "legacy", flags: "", environment: &[] };
 /// With types in the symbols.
-pub const V0: Build = Build {
-    name: "v0",
-    flags: "-C symbol-mangling-version=v0",
-    environment: &[],
-};
+pub const V0: Build = Build { name: "v0", flags: "-C symbol-mangling-version=v0", environment: &[] };
 /// Everything inlined.
 pub const FAT_LTO: Build = Build {
     name: "lto",
     flags: "",
-    environment: &[
-        ("CARGO_PROFILE_RELEASE_LTO", "fat"),
-        ("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1"),
-    ],
+    environment: &[("CARGO_PROFILE_RELEASE_LTO", "fat"), ("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1")],
 };
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
@@ -45,18 +34,10 @@ impl Build {
         static ONE: Mutex<()> = Mutex::new(());
         let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
         let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("inspect");
-        let manifest = Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("../tests/programs/inspect-sample/Cargo.toml");
+        let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/programs/inspect-sample/Cargo.toml");
         // With a target, procedural macros are built without the flags, so once for all builds.
         let output = Command::new(env!("CARGO"))
-            .args([
-                "build",
-                "--release",
-                "--offline",
-                "--target",
-                TARGET,
-                "--manifest-path",
-            ])
+            .args(["build", "--release", "--offline", "--target", TARGET, "--manifest-path"])
             .arg(manifest)
             .arg("--target-dir")
             .arg(&directory)
@@ -66,11 +47,7 @@ impl Build {
             .envs(self.environment.iter().copied())
             .output()
             .unwrap();
-        assert!(
-            output.status.success(),
-            "{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let built = directory.join(TARGET).join("release/inspect-sample");
         let path = directory.join(format!("sample-{}", self.name));
         // Another test may be running the copy of the last build: replaced as a whole, or not at all.
@@ -91,12 +68,7 @@ impl Build {
 /// A copy of a program without its symbols.
 pub fn stripped(program: &Path) -> PathBuf {
     let copy = program.with_extension("stripped");
-    let status = Command::new("strip")
-        .arg("-o")
-        .arg(&copy)
-        .arg(program)
-        .status()
-        .unwrap();
+    let status = Command::new("strip").arg("-o").arg(&copy).arg(program).status().unwrap();
     assert!(status.success());
     copy
 }

@@ -48,46 +48,28 @@ impl Script {
 }
 
 /// Starts bpftrace on the target and waits until what the target does shows in its output.
-pub fn attach(
-    script: Script,
-    program: &Path,
-    target: &mut Target,
-    dir: &Path,
-    warm_up: &str,
-) -> Result<Observer> {
+pub fn attach(script: Script, program: &Path, target: &mut Target, dir: &Path, warm_up: &str) -> Result<Observer> {
     mount_tracefs()?;
     let bpftrace = workspace::find_program("bpftrace").context("bpftrace is not installed")?;
     let file = dir.join("script.bt");
     let pid = target.id();
     fs::write(&file, script.text(program, pid))?;
     let mut command = Command::new(bpftrace);
-    command
-        .args(["-p", &pid.to_string(), "-B", "line"])
-        .arg(&file);
+    command.args(["-p", &pid.to_string(), "-B", "line"]).arg(&file);
     // As much room for what is not yet printed as the agent has.
     command.env("BPFTRACE_PERF_RB_PAGES", "2048");
     let mut observer = Observer::start(&mut command, dir)?;
     observer.wait_until("bpftrace shows what the target does", |said| {
         target.cost(warm_up)?;
         // The other lines are bpftrace's own.
-        Ok(said
-            .lines()
-            .any(|line| line.starts_with("decode ") || line.starts_with("*2")))
+        Ok(said.lines().any(|line| line.starts_with("decode ") || line.starts_with("*2")))
     })?;
     Ok(observer)
 }
 
 /// Events that bpftrace says it has lost.
 pub fn lost(said: &str) -> u64 {
-    said.lines()
-        .filter_map(|line| {
-            line.strip_prefix("Lost ")?
-                .split(' ')
-                .next()?
-                .parse::<u64>()
-                .ok()
-        })
-        .sum()
+    said.lines().filter_map(|line| line.strip_prefix("Lost ")?.split(' ').next()?.parse::<u64>().ok()).sum()
 }
 
 fn mount_tracefs() -> Result<()> {

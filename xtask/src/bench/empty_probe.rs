@@ -29,18 +29,9 @@ pub fn attach(file: &Path, offset: u64, pid: u32) -> Result<EmptyProbe> {
     let program = load().context("the kernel takes no empty program")?;
     let event = open(file, offset, pid).context("the kernel takes no uprobe")?;
     // SAFETY: both descriptors are open; the call takes the program by value.
-    let set = unsafe {
-        libc::ioctl(
-            event.as_raw_fd(),
-            PERF_EVENT_IOC_SET_BPF,
-            program.as_raw_fd(),
-        )
-    };
+    let set = unsafe { libc::ioctl(event.as_raw_fd(), PERF_EVENT_IOC_SET_BPF, program.as_raw_fd()) };
     check(set.into()).context("the program does not go with the uprobe")?;
-    Ok(EmptyProbe {
-        _event: event,
-        _program: program,
-    })
+    Ok(EmptyProbe { _event: event, _program: program })
 }
 
 fn load() -> io::Result<OwnedFd> {
@@ -52,21 +43,12 @@ fn load() -> io::Result<OwnedFd> {
         license.as_ptr().addr() as u64,
     ];
     // SAFETY: the attributes are of the given size, and what they point to outlives the call.
-    let fd = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            BPF_PROG_LOAD,
-            attributes.as_ptr(),
-            size_of_val(&attributes),
-        )
-    };
+    let fd = unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_LOAD, attributes.as_ptr(), size_of_val(&attributes)) };
     owned(fd)
 }
 
 fn open(file: &Path, offset: u64, pid: u32) -> Result<OwnedFd> {
-    let kind: u64 = fs::read_to_string("/sys/bus/event_source/devices/uprobe/type")?
-        .trim()
-        .parse()?;
+    let kind: u64 = fs::read_to_string("/sys/bus/event_source/devices/uprobe/type")?.trim().parse()?;
     let path = CString::new(file.as_os_str().as_bytes())?;
     // The start of `struct perf_event_attr`: type and size, path and offset of the probe.
     let mut attributes = [0_u64; 9];
@@ -75,14 +57,7 @@ fn open(file: &Path, offset: u64, pid: u32) -> Result<OwnedFd> {
     attributes[8] = offset;
     // SAFETY: the attributes are of the size that they name, and the path outlives the call.
     let fd = unsafe {
-        libc::syscall(
-            libc::SYS_perf_event_open,
-            attributes.as_ptr(),
-            libc::pid_t::try_from(pid)?,
-            -1,
-            -1,
-            0,
-        )
+        libc::syscall(libc::SYS_perf_event_open, attributes.as_ptr(), libc::pid_t::try_from(pid)?, -1, -1, 0)
     };
     Ok(owned(fd)?)
 }

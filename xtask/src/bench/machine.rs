@@ -12,14 +12,11 @@ pub fn kernel() -> String {
 pub fn cpus() -> String {
     let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let value = |key: &str| {
-        info.lines()
-            .find_map(|line| line.strip_prefix(key)?.split_once(": "))
-            .map(|(_, value)| value.to_owned())
+        info.lines().find_map(|line| line.strip_prefix(key)?.split_once(": ")).map(|(_, value)| value.to_owned())
     };
     let model = value("model name").unwrap_or_else(|| "unknown processor".to_owned());
-    let virtual_machine = info
-        .lines()
-        .any(|line| line.starts_with("flags") && line.split(' ').any(|flag| flag == "hypervisor"));
+    let virtual_machine =
+        info.lines().any(|line| line.starts_with("flags") && line.split(' ').any(|flag| flag == "hypervisor"));
     let number = thread::available_parallelism().map_or(1, usize::from);
     let place = if virtual_machine { ", virtual" } else { "" };
     format!("{number} x {model}{place}")

@@ -39,34 +39,21 @@ impl Observer {
         arguments: impl FnOnce(&mut Command),
     ) -> Result<Self> {
         let mut command = Command::new(program);
-        command
-            .args([subcommand, "--pid", &pid.to_string()])
-            .env("NO_COLOR", "1");
+        command.args([subcommand, "--pid", &pid.to_string()]).env("NO_COLOR", "1");
         arguments(&mut command);
         let mut agent = Self::start(&mut command, dir)?;
-        agent.wait_until(
-            "the agent attaches",
-            |said| Ok(said.contains("Ctrl-C ends")),
-        )?;
+        agent.wait_until("the agent attaches", |said| Ok(said.contains("Ctrl-C ends")))?;
         Ok(agent)
     }
 
     /// Waits until `ready` is content with what the observer has written.
-    pub fn wait_until(
-        &mut self,
-        what: &str,
-        mut ready: impl FnMut(&str) -> Result<bool>,
-    ) -> Result<()> {
+    pub fn wait_until(&mut self, what: &str, mut ready: impl FnMut(&str) -> Result<bool>) -> Result<()> {
         let ends = Instant::now() + PATIENCE;
         while !ready(&self.said()?)? {
             if let Some(status) = self.service.ended()? {
                 bail!("{status}: {}", self.said()?.trim());
             }
-            ensure!(
-                Instant::now() < ends,
-                "waited too long until {what}: {}",
-                self.said()?.trim()
-            );
+            ensure!(Instant::now() < ends, "waited too long until {what}: {}", self.said()?.trim());
             thread::sleep(Duration::from_millis(20));
         }
         Ok(())

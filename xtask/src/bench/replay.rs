@@ -28,13 +28,7 @@ impl Replay {
 }
 
 /// Records a target's work, and replays it.
-pub fn measure(
-    name: &'static str,
-    work: &str,
-    agent: &Path,
-    program: &Path,
-    dir: &Path,
-) -> Result<Replay> {
+pub fn measure(name: &'static str, work: &str, agent: &Path, program: &Path, dir: &Path) -> Result<Replay> {
     let recording = dir.join("recording");
     let mut target = Target::start(program)?;
     let recorder = Observer::agent(agent, dir, "record", target.id(), |command| {
@@ -45,53 +39,29 @@ pub fn measure(
     let stats = dir.join("replay.json");
     let mut replay = Command::new(agent);
     replay.arg("replay").arg(&recording);
-    replay
-        .args(["--export", "none", "--stats-json"])
-        .arg(&stats);
+    replay.args(["--export", "none", "--stats-json"]).arg(&stats);
     let cpu_ns = processor_time(&mut replay)?;
     fs::remove_file(&recording)?;
     let stats = read_json(&stats)?;
-    let spans = stats["produced"]
-        .as_u64()
-        .context("no \"produced\" in the balance")?;
+    let spans = stats["produced"].as_u64().context("no \"produced\" in the balance")?;
     ensure!(spans > 0, "{name}: the recording has no spans");
-    Ok(Replay {
-        name,
-        spans,
-        cpu_ns,
-        lost: stats["lost"].clone(),
-    })
+    Ok(Replay { name, spans, cpu_ns, lost: stats["lost"].clone() })
 }
 
 /// Runs the command quietly; user and system time that it took, in nanoseconds.
 fn processor_time(command: &mut Command) -> Result<u64> {
     let log = workspace::target().join("replay.log");
     let file = fs::File::create(&log)?;
-    let child = command
-        .stdout(file.try_clone()?)
-        .stderr(file)
-        .spawn()
-        .with_context(|| format!("cannot run {command:?}"))?;
+    let child =
+        command.stdout(file.try_clone()?).stderr(file).spawn().with_context(|| format!("cannot run {command:?}"))?;
     let mut usage = MaybeUninit::<libc::rusage>::zeroed();
     let mut status = 0;
     // SAFETY: the child is ours and nobody else waits for it; both places are live.
-    let waited = unsafe {
-        libc::wait4(
-            i32::try_from(child.id())?,
-            &raw mut status,
-            0,
-            usage.as_mut_ptr(),
-        )
-    };
+    let waited = unsafe { libc::wait4(i32::try_from(child.id())?, &raw mut status, 0, usage.as_mut_ptr()) };
     ensure!(waited > 0, "wait4: {}", std::io::Error::last_os_error());
-    ensure!(
-        status == 0,
-        "{command:?}: {}",
-        fs::read_to_string(&log)?.trim()
-    );
+    ensure!(status == 0, "{command:?}: {}", fs::read_to_string(&log)?.trim());
     // SAFETY: the kernel has filled it, and all zeroes are a value, too.
     let usage = unsafe { usage.assume_init() };
-    let nanos =
-        |time: libc::timeval| time.tv_sec as u64 * 1_000_000_000 + time.tv_usec as u64 * 1_000;
+    let nanos = |time: libc::timeval| time.tv_sec as u64 * 1_000_000_000 + time.tv_usec as u64 * 1_000;
     Ok(nanos(usage.ru_utime) + nanos(usage.ru_stime))
 }

@@ -65,12 +65,7 @@ const GROUPS: [Group; 4] = [
 
 /// Ratios that the project has set itself aims for: key, title, row, base.
 const AIMS: [(&str, &str, Row, Row); 2] = [
-    (
-        "shim_attached_to_floor",
-        "shim, agent attached / empty probe (aim: 1.5)",
-        Row::EncodeShimTraced,
-        Row::Floor,
-    ),
+    ("shim_attached_to_floor", "shim, agent attached / empty probe (aim: 1.5)", Row::EncodeShimTraced, Row::Floor),
     (
         "shim_attached_to_sdk",
         "shim, agent attached / tracing-opentelemetry (aim: 0.25)",
@@ -81,12 +76,7 @@ const AIMS: [(&str, &str, Row, Row); 2] = [
 
 /// For people.
 pub fn print(samples: &Samples, replays: &[Replay], rounds: u16) {
-    println!(
-        "{}, {}, load {}, {rounds} rounds",
-        machine::kernel(),
-        machine::cpus(),
-        machine::load()
-    );
+    println!("{}, {}, load {}, {rounds} rounds", machine::kernel(), machine::cpus(), machine::load());
     for group in &GROUPS {
         line(group.title, "ns, median", "ratio: min", "median", "max");
         for (row, name) in group.rows {
@@ -105,18 +95,11 @@ pub fn print(samples: &Samples, replays: &[Replay], rounds: u16) {
         spread(&format!("  {title}"), "", samples.ratio(row, base));
     }
     if let Some(Spread { min, median, max }) = detached(samples) {
-        println!(
-            "  shim, detached - plain prost (aim: 10 ns): {median:.1} ns, from {min:.1} to {max:.1}"
-        );
+        println!("  shim, detached - plain prost (aim: 10 ns): {median:.1} ns, from {min:.1} to {max:.1}");
     }
     println!("\nthe agent's processor time per span, replayed");
     for replay in replays {
-        println!(
-            "  {:<58} {:>10.0} ns   {} spans",
-            replay.name,
-            replay.per_span(),
-            replay.spans
-        );
+        println!("  {:<58} {:>10.0} ns   {} spans", replay.name, replay.per_span(), replay.spans);
     }
     let (agent, bpftrace) = samples.lost();
     println!("\nevents lost: agent {agent}, bpftrace {bpftrace}");
@@ -174,8 +157,7 @@ pub fn write(samples: &Samples, replays: &[Replay], rounds: u16, path: &Path) ->
         "replay": replays.iter().map(replay).collect::<Vec<_>>(),
         "lost": { "agent": agent, "bpftrace": bpftrace },
     });
-    fs::write(path, serde_json::to_vec_pretty(&report)?)
-        .with_context(|| format!("cannot write {}", path.display()))
+    fs::write(path, serde_json::to_vec_pretty(&report)?).with_context(|| format!("cannot write {}", path.display()))
 }
 
 fn of_spread(spread: Spread) -> Value {

@@ -43,11 +43,7 @@ impl Spread {
         let (&min, &max) = (figures.first()?, figures.last()?);
         let upper = figures[figures.len() / 2];
         let lower = figures[(figures.len() - 1) / 2];
-        Some(Self {
-            min,
-            median: f64::midpoint(lower, upper),
-            max,
-        })
+        Some(Self { min, median: f64::midpoint(lower, upper), max })
     }
 }
 
@@ -133,14 +129,8 @@ mod tests {
             samples.add(Row::MessageAgent, agent);
         }
         let spread = |min, median, max| Some(Spread { min, median, max });
-        assert_eq!(
-            samples.ratio(Row::MessageAgent, Row::MessageBare),
-            spread(2.0, 3.0, 4.0)
-        );
-        assert_eq!(
-            samples.difference(Row::MessageAgent, Row::MessageBare),
-            spread(3.0, 10.0, 200.0)
-        );
+        assert_eq!(samples.ratio(Row::MessageAgent, Row::MessageBare), spread(2.0, 3.0, 4.0));
+        assert_eq!(samples.difference(Row::MessageAgent, Row::MessageBare), spread(3.0, 10.0, 200.0));
         assert_eq!(samples.ratio(Row::Floor, Row::MessageBare), None);
     }
 
@@ -155,9 +145,6 @@ mod tests {
 
     #[test]
     fn the_middle_of_two_is_between_them() {
-        assert_eq!(
-            Spread::of(vec![4.0, 2.0]).map(|spread| spread.median),
-            Some(3.0)
-        );
+        assert_eq!(Spread::of(vec![4.0, 2.0]).map(|spread| spread.median), Some(3.0));
     }
 }

@@ -33,11 +33,7 @@ impl Target {
         let mut service = Service::start(command.stdin(Stdio::piped()).stdout(Stdio::piped()))?;
         let input = service.stdin()?;
         let output = BufReader::new(service.stdout()?);
-        let mut target = Self {
-            service,
-            input,
-            output,
-        };
+        let mut target = Self { service, input, output };
         let line = target.line()?;
         ensure!(line == "ready", "the target said {line:?}");
         Ok(target)
@@ -51,23 +47,14 @@ impl Target {
     /// Does the work and says what one time of it took.
     pub fn cost(&mut self, work: &str) -> Result<Cost> {
         let answer = self.ask(work)?;
-        let figure = |key: &str| {
-            answer[key]
-                .as_f64()
-                .with_context(|| format!("no {key:?} in {answer}"))
-        };
-        Ok(Cost {
-            ns: figure("ns")?,
-            cpu_ns: figure("cpu_ns")?,
-        })
+        let figure = |key: &str| answer[key].as_f64().with_context(|| format!("no {key:?} in {answer}"));
+        Ok(Cost { ns: figure("ns")?, cpu_ns: figure("cpu_ns")? })
     }
 
     /// The answer to a command.
     pub fn ask(&mut self, command: &str) -> Result<Value> {
         writeln!(self.input, "{command}")?;
-        let line = self
-            .line()
-            .with_context(|| format!("the target ended at {command:?}"))?;
+        let line = self.line().with_context(|| format!("the target ended at {command:?}"))?;
         Ok(serde_json::from_str(&line)?)
     }
 

@@ -15,12 +15,7 @@ impl Service {
     /// then ends its children in order.
     pub fn start(command: &mut Command) -> Result<Self> {
         let shown = format!("{command:?}");
-        Ok(Self(
-            command
-                .process_group(0)
-                .spawn()
-                .with_context(|| format!("cannot run {shown}"))?,
-        ))
+        Ok(Self(command.process_group(0).spawn().with_context(|| format!("cannot run {shown}"))?))
     }
 
     /// Its process id.
@@ -35,10 +30,7 @@ impl Service {
 
     /// Its standard output, if that was to be a pipe.
     pub fn stdout(&mut self) -> Result<ChildStdout> {
-        self.0
-            .stdout
-            .take()
-            .context("standard output is not a pipe")
+        self.0.stdout.take().context("standard output is not a pipe")
     }
 
     /// How it ended, if it has.

@@ -16,7 +16,7 @@ pub struct Args {
 
 /// `cargo xtask lint`. All checks run, so that one call shows all there is to do.
 pub fn main(args: &Args) -> Result<()> {
-    setup::ensure(&setup::to_build())?;
+    setup::ensure(&setup::to_lint())?;
     // The agent does not compile without it.
     build_ebpf::main()?;
     let checks: [(&str, &dyn Fn() -> Result<()>); 4] = [
@@ -44,19 +44,11 @@ pub fn main(args: &Args) -> Result<()> {
 fn format(fix: bool) -> Result<()> {
     let check = (!fix).then_some("--check");
     run::visible(workspace::cargo("fmt").arg("--all").args(check))?;
-    run::visible(
-        workspace::cargo("fmt")
-            .args(check)
-            .current_dir(workspace::root().join("tracer-ebpf")),
-    )
+    run::visible(workspace::cargo("fmt").args(check).current_dir(workspace::root().join("tracer-ebpf")))
 }
 
 fn clippy() -> Result<()> {
     let deny = ["--", "-D", "warnings"];
-    run::visible(
-        workspace::cargo("clippy")
-            .args(["--workspace", "--all-targets"])
-            .args(deny),
-    )?;
+    run::visible(workspace::cargo("clippy").args(["--workspace", "--all-targets"]).args(deny))?;
     run::visible(build_ebpf::cargo("clippy")?.arg("--release").args(deny))
 }

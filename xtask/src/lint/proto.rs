@@ -12,10 +12,7 @@ pub fn check(fix: bool) -> Result<()> {
     let mut files = Vec::new();
     for entry in fs::read_dir(&dir)? {
         let path = entry?.path();
-        if path
-            .extension()
-            .is_some_and(|extension| extension == "proto")
-        {
+        if path.extension().is_some_and(|extension| extension == "proto") {
             files.push(path);
         }
     }
@@ -24,17 +21,11 @@ pub fn check(fix: bool) -> Result<()> {
     let scratch = tempfile::tempdir()?;
     // protox reads .proto files in this process, so no protoc has to be installed.
     let descriptors = protox::compile(&files, [&dir])?;
-    prost_build::Config::new()
-        .out_dir(scratch.path())
-        .compile_fds(descriptors)?;
+    prost_build::Config::new().out_dir(scratch.path()).compile_fds(descriptors)?;
     let mut stale = Vec::new();
     for entry in fs::read_dir(scratch.path())? {
         let generated = entry?.path();
-        let committed = dir.join("src").join(
-            generated
-                .file_name()
-                .context("a generated file has a name")?,
-        );
+        let committed = dir.join("src").join(generated.file_name().context("a generated file has a name")?);
         if !same(&generated, &committed)? {
             if fix {
                 fs::copy(&generated, &committed)?;
@@ -46,21 +37,14 @@ pub fn check(fix: bool) -> Result<()> {
     if stale.is_empty() {
         return Ok(());
     }
-    bail!(
-        "not what the .proto files say; `cargo xtask lint --fix` writes them anew: {}",
-        stale.join(", ")
-    )
+    bail!("not what the .proto files say; `cargo xtask lint --fix` writes them anew: {}", stale.join(", "))
 }
 
 /// Equal but for the first comment, which names the generator.
 fn same(generated: &Path, committed: &Path) -> Result<bool> {
     let code = |path: &Path| -> Result<String> {
         let text = fs::read_to_string(path)?;
-        Ok(text
-            .lines()
-            .skip_while(|line| line.starts_with("//") || line.is_empty())
-            .collect::<Vec<_>>()
-            .join("\n"))
+        Ok(text.lines().skip_while(|line| line.starts_with("//") || line.is_empty()).collect::<Vec<_>>().join("\n"))
     };
     Ok(committed.exists() && code(generated)? == code(committed)?)
 }

@@ -21,14 +21,7 @@ const RULES: &[Rule] = &[
     Rule {
         dir: "tracer/src/trace/",
         but: &[],
-        words: &[
-            "std::fs",
-            "SystemTime",
-            "Instant::now",
-            "procfs",
-            "tokio",
-            "/proc/",
-        ],
+        words: &["std::fs", "SystemTime", "Instant::now", "procfs", "tokio", "/proc/"],
         reason: "events to spans is pure: it reads no clock and does no I/O",
     },
     Rule {
@@ -49,25 +42,14 @@ const RULES: &[Rule] = &[
         words: &["clap::", "println!", "eprintln!"],
         reason: "only the outermost layer knows the command line",
     },
-    Rule {
-        dir: "",
-        but: &["xtask/src/lint/"],
-        words: &["TODO", "FIXME", "XXX"],
-        reason: "a leftover is not done",
-    },
+    Rule { dir: "", but: &["xtask/src/lint/"], words: &["TODO", "FIXME", "XXX"], reason: "a leftover is not done" },
 ];
 
 /// Reads every source file that git knows.
 pub fn check() -> Result<()> {
     let listed = run::output(
         Command::new("git")
-            .args([
-                "ls-files",
-                "--cached",
-                "--others",
-                "--exclude-standard",
-                "*.rs",
-            ])
+            .args(["ls-files", "--cached", "--others", "--exclude-standard", "*.rs"])
             .current_dir(workspace::root()),
     )?;
     let mut found = Vec::new();
@@ -88,24 +70,14 @@ fn findings(path: &str, text: &str) -> Vec<String> {
     let mut found = Vec::new();
     let lines = text.lines().count();
     if lines > MAX_LINES {
-        found.push(format!(
-            "{path}: {lines} lines; at most {MAX_LINES}, so that a file is one idea"
-        ));
+        found.push(format!("{path}: {lines} lines; at most {MAX_LINES}, so that a file is one idea"));
     }
-    for rule in RULES.iter().filter(|rule| {
-        path.starts_with(rule.dir) && !rule.but.iter().any(|but| path.starts_with(but))
-    }) {
+    for rule in
+        RULES.iter().filter(|rule| path.starts_with(rule.dir) && !rule.but.iter().any(|but| path.starts_with(but)))
+    {
         // Tests may use anything, and stand last in a file.
-        for (number, line) in text
-            .lines()
-            .enumerate()
-            .take_while(|(_, line)| !line.starts_with("#[cfg(test)]"))
-        {
-            let code = if rule.dir.is_empty() {
-                line
-            } else {
-                line.split("//").next().unwrap_or_default()
-            };
+        for (number, line) in text.lines().enumerate().take_while(|(_, line)| !line.starts_with("#[cfg(test)]")) {
+            let code = if rule.dir.is_empty() { line } else { line.split("//").next().unwrap_or_default() };
             if let Some(word) = rule.words.iter().find(|word| code.contains(**word)) {
                 found.push(format!("{path}:{}: `{word}`: {}", number + 1, rule.reason));
             }
@@ -120,24 +92,17 @@ mod tests {
 
     #[test]
     fn the_pure_layer_reads_no_clock() {
-        let text =
-            "//! std::fs in a comment\nuse std::time::SystemTime;\n#[cfg(test)]\nuse std::fs;\n";
+        let text = "//! std::fs in a comment\nuse std::time::SystemTime;\n#[cfg(test)]\nuse std::fs;\n";
         let found = findings("tracer/src/trace/flow.rs", text);
         assert_eq!(found.len(), 1);
-        assert!(
-            found[0].starts_with("tracer/src/trace/flow.rs:2: `SystemTime`"),
-            "{found:?}"
-        );
+        assert!(found[0].starts_with("tracer/src/trace/flow.rs:2: `SystemTime`"), "{found:?}");
         assert!(findings("tracer/src/target/name.rs", text).is_empty());
     }
 
     #[test]
     fn one_owner_of_kernel_objects() {
         assert!(findings("tracer/src/probe/load.rs", "use aya::Ebpf;").is_empty());
-        assert_eq!(
-            findings("tracer/src/capture/mod.rs", "use aya::Ebpf;").len(),
-            1
-        );
+        assert_eq!(findings("tracer/src/capture/mod.rs", "use aya::Ebpf;").len(), 1);
     }
 
     #[test]

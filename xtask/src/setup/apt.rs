@@ -26,31 +26,20 @@ pub struct Suite {
 impl Suite {
     /// Fetches the suite's list of packages.
     pub fn open(name: &str) -> Result<Self> {
-        let suite = Self {
-            name: name.to_owned(),
-            dir: workspace::tools().join("apt").join(name),
-        };
+        let suite = Self { name: name.to_owned(), dir: workspace::tools().join("apt").join(name) };
         fs::create_dir_all(suite.dir.join("state/lists/partial"))?;
         fs::create_dir_all(suite.dir.join("cache/archives/partial"))?;
         // Empty: what is installed on the machine has no say in what can be downloaded.
         fs::write(suite.dir.join("status"), "")?;
-        fs::write(
-            suite.dir.join("sources.list"),
-            source_line(&archive_uri()?, name),
-        )?;
-        run::output(suite.apt("apt-get").arg("update"))
-            .with_context(|| format!("no package list of Debian {name}"))?;
+        fs::write(suite.dir.join("sources.list"), source_line(&archive_uri()?, name))?;
+        run::output(suite.apt("apt-get").arg("update")).with_context(|| format!("no package list of Debian {name}"))?;
         Ok(suite)
     }
 
     /// The versions of a package, newest first.
     pub fn versions(&self, package: &str) -> Result<Vec<String>> {
         let table = run::output(self.apt("apt-cache").args(["madison", package]))?;
-        Ok(table
-            .lines()
-            .filter_map(|line| line.split('|').nth(1))
-            .map(|version| version.trim().to_owned())
-            .collect())
+        Ok(table.lines().filter_map(|line| line.split('|').nth(1)).map(|version| version.trim().to_owned()).collect())
     }
 
     /// The names of all packages that start so.
@@ -62,15 +51,8 @@ impl Suite {
     /// Downloads a package (`name` or `name=version`) and unpacks it into a folder.
     pub fn unpack(&self, package: &str, into: &Path) -> Result<()> {
         let download = tempfile::tempdir_in(&self.dir)?;
-        run::output(
-            self.apt("apt-get")
-                .args(["download", package])
-                .current_dir(&download),
-        )?;
-        let deb = fs::read_dir(&download)?
-            .next()
-            .context("apt-get downloaded nothing")??
-            .path();
+        run::output(self.apt("apt-get").args(["download", package]).current_dir(&download))?;
+        let deb = fs::read_dir(&download)?.next().context("apt-get downloaded nothing")??.path();
         run::output(Command::new("dpkg").arg("-x").args([deb.as_path(), into]))?;
         Ok(())
     }
@@ -83,9 +65,7 @@ impl Suite {
             ("Dir::State::status", "status"),
             ("Dir::Cache", "cache"),
         ] {
-            command
-                .arg("-o")
-                .arg(format!("{option}={}", self.dir.join(file).display()));
+            command.arg("-o").arg(format!("{option}={}", self.dir.join(file).display()));
         }
         command.args(["-o", "Dir::Etc::sourceparts=/dev/null"]);
         // Component metadata and translations are half of the download and of no use here.
@@ -95,9 +75,7 @@ impl Suite {
             "-o",
             "Acquire::Languages=none",
         ]);
-        command
-            .env("LC_ALL", "C")
-            .env("DEBIAN_FRONTEND", "noninteractive");
+        command.env("LC_ALL", "C").env("DEBIAN_FRONTEND", "noninteractive");
         command
     }
 }
@@ -110,11 +88,7 @@ impl std::fmt::Display for Suite {
 
 fn source_line(uri: &str, suite: &str) -> String {
     // Without the file, apt falls back to the keys that the machine trusts anyway.
-    let signed_by = if Path::new(KEYRING).exists() {
-        format!("[signed-by={KEYRING}] ")
-    } else {
-        String::new()
-    };
+    let signed_by = if Path::new(KEYRING).exists() { format!("[signed-by={KEYRING}] ") } else { String::new() };
     format!("deb {signed_by}{uri} {suite} main\n")
 }
 
@@ -126,28 +100,19 @@ fn archive_uri() -> Result<String> {
     }
     let ask = || {
         let mut command = Command::new("apt-get");
-        command.args([
-            "indextargets",
-            "--format",
-            "$(ORIGIN)|$(LABEL)|$(REPO_URI)",
-            "Created-By: Packages",
-        ]);
+        command.args(["indextargets", "--format", "$(ORIGIN)|$(LABEL)|$(REPO_URI)", "Created-By: Packages"]);
         run::output(&mut command)
     };
     if let Some(uri) = debian_uri(&ask()?) {
         return Ok(uri);
     }
     // A fresh container has no lists yet, and with them no origins; only root can fetch them.
-    run::output(Command::new("apt-get").arg("update"))
-        .context("this machine has no package lists")?;
+    run::output(Command::new("apt-get").arg("update")).context("this machine has no package lists")?;
     debian_uri(&ask()?).context("this machine's apt has no source of Debian itself")
 }
 
 fn debian_uri(targets: &str) -> Option<String> {
-    targets
-        .lines()
-        .find_map(|line| line.strip_prefix("Debian|Debian|"))
-        .map(str::to_owned)
+    targets.lines().find_map(|line| line.strip_prefix("Debian|Debian|")).map(str::to_owned)
 }
 
 #[cfg(test)]
@@ -158,10 +123,7 @@ mod tests {
     fn the_archive_is_neither_security_nor_a_third_party() {
         let targets = "Example|Debian|http://example/a/\nDebian|Debian-Security|http://mirror/debian-security/\n\
                        Debian|Debian|http://mirror/debian/\n";
-        assert_eq!(
-            debian_uri(targets).as_deref(),
-            Some("http://mirror/debian/")
-        );
+        assert_eq!(debian_uri(targets).as_deref(), Some("http://mirror/debian/"));
         assert_eq!(debian_uri("$(ORIGIN)|$(LABEL)|http://mirror/debian/"), None);
     }
 }

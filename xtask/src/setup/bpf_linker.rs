@@ -34,20 +34,9 @@ impl Tool for BpfLinker {
 
     fn install(&self) -> Result<()> {
         let mut install = workspace::cargo("install");
-        install
-            .args([
-                "bpf-linker",
-                "--version",
-                VERSION,
-                "--locked",
-                "--force",
-                "--root",
-            ])
-            .arg(workspace::tools());
+        install.args(["bpf-linker", "--version", VERSION, "--locked", "--force", "--root"]).arg(workspace::tools());
         // Flags that are meant for the workspace would make this build fail or differ.
-        install
-            .env_remove("RUSTFLAGS")
-            .env_remove("CARGO_ENCODED_RUSTFLAGS");
+        install.env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS");
         run::output(&mut install)?;
         Ok(())
     }

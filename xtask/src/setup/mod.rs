@@ -8,6 +8,7 @@ pub mod bpf_linker;
 pub mod packages;
 pub mod rotel;
 pub mod rust_src;
+pub mod toolchain;
 
 use std::path::PathBuf;
 
@@ -59,6 +60,7 @@ pub fn main(args: &Args) -> Result<()> {
 pub fn all() -> Vec<Box<dyn Tool>> {
     let mut tools = to_build();
     tools.extend(to_test());
+    tools.extend(to_lint());
     tools.push(Box::new(packages::BPFTRACE));
     tools.push(Box::new(packages::QEMU));
     tools
@@ -74,11 +76,14 @@ pub fn to_test() -> Vec<Box<dyn Tool>> {
     vec![Box::new(packages::REDIS), Box::new(rotel::Rotel)]
 }
 
+/// What judging the code needs.
+pub fn to_lint() -> Vec<Box<dyn Tool>> {
+    vec![Box::new(toolchain::RUSTFMT), Box::new(toolchain::CLIPPY)]
+}
+
 /// What the demo needs.
 pub fn to_demo() -> Vec<Box<dyn Tool>> {
-    let mut tools = to_build();
-    tools.push(Box::new(packages::REDIS));
-    tools
+    vec![Box::new(packages::REDIS)]
 }
 
 /// What the benchmark needs beside a build.

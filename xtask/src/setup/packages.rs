@@ -33,11 +33,8 @@ pub const BPFTRACE: Program = Program {
 };
 
 /// For `cargo xtask vm`.
-pub const QEMU: Program = Program {
-    program: "qemu-system-x86_64",
-    package: "qemu-system-x86",
-    purpose: "runs the checks on other kernels",
-};
+pub const QEMU: Program =
+    Program { program: "qemu-system-x86_64", package: "qemu-system-x86", purpose: "runs the checks on other kernels" };
 
 impl Tool for Program {
     fn name(&self) -> String {
@@ -53,10 +50,7 @@ impl Tool for Program {
     }
 
     fn remedy(&self) -> String {
-        format!(
-            "`apt-get install {}` as root, or your distribution's package of {}",
-            self.package, self.program
-        )
+        format!("`apt-get install {}` as root, or your distribution's package of {}", self.package, self.program)
     }
 
     fn install(&self) -> Result<()> {
@@ -78,9 +72,7 @@ pub fn install(packages: &[&str]) -> Result<()> {
     }
     let apt = |arguments: &[&str]| {
         let mut command = Command::new("apt-get");
-        command
-            .args(arguments)
-            .env("DEBIAN_FRONTEND", "noninteractive");
+        command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive");
         run::output(&mut command)
     };
     let arguments = [&["install", "-y", "--no-install-recommends"], packages].concat();
@@ -95,9 +87,6 @@ pub fn install(packages: &[&str]) -> Result<()> {
 fn link_redis() -> Result<()> {
     let bin = workspace::tools().join("bin");
     std::fs::create_dir_all(&bin)?;
-    symlink(
-        Path::new("/usr/bin/redis-check-rdb"),
-        bin.join(REDIS.program),
-    )?;
+    symlink(Path::new("/usr/bin/redis-check-rdb"), bin.join(REDIS.program))?;
     Ok(())
 }

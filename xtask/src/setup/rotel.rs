@@ -37,10 +37,7 @@ impl Tool for Rotel {
     }
 
     fn remedy(&self) -> String {
-        format!(
-            "`{PYTHON} -m pip install --target {} rotel=={VERSION}`, and the shared libpython",
-            dir().display()
-        )
+        format!("`{PYTHON} -m pip install --target {} rotel=={VERSION}`, and the shared libpython", dir().display())
     }
 
     fn install(&self) -> Result<()> {
@@ -50,21 +47,10 @@ impl Tool for Rotel {
         }
         let wheel = format!("rotel=={VERSION}");
         let mut pip = python();
-        pip.args([
-            "-m",
-            "pip",
-            "install",
-            "--no-deps",
-            "--upgrade",
-            "--only-binary",
-            ":all:",
-            "--target",
-        ]);
+        pip.args(["-m", "pip", "install", "--no-deps", "--upgrade", "--only-binary", ":all:", "--target"]);
         run::output(pip.arg(dir()).arg(wheel))?;
         if self.find().is_none() {
-            let version = run::output(
-                python().args(["-c", "import sys; print('%d.%d' % sys.version_info[:2])"]),
-            )?;
+            let version = run::output(python().args(["-c", "import sys; print('%d.%d' % sys.version_info[:2])"]))?;
             let library = format!("libpython{}", version.trim());
             packages::install(&[&library]).context("the collector does not run without it")?;
         }

@@ -1,11 +1,11 @@
 //! The source of the standard library: `core` has no build for the eBPF machine, so cargo builds it.
 
-use std::{fs, path::PathBuf, process::Command};
+use std::{fs, path::PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-use super::{Tool, apt::Suite};
-use crate::{run, workspace};
+use super::{Tool, apt::Suite, toolchain};
+use crate::workspace;
 
 /// Debian releases that may hold the source of the compiler in use, nearest first.
 const SUITES: [&str; 3] = ["trixie-backports", "testing", "unstable"];
@@ -15,7 +15,7 @@ pub struct RustSrc;
 
 impl Tool for RustSrc {
     fn name(&self) -> String {
-        format!("rust-src {}", rustc_version().unwrap_or_default())
+        format!("rust-src {}", toolchain::version().unwrap_or_default())
     }
 
     fn purpose(&self) -> &'static str {
@@ -29,7 +29,7 @@ impl Tool for RustSrc {
     fn remedy(&self) -> String {
         format!(
             "`rustup component add rust-src`, or unpack Debian's rust-src of {}",
-            rustc_version().unwrap_or_default()
+            toolchain::version().unwrap_or_default()
         )
     }
 
@@ -43,21 +43,16 @@ impl Tool for RustSrc {
 
 /// Where cargo has to look when the source is not in the toolchain itself.
 pub fn outside_sysroot() -> Option<PathBuf> {
-    if in_sysroot().is_some() {
-        None
-    } else {
-        unpacked()
-    }
+    if in_sysroot().is_some() { None } else { unpacked() }
 }
 
 fn in_sysroot() -> Option<PathBuf> {
-    let sysroot = run::output(rustc().args(["--print", "sysroot"])).ok()?;
-    let library = PathBuf::from(sysroot.trim()).join("lib/rustlib/src/rust/library");
+    let library = toolchain::sysroot().ok()?.join("lib/rustlib/src/rust/library");
     library.join("Cargo.lock").exists().then_some(library)
 }
 
 fn unpacked() -> Option<PathBuf> {
-    let library = unpack_dir(&rustc_version().ok()?).join("library");
+    let library = unpack_dir(&toolchain::version().ok()?).join("library");
     library.join("Cargo.lock").exists().then_some(library)
 }
 
@@ -66,11 +61,7 @@ fn unpack_dir(version: &str) -> PathBuf {
 }
 
 fn rustup_add() -> Result<()> {
-    run::output(
-        Command::new("rustup")
-            .args(["component", "add", "rust-src"])
-            .current_dir(workspace::root()),
-    )?;
+    toolchain::add("rust-src")?;
     if in_sysroot().is_none() {
         bail!("rustup added it to another toolchain");
     }
@@ -78,14 +69,11 @@ fn rustup_add() -> Result<()> {
 }
 
 fn from_debian() -> Result<()> {
-    let wanted = rustc_version()?;
+    let wanted = toolchain::version()?;
     for suite in SUITES {
         let suite = Suite::open(suite)?;
         let versions = suite.versions("rust-src")?;
-        let Some(version) = versions
-            .iter()
-            .find(|version| version.starts_with(&format!("{wanted}+")))
-        else {
+        let Some(version) = versions.iter().find(|version| version.starts_with(&format!("{wanted}+"))) else {
             continue;
         };
         fs::create_dir_all(workspace::tools())?;
@@ -100,20 +88,4 @@ fn from_debian() -> Result<()> {
         return Ok(());
     }
     bail!("no Debian suite of {SUITES:?} has rust-src {wanted}")
-}
-
-/// Such as `1.95.0`.
-fn rustc_version() -> Result<String> {
-    let line = run::output(rustc().arg("--version"))?;
-    Ok(line
-        .split_whitespace()
-        .nth(1)
-        .context("`rustc --version` printed no version")?
-        .to_owned())
-}
-
-fn rustc() -> Command {
-    let mut rustc = Command::new("rustc");
-    rustc.current_dir(workspace::root());
-    rustc
 }

@@ -23,21 +23,14 @@ impl Tally {
         if io::stderr().is_terminal() {
             command.env("CARGO_TERM_COLOR", "always");
         }
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        let mut child = command
-            .spawn()
-            .with_context(|| format!("cannot run {shown}"))?;
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().with_context(|| format!("cannot run {shown}"))?;
         let stdout = child.stdout.take().context("standard output is a pipe")?;
         let stderr = child.stderr.take().context("standard error is a pipe")?;
         // nextest sums up on standard error, libtest on standard output.
         let on_stderr = thread::spawn(|| Self::copy(stderr, io::stderr()));
         let on_stdout = Self::copy(stdout, io::stdout())?;
-        let on_stderr = on_stderr
-            .join()
-            .expect("the copying thread does not panic")?;
+        let on_stderr = on_stderr.join().expect("the copying thread does not panic")?;
         for part in [on_stdout, on_stderr] {
             self.passed += part.passed;
             self.failed += part.failed;
@@ -70,10 +63,8 @@ impl Tally {
             .strip_prefix("test result: ")
             .and_then(|rest| rest.split_once(". "))
             .or_else(|| {
-                line.strip_prefix("Summary [").and_then(|rest| {
-                    rest.split_once("tests run: ")
-                        .or(rest.split_once("test run: "))
-                })
+                line.strip_prefix("Summary [")
+                    .and_then(|rest| rest.split_once("tests run: ").or(rest.split_once("test run: ")))
             })
             .map(|(_, counts)| counts)
         else {
@@ -81,9 +72,7 @@ impl Tally {
         };
         for count in counts.split([',', ';', '(', ')']) {
             let mut words = count.split_whitespace();
-            let (Some(Ok(number)), Some(what)) =
-                (words.next().map(str::parse::<u64>), words.next())
-            else {
+            let (Some(Ok(number)), Some(what)) = (words.next().map(str::parse::<u64>), words.next()) else {
                 continue;
             };
             match what {
@@ -123,44 +112,20 @@ mod tests {
     #[test]
     fn libtest() {
         let line = "test result: FAILED. 12 passed; 3 failed; 1 ignored; 0 measured; 7 filtered out; finished in 0.00s";
-        assert_eq!(
-            tally(line),
-            Tally {
-                passed: 12,
-                failed: 3
-            }
-        );
+        assert_eq!(tally(line), Tally { passed: 12, failed: 3 });
     }
 
     #[test]
     fn nextest() {
         let line = "     Summary [   1.045s] 25 tests run: 21 passed (1 slow), 2 failed, 2 timed out, 3 skipped";
-        assert_eq!(
-            tally(line),
-            Tally {
-                passed: 21,
-                failed: 4
-            }
-        );
-        assert_eq!(
-            tally("Summary [ 0.1s] 1 test run: 1 passed, 0 skipped"),
-            Tally {
-                passed: 1,
-                failed: 0
-            }
-        );
+        assert_eq!(tally(line), Tally { passed: 21, failed: 4 });
+        assert_eq!(tally("Summary [ 0.1s] 1 test run: 1 passed, 0 skipped"), Tally { passed: 1, failed: 0 });
     }
 
     #[test]
     fn colors() {
         let line = "\x1b[32;1m     Summary\x1b[0m [   0.2s] \x1b[1m2\x1b[0m tests run: \x1b[1m2\x1b[0m \x1b[32;1mpassed\x1b[0m, 0 skipped";
-        assert_eq!(
-            tally(line),
-            Tally {
-                passed: 2,
-                failed: 0
-            }
-        );
+        assert_eq!(tally(line), Tally { passed: 2, failed: 0 });
     }
 
     #[test]

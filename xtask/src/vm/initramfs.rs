@@ -56,8 +56,7 @@ impl Initramfs {
             .write(out, 0)
             .finish()?;
         for (number, (name, path)) in self.files.iter().enumerate() {
-            let content =
-                fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+            let content = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
             let size = u32::try_from(content.len()).context("the format ends at 4 GiB")?;
             let mut file = entry(name, 100 + number, FILE).write(out, size);
             file.write_all(&content)?;
@@ -70,10 +69,7 @@ impl Initramfs {
 
 /// Equal inode numbers would be hard links.
 fn entry(name: &str, number: usize, mode: u32) -> NewcBuilder {
-    NewcBuilder::new(name)
-        .ino(number as u32 + 1)
-        .nlink(1)
-        .mode(mode)
+    NewcBuilder::new(name).ino(number as u32 + 1).nlink(1).mode(mode)
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -88,12 +84,8 @@ fn libraries(ldd: &str) -> Vec<Library<'_>> {
     for line in ldd.lines() {
         let mut words = line.split_whitespace();
         match (words.next(), words.next(), words.next()) {
-            (Some(name), Some("=>"), Some(path)) if path.starts_with('/') => {
-                found.push(Library { name, path })
-            }
-            (Some(path), Some(address), None)
-                if path.starts_with('/') && address.starts_with('(') =>
-            {
+            (Some(name), Some("=>"), Some(path)) if path.starts_with('/') => found.push(Library { name, path }),
+            (Some(path), Some(address), None) if path.starts_with('/') && address.starts_with('(') => {
                 found.push(Library { name: path, path });
             }
             _ => {}
@@ -110,14 +102,8 @@ mod tests {
     fn what_ldd_prints() {
         let text = "\tlinux-vdso.so.1 (0x00007ffd)\n\tlibm.so.6 => /lib/x86_64-linux-gnu/libm.so.6 (0x00007f91)\n\
                     \t/lib64/ld-linux-x86-64.so.2 (0x00007f92)\n\tnot a dynamic executable\n";
-        let libm = Library {
-            name: "libm.so.6",
-            path: "/lib/x86_64-linux-gnu/libm.so.6",
-        };
-        let loader = Library {
-            name: "/lib64/ld-linux-x86-64.so.2",
-            path: "/lib64/ld-linux-x86-64.so.2",
-        };
+        let libm = Library { name: "libm.so.6", path: "/lib/x86_64-linux-gnu/libm.so.6" };
+        let loader = Library { name: "/lib64/ld-linux-x86-64.so.2", path: "/lib64/ld-linux-x86-64.so.2" };
         assert_eq!(libraries(text), [libm, loader]);
     }
 }

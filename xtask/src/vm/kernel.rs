@@ -10,11 +10,7 @@ use crate::{setup::apt::Suite, workspace};
 const IMAGE: &str = "linux-image-";
 
 /// Which release has which kernel; backports hold the others.
-const SUITES: [(&str, &str); 3] = [
-    ("6.1", "bookworm"),
-    ("6.12", "bookworm-backports"),
-    ("", "trixie-backports"),
-];
+const SUITES: [(&str, &str); 3] = [("6.1", "bookworm"), ("6.12", "bookworm-backports"), ("", "trixie-backports")];
 
 /// The newest fetched kernel of a version such as `6.12`.
 pub fn cached(version: &str) -> Result<Option<PathBuf>> {
@@ -30,42 +26,24 @@ pub fn cached(version: &str) -> Result<Option<PathBuf>> {
 
 /// Downloads the newest kernel of that version.
 pub fn fetch(version: &str) -> Result<PathBuf> {
-    let (_, suite) = SUITES
-        .iter()
-        .find(|(known, _)| *known == version || known.is_empty())
-        .expect("the last one fits all");
+    let (_, suite) =
+        SUITES.iter().find(|(known, _)| *known == version || known.is_empty()).expect("the last one fits all");
     let suite = Suite::open(suite)?;
     let images = suite.packages(IMAGE)?;
     let Some(image) = newest(version, IMAGE, &images) else {
-        bail!(
-            "{suite} has no kernel {version}; it has {}",
-            available(&images).join(", ")
-        );
+        bail!("{suite} has no kernel {version}; it has {}", available(&images).join(", "));
     };
     let release = &image[IMAGE.len()..];
     // Newer packages of that name are empty and depend on one with the binary alone.
     let binary = format!("linux-binary-{release}");
-    let package = if suite.packages(&binary)?.contains(&binary) {
-        &binary
-    } else {
-        image
-    };
+    let package = if suite.packages(&binary)?.contains(&binary) { &binary } else { image };
     let scratch = tempfile::tempdir_in(workspace::tools())?;
     suite.unpack(package, scratch.path())?;
-    let places = [
-        format!("boot/vmlinuz-{release}"),
-        format!("usr/lib/modules/{release}/vmlinuz"),
-    ];
-    let found = places
-        .iter()
-        .map(|place| scratch.path().join(place))
-        .find(|file| file.is_file());
+    let places = [format!("boot/vmlinuz-{release}"), format!("usr/lib/modules/{release}/vmlinuz")];
+    let found = places.iter().map(|place| scratch.path().join(place)).find(|file| file.is_file());
     fs::create_dir_all(dir())?;
     let kernel = dir().join(format!("vmlinuz-{release}"));
-    fs::rename(
-        found.with_context(|| format!("{package} holds no kernel"))?,
-        &kernel,
-    )?;
+    fs::rename(found.with_context(|| format!("{package} holds no kernel"))?, &kernel)?;
     Ok(kernel)
 }
 
@@ -77,30 +55,20 @@ fn dir() -> PathBuf {
 fn newest<'a>(version: &str, prefix: &str, names: &'a [String]) -> Option<&'a str> {
     let fits = |name: &&str| {
         release(name, prefix).is_some_and(|release| {
-            release
-                .strip_prefix(version)
-                .is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_digit()))
+            release.strip_prefix(version).is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_digit()))
         })
     };
-    names
-        .iter()
-        .map(String::as_str)
-        .filter(fits)
-        .max_by_key(|name| numbers(name))
+    names.iter().map(String::as_str).filter(fits).max_by_key(|name| numbers(name))
 }
 
 /// `6.12.95+deb12` of `linux-image-6.12.95+deb12-cloud-amd64`; none for debug symbols, unsigned and meta packages.
 fn release<'a>(name: &'a str, prefix: &str) -> Option<&'a str> {
     let release = name.strip_prefix(prefix)?.strip_suffix("-cloud-amd64")?;
-    release
-        .starts_with(|c: char| c.is_ascii_digit())
-        .then_some(release)
+    release.starts_with(|c: char| c.is_ascii_digit()).then_some(release)
 }
 
 fn numbers(name: &str) -> Vec<u64> {
-    name.split(|c: char| !c.is_ascii_digit())
-        .filter_map(|digits| digits.parse().ok())
-        .collect()
+    name.split(|c: char| !c.is_ascii_digit()).filter_map(|digits| digits.parse().ok()).collect()
 }
 
 fn available(packages: &[String]) -> Vec<String> {
@@ -111,16 +79,7 @@ fn available(packages: &[String]) -> Vec<String> {
         .collect();
     versions.sort();
     versions.dedup();
-    versions
-        .iter()
-        .map(|numbers| {
-            numbers
-                .iter()
-                .map(u64::to_string)
-                .collect::<Vec<_>>()
-                .join(".")
-        })
-        .collect()
+    versions.iter().map(|numbers| numbers.iter().map(u64::to_string).collect::<Vec<_>>().join(".")).collect()
 }
 
 #[cfg(test)]
@@ -143,18 +102,9 @@ mod tests {
 
     #[test]
     fn versions_are_numbers() {
-        assert_eq!(
-            newest("6.1", "linux-image-", &names()),
-            Some("linux-image-6.1.0-50-cloud-amd64")
-        );
-        assert_eq!(
-            newest("6.12", "linux-image-", &names()),
-            Some("linux-image-6.12.85+deb12-cloud-amd64")
-        );
-        assert_eq!(
-            newest("6", "linux-image-", &names()),
-            Some("linux-image-6.12.85+deb12-cloud-amd64")
-        );
+        assert_eq!(newest("6.1", "linux-image-", &names()), Some("linux-image-6.1.0-50-cloud-amd64"));
+        assert_eq!(newest("6.12", "linux-image-", &names()), Some("linux-image-6.12.85+deb12-cloud-amd64"));
+        assert_eq!(newest("6", "linux-image-", &names()), Some("linux-image-6.12.85+deb12-cloud-amd64"));
         assert_eq!(newest("6.18", "linux-image-", &names()), None);
     }
 

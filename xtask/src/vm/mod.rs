@@ -78,24 +78,15 @@ pub fn main(args: &Args) -> Result<()> {
 
 /// The end-to-end check on the default kernels, for `cargo xtask test --full`.
 pub fn check() -> Result<()> {
-    main(&Args {
-        kernels: KERNELS.map(String::from).into(),
-        program: None,
-        keep: false,
-        deadline: 120,
-    })
+    main(&Args { kernels: KERNELS.map(String::from).into(), program: None, keep: false, deadline: 120 })
 }
 
 fn boot(version: &str, archive: &Path, log: &Path, deadline: Duration) -> Result<Outcome> {
     let image = match kernel::cached(version)? {
         Some(image) => image,
-        None => run::step(&format!("fetch a Debian kernel {version}"), || {
-            kernel::fetch(version)
-        })?,
+        None => run::step(&format!("fetch a Debian kernel {version}"), || kernel::fetch(version))?,
     };
-    run::step(&format!("boot {}", image.display()), || {
-        qemu::boot(&image, archive, log, deadline)
-    })
+    run::step(&format!("boot {}", image.display()), || qemu::boot(&image, archive, log, deadline))
 }
 
 /// The end of a console's log: what went on before the failure.
@@ -125,8 +116,7 @@ fn pack(program: Option<&Path>, archive: &Path) -> Result<()> {
         None => {
             initramfs.program("tracer", &release.join("tracer"))?;
             initramfs.program("target", &release.join(TARGET))?;
-            let redis =
-                workspace::find_program("redis-server").context("redis-server was just set up")?;
+            let redis = workspace::find_program("redis-server").context("redis-server was just set up")?;
             initramfs.program("redis-server", &redis)?;
         }
     }

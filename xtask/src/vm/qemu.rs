@@ -18,8 +18,7 @@ const VERDICT: &str = "TRACER-VM verdict=";
 
 /// `panic=-1` and `-no-reboot` make QEMU exit when the kernel panics. On a busy host emulated time stands still for a
 /// while, and the kernel's check of its timer would panic. The libraries lie in /lib.
-const KERNEL_ARGUMENTS: &str =
-    "console=ttyS0 quiet panic=-1 no_timer_check LD_LIBRARY_PATH=/lib PATH=/";
+const KERNEL_ARGUMENTS: &str = "console=ttyS0 quiet panic=-1 no_timer_check LD_LIBRARY_PATH=/lib PATH=/";
 
 /// Without cmpxchg16b: QEMU 7.2 computes wrong flags for it, and a third of the boots crashed in the allocator.
 const CPU: &str = "max,-cx16";
@@ -64,10 +63,7 @@ pub fn boot(kernel: &Path, initramfs: &Path, log: &Path, deadline: Duration) -> 
                 }
             }
             Err(RecvTimeoutError::Timeout) => {
-                return Ok(Outcome::Failed(format!(
-                    "not done after {} s",
-                    deadline.as_secs()
-                )));
+                return Ok(Outcome::Failed(format!("not done after {} s", deadline.as_secs())));
             }
             // The console closes when the machine is off.
             Err(RecvTimeoutError::Disconnected) => return Ok(judge(&verdicts, panic)),
@@ -80,35 +76,15 @@ fn judge(verdicts: &[String], panic: Option<String>) -> Outcome {
         (Some(panic), _) => Outcome::Failed(panic),
         (None, []) => Outcome::Failed("no verdict".to_owned()),
         (None, [one]) if one == "PASS" => Outcome::Passed,
-        (None, [one]) => {
-            Outcome::Failed(one.strip_prefix("FAIL reason=").unwrap_or(one).to_owned())
-        }
+        (None, [one]) => Outcome::Failed(one.strip_prefix("FAIL reason=").unwrap_or(one).to_owned()),
         (None, several) => Outcome::Failed(format!("{} verdicts", several.len())),
     }
 }
 
 fn start(kernel: &Path, initramfs: &Path, errors: File) -> Result<Child> {
     Command::new("qemu-system-x86_64")
-        .args([
-            "-accel",
-            "tcg",
-            "-cpu",
-            CPU,
-            "-smp",
-            "2",
-            "-m",
-            "1024",
-            "-nodefaults",
-            "-display",
-            "none",
-        ])
-        .args([
-            "-serial",
-            "stdio",
-            "-no-reboot",
-            "-append",
-            KERNEL_ARGUMENTS,
-        ])
+        .args(["-accel", "tcg", "-cpu", CPU, "-smp", "2", "-m", "1024", "-nodefaults", "-display", "none"])
+        .args(["-serial", "stdio", "-no-reboot", "-append", KERNEL_ARGUMENTS])
         .arg("-kernel")
         .arg(kernel)
         .arg("-initrd")
@@ -124,14 +100,8 @@ fn start(kernel: &Path, initramfs: &Path, errors: File) -> Result<Child> {
 fn read_lines(console: impl Read, lines: &mpsc::Sender<String>) {
     let mut console = BufReader::new(console);
     let mut line = Vec::new();
-    while console
-        .read_until(b'\n', &mut line)
-        .is_ok_and(|length| length > 0)
-    {
-        if lines
-            .send(String::from_utf8_lossy(&line).into_owned())
-            .is_err()
-        {
+    while console.read_until(b'\n', &mut line).is_ok_and(|length| length > 0) {
+        if lines.send(String::from_utf8_lossy(&line).into_owned()).is_err() {
             return;
         }
         line.clear();
@@ -161,17 +131,8 @@ mod tests {
     fn one_pass_and_nothing_else_passes() {
         assert_eq!(judge(&["PASS".into()], None), Outcome::Passed);
         assert_eq!(judge(&[], None), failed("no verdict"));
-        assert_eq!(
-            judge(&["PASS".into(), "PASS".into()], None),
-            failed("2 verdicts")
-        );
-        assert_eq!(
-            judge(&["FAIL reason=10 of 20 spans".into()], None),
-            failed("10 of 20 spans")
-        );
-        assert_eq!(
-            judge(&["PASS".into()], Some("Kernel panic - x".into())),
-            failed("Kernel panic - x")
-        );
+        assert_eq!(judge(&["PASS".into(), "PASS".into()], None), failed("2 verdicts"));
+        assert_eq!(judge(&["FAIL reason=10 of 20 spans".into()], None), failed("10 of 20 spans"));
+        assert_eq!(judge(&["PASS".into()], Some("Kernel panic - x".into())), failed("Kernel panic - x"));
     }
 }

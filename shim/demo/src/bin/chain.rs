@@ -36,22 +36,15 @@ const TASKS: u64 = 64;
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = env::args().skip(1).collect();
-    let [way, count, log] = &arguments[..] else {
-        bail!("usage: chain unix|tcp|channel|tasks COUNT LOG")
-    };
+    let [way, count, log] = &arguments[..] else { bail!("usage: chain unix|tcp|channel|tasks COUNT LOG") };
     let count = count.parse().context("COUNT is a number")?;
     tracer_shim::init("chain", &[]);
     match way.as_str() {
         "unix" => {
             let listener = UnixListener::bind(format!("{log}.socket"))?;
-            with_server("unix-server", log, || {
-                ask(listener.accept()?.0, count, &Log::new(log, "client")?)
-            })
+            with_server("unix-server", log, || ask(listener.accept()?.0, count, &Log::new(log, "client")?))
         }
-        "unix-server" => answer(
-            UnixStream::connect(format!("{log}.socket"))?,
-            &Log::new(log, "server")?,
-        ),
+        "unix-server" => answer(UnixStream::connect(format!("{log}.socket"))?, &Log::new(log, "server")?),
         "tcp" => {
             let listener = TcpListener::bind("127.0.0.1:0")?;
             std::fs::write(format!("{log}.port"), listener.local_addr()?.to_string())?;
@@ -77,35 +70,22 @@ struct Log(Mutex<BufWriter<File>>);
 
 impl Log {
     fn new(path: &str, side: &str) -> Result<Self> {
-        Ok(Self(Mutex::new(BufWriter::new(File::create(format!(
-            "{path}.{side}"
-        ))?))))
+        Ok(Self(Mutex::new(BufWriter::new(File::create(format!("{path}.{side}"))?))))
     }
 
     fn see(&self, id: u64, context: Context) -> Result<()> {
         let mut file = self.0.lock().expect("no thread panics with it");
-        Ok(writeln!(
-            file,
-            "{id} {} {}",
-            context.trace_id(),
-            context.span_id()
-        )?)
+        Ok(writeln!(file, "{id} {} {}", context.trace_id(), context.span_id())?)
     }
 }
 
 fn order(id: u64) -> Order {
-    Order {
-        id,
-        symbol: "ACME".to_owned(),
-    }
+    Order { id, symbol: "ACME".to_owned() }
 }
 
 fn with_server(role: &str, log: &str, client: impl FnOnce() -> Result<()>) -> Result<()> {
     let program = env::current_exe()?;
-    let mut server = Command::new(program)
-        .args([role, "0", log])
-        .stdin(Stdio::null())
-        .spawn()?;
+    let mut server = Command::new(program).args([role, "0", log]).stdin(Stdio::null()).spawn()?;
     client()?;
     anyhow::ensure!(server.wait()?.success(), "the server failed");
     Ok(())
@@ -129,10 +109,7 @@ fn ask(mut stream: impl Read + Write, count: u64, log: &Log) -> Result<()> {
         log.see(id, span.context())?;
         stream.write_all(&order(id).encode_length_delimited_to_vec())?;
         let ack = read(&mut stream)?.context("the server hung up")?;
-        anyhow::ensure!(
-            Ack::decode_length_delimited(&ack[..])?.id == id,
-            "an answer to another order"
-        );
+        anyhow::ensure!(Ack::decode_length_delimited(&ack[..])?.id == id, "an answer to another order");
     }
     Ok(())
 }
@@ -163,10 +140,7 @@ fn channel(count: u64, log: &str) -> Result<()> {
         let span = Span::with_parent(Context::NONE, "order").entered();
         log.see(id, span.context())?;
         orders.send(order(id).encode_to_vec())?;
-        anyhow::ensure!(
-            Ack::decode(&outbox.recv()?[..])?.id == id,
-            "an answer to another order"
-        );
+        anyhow::ensure!(Ack::decode(&outbox.recv()?[..])?.id == id, "an answer to another order");
     }
     drop(orders);
     server.join().expect("the server does not panic")
@@ -174,10 +148,7 @@ fn channel(count: u64, log: &str) -> Result<()> {
 
 #[tokio::main]
 async fn tasks(count: u64, log: &str) -> Result<()> {
-    let logs: &'static [Log; 2] = Box::leak(Box::new([
-        Log::new(log, "client")?,
-        Log::new(log, "server")?,
-    ]));
+    let logs: &'static [Log; 2] = Box::leak(Box::new([Log::new(log, "client")?, Log::new(log, "server")?]));
     let mut tasks = tokio::task::JoinSet::new();
     for first in 0..TASKS {
         let (orders, inbox) = queue::unbounded_channel();
@@ -198,12 +169,7 @@ async fn tasks(count: u64, log: &str) -> Result<()> {
 type Sender = queue::UnboundedSender<Vec<u8>>;
 type Receiver = queue::UnboundedReceiver<Vec<u8>>;
 
-async fn ask_in_task(
-    ids: impl Iterator<Item = u64>,
-    orders: Sender,
-    mut acks: Receiver,
-    log: &Log,
-) -> Result<()> {
+async fn ask_in_task(ids: impl Iterator<Item = u64>, orders: Sender, mut acks: Receiver, log: &Log) -> Result<()> {
     for id in ids {
         let span = Span::with_parent(Context::NONE, "order");
         log.see(id, span.context())?;
@@ -211,10 +177,7 @@ async fn ask_in_task(
             tokio::task::yield_now().await;
             orders.send(order(id).encode_to_vec())?;
             let bytes = acks.recv().await.context("the other task hung up")?;
-            anyhow::ensure!(
-                Ack::decode(&bytes[..])?.id == id,
-                "an answer to another order"
-            );
+            anyhow::ensure!(Ack::decode(&bytes[..])?.id == id, "an answer to another order");
             Ok(())
         };
         exchange.in_span(span).await?;

@@ -21,11 +21,7 @@ fn send(socket: &str, count: u64) -> Result<()> {
     let mut stream = UnixStream::connect(socket).context("no receiver")?;
     for msg_id in 0..count {
         let span = Span::with_parent(Context::NONE, "sender").entered();
-        let message = CrossProcessMsg {
-            content: "Hello from sender!".to_owned(),
-            msg_id,
-            trace_context: None,
-        };
+        let message = CrossProcessMsg { content: "Hello from sender!".to_owned(), msg_id, trace_context: None };
         serde_json::to_writer(&mut stream, &message.traced())?;
         stream.write_all(b"\n")?;
         println!("{msg_id} {}", span.context().trace_id());

@@ -53,27 +53,17 @@ enum Spans {
 }
 
 fn main() -> Result<()> {
-    let provider = SdkTracerProvider::builder()
-        .with_simple_exporter(Nowhere)
-        .build();
+    let provider = SdkTracerProvider::builder().with_simple_exporter(Nowhere).build();
     let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("bench"));
     // Without what the agent's spans do not have: the comparison is of equals.
-    let layer = layer
-        .with_location(false)
-        .with_threads(false)
-        .with_target(false)
-        .with_level(false);
+    let layer = layer.with_location(false).with_threads(false).with_target(false).with_level(false);
     let subscriber = tracing_subscriber::registry().with(layer.with_tracked_inactivity(false));
     tracing::subscriber::set_global_default(subscriber)?;
     let api = provider.tracer("bench");
     let mut kept: Option<Kept> = None;
     converse(|command, arguments| match command {
         "sdk" | "otel" => {
-            let spans = if command == "sdk" {
-                Spans::Tracing
-            } else {
-                Spans::Api
-            };
+            let spans = if command == "sdk" { Spans::Tracing } else { Spans::Api };
             let (command, arguments) = arguments.split_first().context("what is in the spans?")?;
             obey(spans, command, arguments, &api, &mut kept)
         }
@@ -85,13 +75,7 @@ fn main() -> Result<()> {
     })
 }
 
-fn obey(
-    spans: Spans,
-    command: &str,
-    arguments: &[&str],
-    api: &SdkTracer,
-    kept: &mut Option<Kept>,
-) -> Result<Value> {
+fn obey(spans: Spans, command: &str, arguments: &[&str], api: &SdkTracer, kept: &mut Option<Kept>) -> Result<Value> {
     match (command, spans) {
         ("message", Spans::None) => message(number(arguments, 0)?),
         ("message", Spans::Tracing) => message_in_tracing(number(arguments, 0)?),
@@ -106,15 +90,9 @@ fn obey(
             };
             let redis = kept.insert(redis);
             let count = number(arguments, 1)?;
-            if matches!(spans, Spans::None) {
-                redis.get(count)
-            } else {
-                redis.get_in_tracing(count)
-            }
+            if matches!(spans, Spans::None) { redis.get(count) } else { redis.get_in_tracing(count) }
         }
-        ("floor-site", Spans::None) => {
-            Ok(json!({ "offset": file_offset(bench_nop5 as *const () as u64)? }))
-        }
+        ("floor-site", Spans::None) => Ok(json!({ "offset": file_offset(bench_nop5 as *const () as u64)? })),
         ("floor", Spans::None) => timed(number(arguments, 0)?, || {
             bench_nop5();
             Ok(())
@@ -127,15 +105,9 @@ fn obey(
 fn file_offset(address: u64) -> Result<u64> {
     for line in std::fs::read_to_string("/proc/self/maps")?.lines() {
         let mut words = line.split_whitespace();
-        let (range, offset) = (
-            words.next().unwrap_or_default(),
-            words.nth(1).unwrap_or_default(),
-        );
+        let (range, offset) = (words.next().unwrap_or_default(), words.nth(1).unwrap_or_default());
         let (start, end) = range.split_once('-').context("a mapping has a range")?;
-        let (start, end) = (
-            u64::from_str_radix(start, 16)?,
-            u64::from_str_radix(end, 16)?,
-        );
+        let (start, end) = (u64::from_str_radix(start, 16)?, u64::from_str_radix(end, 16)?);
         if (start..end).contains(&address) {
             return Ok(address - start + u64::from_str_radix(offset, 16)?);
         }
@@ -158,19 +130,14 @@ fn timed(count: usize, mut work: impl FnMut() -> Result<()>) -> Result<Value> {
     }
     let median = |mut nanos: Vec<u64>| {
         nanos.sort_unstable();
-        nanos
-            .get(nanos.len() / 2)
-            .map(|median| *median as f64 / batch as f64)
+        nanos.get(nanos.len() / 2).map(|median| *median as f64 / batch as f64)
     };
     Ok(json!({ "ns": median(nanos), "cpu_ns": median(processor_nanos) }))
 }
 
 /// Nanoseconds that this thread has had a processor.
 fn processor_time() -> u64 {
-    let mut time = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: the place is live; the clock exists on every Linux.
     unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
@@ -247,10 +214,8 @@ fn encode_in_api(count: usize, tracer: &SdkTracer) -> Result<Value> {
     let mut bytes = Vec::with_capacity(1_024);
     timed(count, || {
         bytes.clear();
-        let attributes = vec![
-            KeyValue::new("tracer.message.operation", "encode"),
-            KeyValue::new("tracer.message.type", TYPE),
-        ];
+        let attributes =
+            vec![KeyValue::new("tracer.message.operation", "encode"), KeyValue::new("tracer.message.type", TYPE)];
         let builder = SpanBuilder::from_name("encode Order").with_kind(SpanKind::Producer);
         let mut span = tracer.build(builder.with_attributes(attributes));
         black_box(&order).encode(&mut bytes)?;
@@ -284,11 +249,7 @@ impl Kept {
         let mut connection = Client::open(format!("redis://{address}/"))?.get_connection()?;
         connection.set::<_, _, ()>(KEY, "a value of some bytes")?;
         let port = address.rsplit(':').next().context("no port")?.parse()?;
-        Ok(Self {
-            address: address.to_owned(),
-            port,
-            connection,
-        })
+        Ok(Self { address: address.to_owned(), port, connection })
     }
 
     fn get(&mut self, count: usize) -> Result<Value> {
@@ -309,10 +270,7 @@ impl Kept {
                 server.address = self.address.as_str(),
                 server.port = self.port
             );
-            ensure!(
-                span.in_scope(|| self.connection.get::<_, Option<String>>(KEY))?
-                    .is_some()
-            );
+            ensure!(span.in_scope(|| self.connection.get::<_, Option<String>>(KEY))?.is_some());
             Ok(())
         })
     }

@@ -28,7 +28,7 @@ fn main() -> Result<()> {
 fn orders(count: usize, next: &mut u64, redis: &mut Connection) -> Result<Value> {
     for _ in 0..count {
         let bytes = order(*next).encode_to_vec();
-        let answer = if *next % 2 == 0 { buy(&bytes, redis)? } else { sell(&bytes, redis)? };
+        let answer = if next.is_multiple_of(2) { buy(&bytes, redis)? } else { sell(&bytes, redis)? };
         ensure!(!answer.is_empty());
         *next += 1;
     }

@@ -10,10 +10,7 @@ use crate::export::{Clock, Options, Pipeline};
 
 async fn export(path: &Path, spans: u8) -> crate::export::ExportReport {
     let file = FileExporter::create(path).unwrap();
-    let options = Options {
-        clock: Clock::Fixed(OFFSET),
-        ..Options::default()
-    };
+    let options = Options { clock: Clock::Fixed(OFFSET), ..Options::default() };
     let pipeline = Pipeline::start(options, vec![Box::new(file)]).unwrap();
     let handle = pipeline.handle();
     handle.resource(resource());
@@ -28,10 +25,7 @@ fn a_line_is_otlp_json() {
     let request = convert::request(&[batch(vec![full_span()])]);
     insta::assert_snapshot!(serde_json::to_string_pretty(&request).unwrap());
     let line = serde_json::to_string(&request).unwrap();
-    assert_eq!(
-        serde_json::from_str::<ExportTraceServiceRequest>(&line).unwrap(),
-        request
-    );
+    assert_eq!(serde_json::from_str::<ExportTraceServiceRequest>(&line).unwrap(), request);
 }
 
 #[tokio::test]
@@ -40,18 +34,11 @@ async fn spans_are_in_the_file_when_the_pipeline_has_shut_down() {
     let path = directory.path().join("spans.jsonl");
     std::fs::write(&path, "from before").unwrap();
     let report = export(&path, 100).await;
-    assert_eq!(
-        (report.exporters[0].accepted, report.exporters[0].exported),
-        (100, 100)
-    );
+    assert_eq!((report.exporters[0].accepted, report.exporters[0].exported), (100, 100));
     let spans: Vec<_> = std::fs::read_to_string(&path)
         .unwrap()
         .lines()
-        .flat_map(|line| {
-            serde_json::from_str::<ExportTraceServiceRequest>(line)
-                .unwrap()
-                .resource_spans
-        })
+        .flat_map(|line| serde_json::from_str::<ExportTraceServiceRequest>(line).unwrap().resource_spans)
         .flat_map(|resource| resource.scope_spans)
         .flat_map(|scope| scope.spans)
         .collect();
@@ -63,47 +50,26 @@ async fn spans_are_in_the_file_when_the_pipeline_has_shut_down() {
 async fn a_full_disk_is_counted() {
     let report = export(Path::new("/dev/full"), 10).await;
     let stats = &report.exporters[0];
-    assert_eq!(
-        (
-            stats.accepted,
-            stats.exported,
-            stats.dropped(Cause::WriteFailed)
-        ),
-        (10, 0, 10)
-    );
-    assert!(
-        stats.last_error.as_ref().unwrap().contains("No space left"),
-        "{stats:?}"
-    );
+    assert_eq!((stats.accepted, stats.exported, stats.dropped(Cause::WriteFailed)), (10, 0, 10));
+    assert!(stats.last_error.as_ref().unwrap().contains("No space left"), "{stats:?}");
 }
 
 #[test]
 fn a_half_written_line_is_cut_off() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("spans.jsonl");
-    let mut lines = Lines::new(
-        File::create(&path).unwrap(),
-        Arc::new(Tally::new("file".into())),
-    );
+    let mut lines = Lines::new(File::create(&path).unwrap(), Arc::new(Tally::new("file".into())));
     lines.push(&"first", 1);
     lines.flush();
     lines.file.write_all(b"\"hal").unwrap();
     lines.cut();
     lines.push(&"third", 1);
     lines.flush();
-    assert_eq!(
-        std::fs::read_to_string(&path).unwrap(),
-        "\"first\"\n\"third\"\n"
-    );
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "\"first\"\n\"third\"\n");
 }
 
 #[test]
 fn a_file_that_cannot_be_created_is_named_with_a_remedy() {
     let error = FileExporter::create(Path::new("/nowhere/spans.jsonl")).unwrap_err();
-    assert!(
-        error
-            .to_string()
-            .starts_with("cannot create /nowhere/spans.jsonl"),
-        "{error}"
-    );
+    assert!(error.to_string().starts_with("cannot create /nowhere/spans.jsonl"), "{error}");
 }

@@ -22,77 +22,35 @@ async fn counters_arrive_as_cumulative_sums_and_once_more_at_the_end() {
     let url = format!("http://{}", collector.address);
     let settings = Settings::resolve(Signal::Metrics, Some(&url), &|_| None).unwrap();
     let client = OtlpClient::new(settings, Retry::default()).unwrap();
-    let exporter = MetricsExporter::start(
-        client,
-        Duration::from_secs(3_600),
-        resource().attributes,
-        counters,
-    );
+    let exporter = MetricsExporter::start(client, Duration::from_secs(3_600), resource().attributes, counters);
     let stats = exporter.shutdown(Duration::from_secs(20)).await;
     assert_eq!((stats.accepted, stats.exported), (4, 4));
     let seen = collector.requests().remove(0);
     assert!(seen.head.starts_with("post /v1/metrics "), "{}", seen.head);
     let request = ExportMetricsServiceRequest::decode(seen.body).unwrap();
     let resource_metrics = &request.resource_metrics[0];
-    assert_eq!(
-        resource_metrics.resource.as_ref().unwrap().attributes,
-        convert::attributes(&resource().attributes)
-    );
+    assert_eq!(resource_metrics.resource.as_ref().unwrap().attributes, convert::attributes(&resource().attributes));
     let metrics = &resource_metrics.scope_metrics[0].metrics;
     let names: Vec<_> = metrics.iter().map(|metric| metric.name.as_str()).collect();
-    assert_eq!(
-        names,
-        [
-            "tracer.spans.accepted",
-            "tracer.spans.exported",
-            "tracer.spans.dropped"
-        ]
-    );
-    let Some(metric::Data::Sum(sum)) = &metrics[2].data else {
-        panic!("not a sum: {metrics:?}")
-    };
+    assert_eq!(names, ["tracer.spans.accepted", "tracer.spans.exported", "tracer.spans.dropped"]);
+    let Some(metric::Data::Sum(sum)) = &metrics[2].data else { panic!("not a sum: {metrics:?}") };
     assert!(sum.is_monotonic);
-    assert_eq!(
-        sum.aggregation_temporality(),
-        AggregationTemporality::Cumulative
-    );
-    let points: Vec<_> = sum
-        .data_points
-        .iter()
-        .map(|point| (&point.attributes[1], point.value.unwrap()))
-        .collect();
-    let cause = |cause: &str| {
-        convert::attributes(&[("tracer.cause".into(), Value::Str(cause.to_owned().into()))])
-            .remove(0)
-    };
+    assert_eq!(sum.aggregation_temporality(), AggregationTemporality::Cumulative);
+    let points: Vec<_> = sum.data_points.iter().map(|point| (&point.attributes[1], point.value.unwrap())).collect();
+    let cause =
+        |cause: &str| convert::attributes(&[("tracer.cause".into(), Value::Str(cause.to_owned().into()))]).remove(0);
     let (full, failed) = (cause("queue_full"), cause("write_failed"));
-    assert_eq!(
-        points,
-        [
-            (&full, number_data_point::Value::AsInt(2)),
-            (&failed, number_data_point::Value::AsInt(1))
-        ]
-    );
+    assert_eq!(points, [(&full, number_data_point::Value::AsInt(2)), (&failed, number_data_point::Value::AsInt(1))]);
     assert!(sum.data_points[0].start_time_unix_nano <= sum.data_points[0].time_unix_nano);
 }
 
 #[tokio::test]
 async fn an_unreachable_collector_does_not_hold_up_the_end() {
-    let address = std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
-    let settings = Settings::resolve(Signal::Metrics, Some(&format!("http://{address}")), &|_| {
-        None
-    })
-    .unwrap();
+    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let settings = Settings::resolve(Signal::Metrics, Some(&format!("http://{address}")), &|_| None).unwrap();
     let client = OtlpClient::new(settings, Retry::default()).unwrap();
     let exporter = MetricsExporter::start(client, Duration::from_secs(3_600), Vec::new(), counters);
     let stats = exporter.shutdown(Duration::from_millis(50)).await;
     assert_eq!((stats.exported, stats.on_the_way), (0, 0));
-    assert_eq!(
-        stats.dropped(Cause::ExporterGaveUp),
-        stats.accepted,
-        "{stats:?}"
-    );
+    assert_eq!(stats.dropped(Cause::ExporterGaveUp), stats.accepted, "{stats:?}");
 }

@@ -31,11 +31,7 @@ pub struct Retry {
 
 impl Default for Retry {
     fn default() -> Self {
-        Self {
-            initial: Duration::from_millis(500),
-            max: Duration::from_secs(5),
-            total: Duration::from_secs(30),
-        }
+        Self { initial: Duration::from_millis(500), max: Duration::from_secs(5), total: Duration::from_secs(30) }
     }
 }
 
@@ -85,17 +81,12 @@ impl Partial {
     /// From a response of any signal: they have the same form.
     pub(super) fn of(response: ExportTraceServiceResponse) -> Self {
         let partial = response.partial_success.unwrap_or_default();
-        Self {
-            rejected: partial.rejected_spans.try_into().unwrap_or(0),
-            message: partial.error_message,
-        }
+        Self { rejected: partial.rejected_spans.try_into().unwrap_or(0), message: partial.error_message }
     }
 
     /// A success is a success even when its body is not understood.
     pub(super) fn decode(body: &[u8]) -> Self {
-        ExportTraceServiceResponse::decode(body)
-            .map(Self::of)
-            .unwrap_or_default()
+        ExportTraceServiceResponse::decode(body).map(Self::of).unwrap_or_default()
     }
 }
 
@@ -127,12 +118,7 @@ impl OtlpClient {
             Protocol::Grpc => Transport::Grpc(Box::new(GrpcTransport::new(&settings)?)),
             Protocol::HttpProtobuf => Transport::Http(HttpTransport::new(&settings)?),
         };
-        Ok(Self {
-            settings,
-            retry,
-            transport,
-            not_before: None,
-        })
+        Ok(Self { settings, retry, transport, not_before: None })
     }
 
     /// Where it sends to, without a password.
@@ -155,14 +141,10 @@ impl OtlpClient {
                     tally.dropped(Cause::Rejected, spans);
                     return tally.failed(error);
                 }
-                Outcome::Again { error, after } => {
-                    (error, after.map(|after| after.min(MAX_SERVER_DELAY)))
-                }
+                Outcome::Again { error, after } => (error, after.map(|after| after.min(MAX_SERVER_DELAY))),
             };
             // Half to one and a half times: agents that failed together do not come back together.
-            let wait = backoff
-                .mul_f64(rand::random_range(0.5..1.5))
-                .max(after.unwrap_or_default());
+            let wait = backoff.mul_f64(rand::random_range(0.5..1.5)).max(after.unwrap_or_default());
             let next = Instant::now() + wait;
             tally.failed(error);
             if next > give_up {
@@ -185,11 +167,7 @@ impl OtlpClient {
         match tokio::time::timeout(self.settings.timeout, sending).await {
             Ok(outcome) => outcome,
             Err(_) => Outcome::Again {
-                error: format!(
-                    "{}: no answer within {:?}",
-                    self.endpoint(),
-                    self.settings.timeout
-                ),
+                error: format!("{}: no answer within {:?}", self.endpoint(), self.settings.timeout),
                 after: None,
             },
         }
@@ -218,10 +196,7 @@ fn count_delivered(partial: &Partial, spans: u64, tally: &Tally) {
 }
 
 pub(super) fn read(path: &Path) -> Result<Vec<u8>, ClientError> {
-    std::fs::read(path).map_err(|source| ClientError::TlsFile {
-        path: path.to_owned(),
-        source,
-    })
+    std::fs::read(path).map_err(|source| ClientError::TlsFile { path: path.to_owned(), source })
 }
 
 /// An error with all its causes in one line: the outermost alone says only that sending failed.

@@ -4,14 +4,10 @@ use std::sync::Arc;
 
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value as OtlpValue;
-use opentelemetry_proto::tonic::common::v1::{
-    AnyValue, ArrayValue, InstrumentationScope, KeyValue,
-};
+use opentelemetry_proto::tonic::common::v1::{AnyValue, ArrayValue, InstrumentationScope, KeyValue};
 use opentelemetry_proto::tonic::resource::v1::Resource as OtlpResource;
 use opentelemetry_proto::tonic::trace::v1::span::{Event, Link as OtlpLink};
-use opentelemetry_proto::tonic::trace::v1::{
-    ResourceSpans, ScopeSpans, Span as OtlpSpan, Status as OtlpStatus,
-};
+use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span as OtlpSpan, Status as OtlpStatus};
 use opentelemetry_semantic_conventions::SCHEMA_URL;
 
 use crate::export::Batch;
@@ -31,17 +27,10 @@ pub fn request(batches: &[Arc<Batch>]) -> ExportTraceServiceRequest {
     let resource_spans = by_process(batches)
         .into_iter()
         .map(|group| ResourceSpans {
-            resource: Some(OtlpResource {
-                attributes: attributes(&group.resource.attributes),
-                ..Default::default()
-            }),
+            resource: Some(OtlpResource { attributes: attributes(&group.resource.attributes), ..Default::default() }),
             scope_spans: vec![ScopeSpans {
                 scope: Some(scope()),
-                spans: group
-                    .spans
-                    .into_iter()
-                    .map(|(batch, span)| self::span(batch, span))
-                    .collect(),
+                spans: group.spans.into_iter().map(|(batch, span)| self::span(batch, span)).collect(),
                 schema_url: SCHEMA_URL.into(),
             }],
             schema_url: SCHEMA_URL.into(),
@@ -52,22 +41,14 @@ pub fn request(batches: &[Arc<Batch>]) -> ExportTraceServiceRequest {
 
 /// Who made the spans: this crate.
 pub(in crate::export) fn scope() -> InstrumentationScope {
-    InstrumentationScope {
-        name: SCOPE_NAME.into(),
-        version: SCOPE_VERSION.into(),
-        ..Default::default()
-    }
+    InstrumentationScope { name: SCOPE_NAME.into(), version: SCOPE_VERSION.into(), ..Default::default() }
 }
 
 /// Attributes of anything.
 pub(in crate::export) fn attributes(attributes: &[Attribute]) -> Vec<KeyValue> {
     attributes
         .iter()
-        .map(|(key, value)| KeyValue {
-            key: key.to_string(),
-            value: Some(any_value(value)),
-            ..Default::default()
-        })
+        .map(|(key, value)| KeyValue { key: key.to_string(), value: Some(any_value(value)), ..Default::default() })
         .collect()
 }
 
@@ -81,12 +62,7 @@ fn any_value(value: &Value) -> AnyValue {
         Value::Float(number) => OtlpValue::DoubleValue(*number),
         Value::Bool(truth) => OtlpValue::BoolValue(*truth),
         Value::List(texts) => OtlpValue::ArrayValue(ArrayValue {
-            values: texts
-                .iter()
-                .map(|text| AnyValue {
-                    value: Some(OtlpValue::StringValue(text.clone())),
-                })
-                .collect(),
+            values: texts.iter().map(|text| AnyValue { value: Some(OtlpValue::StringValue(text.clone())) }).collect(),
         }),
     };
     AnyValue { value: Some(value) }
@@ -105,11 +81,7 @@ fn span(batch: &Batch, span: &Span) -> OtlpSpan {
         start_time_unix_nano: start,
         end_time_unix_nano: batch.unix_ns(span.end_ns).max(start),
         attributes: attributes(&span.attributes),
-        events: span
-            .events
-            .iter()
-            .map(|event| self::event(batch, event))
-            .collect(),
+        events: span.events.iter().map(|event| self::event(batch, event)).collect(),
         links: span.links.iter().map(link).collect(),
         status: status(&span.status),
         ..Default::default()
@@ -138,10 +110,7 @@ fn link(link: &Link) -> OtlpLink {
 
 fn status(status: &Status) -> Option<OtlpStatus> {
     let (code, message) = status_parts(status)?;
-    Some(OtlpStatus {
-        code,
-        message: message.into(),
-    })
+    Some(OtlpStatus { code, message: message.into() })
 }
 
 /// `Status.code` and `Status.message`; an unset status is left out.

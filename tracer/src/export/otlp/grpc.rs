@@ -38,9 +38,7 @@ impl GrpcTransport {
             .http2_keep_alive_interval(KEEP_ALIVE)
             .keep_alive_timeout(settings.timeout);
         if settings.endpoint.scheme() == "https" {
-            endpoint = endpoint
-                .tls_config(tls(settings)?)
-                .map_err(ClientError::Grpc)?;
+            endpoint = endpoint.tls_config(tls(settings)?).map_err(ClientError::Grpc)?;
         }
         Ok(Self {
             endpoint,
@@ -58,10 +56,7 @@ impl GrpcTransport {
         let path = self.path.clone();
         let client = self.client();
         if let Err(error) = client.ready().await {
-            return Outcome::Again {
-                error: chain(&error),
-                after: None,
-            };
+            return Outcome::Again { error: chain(&error), after: None };
         }
         match client.unary(request, path, OtlpCodec).await {
             Ok(response) => Outcome::Delivered(Partial::of(response.into_inner())),
@@ -90,9 +85,7 @@ fn tls(settings: &Settings) -> Result<ClientTlsConfig, ClientError> {
         Some(path) => tls.ca_certificate(Certificate::from_pem(read(path)?)),
         None => tls.with_native_roots(),
     };
-    if let (Some(certificate), Some(key)) =
-        (&settings.tls.client_certificate, &settings.tls.client_key)
-    {
+    if let (Some(certificate), Some(key)) = (&settings.tls.client_certificate, &settings.tls.client_key) {
         tls = tls.identity(Identity::from_pem(read(certificate)?, read(key)?));
     }
     Ok(tls)
@@ -100,9 +93,7 @@ fn tls(settings: &Settings) -> Result<ClientTlsConfig, ClientError> {
 
 fn outcome(status: &Status) -> Outcome {
     let error = format!("{:?}: {}", status.code(), chain(status));
-    let after = status
-        .get_details_retry_info()
-        .and_then(|info| info.retry_delay);
+    let after = status.get_details_retry_info().and_then(|info| info.retry_delay);
     // A status with a source was made here: the connection failed and there was no answer.
     let unanswered = std::error::Error::source(status).is_some();
     let retryable = match status.code() {
@@ -115,11 +106,7 @@ fn outcome(status: &Status) -> Outcome {
         Code::ResourceExhausted => after.is_some(),
         _ => unanswered,
     };
-    if retryable {
-        Outcome::Again { error, after }
-    } else {
-        Outcome::Refused(error)
-    }
+    if retryable { Outcome::Again { error, after } } else { Outcome::Refused(error) }
 }
 
 /// Passes encoded requests through.

@@ -27,10 +27,7 @@ impl HttpTransport {
     pub(super) fn new(settings: &Settings) -> Result<Self, ClientError> {
         let gzip = settings.compression == Compression::Gzip;
         let mut headers: HeaderMap = settings.headers.0.clone();
-        headers.insert(
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("application/x-protobuf"),
-        );
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-protobuf"));
         if gzip {
             headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         }
@@ -40,35 +37,24 @@ impl HttpTransport {
             // A redirected POST would become a GET.
             .redirect(redirect::Policy::none());
         if let Some(path) = &settings.tls.certificate {
-            let certificates =
-                Certificate::from_pem_bundle(&read(path)?).map_err(ClientError::Http)?;
+            let certificates = Certificate::from_pem_bundle(&read(path)?).map_err(ClientError::Http)?;
             builder = builder.tls_certs_only(certificates);
         }
-        if let (Some(certificate), Some(key)) =
-            (&settings.tls.client_certificate, &settings.tls.client_key)
-        {
+        if let (Some(certificate), Some(key)) = (&settings.tls.client_certificate, &settings.tls.client_key) {
             let mut pem = read(certificate)?;
             pem.push(b'\n');
             pem.extend(read(key)?);
             builder = builder.identity(Identity::from_pem(&pem).map_err(ClientError::Http)?);
         }
         let client = builder.build().map_err(ClientError::Http)?;
-        Ok(Self {
-            client,
-            url: settings.endpoint.clone(),
-            name: settings.name(),
-            gzip,
-        })
+        Ok(Self { client, url: settings.endpoint.clone(), name: settings.name(), gzip })
     }
 
     pub(super) fn compress(&self, body: Bytes) -> Bytes {
         if !self.gzip {
             return body;
         }
-        let mut encoder = GzEncoder::new(
-            Vec::with_capacity(body.len() / 4),
-            flate2::Compression::fast(),
-        );
+        let mut encoder = GzEncoder::new(Vec::with_capacity(body.len() / 4), flate2::Compression::fast());
         encoder.write_all(&body).expect("a Vec takes everything");
         encoder.finish().expect("a Vec takes everything").into()
     }
@@ -77,10 +63,7 @@ impl HttpTransport {
         let response = match self.client.post(self.url.clone()).body(body).send().await {
             Ok(response) => response,
             Err(error) => {
-                return Outcome::Again {
-                    error: chain(&error),
-                    after: None,
-                };
+                return Outcome::Again { error: chain(&error), after: None };
             }
         };
         let status = response.status();
@@ -124,9 +107,6 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let value = headers.get(header::RETRY_AFTER)?.to_str().ok()?;
     match value.parse() {
         Ok(seconds) => Some(Duration::from_secs(seconds)),
-        Err(_) => httpdate::parse_http_date(value)
-            .ok()?
-            .duration_since(SystemTime::now())
-            .ok(),
+        Err(_) => httpdate::parse_http_date(value).ok()?.duration_since(SystemTime::now()).ok(),
     }
 }

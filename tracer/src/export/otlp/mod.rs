@@ -37,11 +37,7 @@ pub struct OtlpExporter {
 impl OtlpExporter {
     /// Up to `max_batch_size` spans go into a request; after the first of them it waits `schedule_delay` for more.
     pub fn new(client: OtlpClient, max_batch_size: NonZeroUsize, schedule_delay: Duration) -> Self {
-        Self {
-            client,
-            max_batch_size,
-            schedule_delay,
-        }
+        Self { client, max_batch_size, schedule_delay }
     }
 
     /// Waits for one batch, then for as many as fit into a request. `None`: there will be no more.
@@ -74,10 +70,7 @@ impl Exporter for OtlpExporter {
                 drop(batches);
                 if encoded.oversized > 0 {
                     tally.dropped(Cause::EncodeError, encoded.oversized);
-                    tally.failed(format!(
-                        "{} spans of over {MAX_REQUEST_BYTES} bytes",
-                        encoded.oversized
-                    ));
+                    tally.failed(format!("{} spans of over {MAX_REQUEST_BYTES} bytes", encoded.oversized));
                 }
                 for request in encoded.requests {
                     self.client.send(request, &tally).await;

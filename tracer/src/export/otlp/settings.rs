@@ -113,9 +113,7 @@ pub enum SettingsError {
         value: String,
     },
     /// Headers are not `name=value,...`. The value may hold a credential and is not shown.
-    #[error(
-        "{name}: member {position} is not a header of the form name=value, with percent-encoded value"
-    )]
+    #[error("{name}: member {position} is not a header of the form name=value, with percent-encoded value")]
     Header {
         /// The variable.
         name: String,
@@ -138,12 +136,7 @@ pub type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
 impl Settings {
     /// True when the environment names a collector for spans.
     pub fn in_environment(env: Env<'_>) -> bool {
-        Variables {
-            env,
-            signal: Signal::Traces,
-        }
-        .get("ENDPOINT")
-        .is_some()
+        Variables { env, signal: Signal::Traces }.get("ENDPOINT").is_some()
     }
 
     /// From the environment, and the endpoint of `--export otlp:URL`, which wins and is a base URL as
@@ -152,34 +145,18 @@ impl Settings {
     ///
     /// # Errors
     /// When the endpoint, the headers or the TLS files cannot be used as given.
-    pub fn resolve(
-        signal: Signal,
-        flag: Option<&str>,
-        env: Env<'_>,
-    ) -> Result<Self, SettingsError> {
+    pub fn resolve(signal: Signal, flag: Option<&str>, env: Env<'_>) -> Result<Self, SettingsError> {
         let variables = Variables { env, signal };
         let protocol = variables.protocol();
         let (name, value, own) = match flag {
             Some(url) => ("--export otlp".to_owned(), url.to_owned(), false),
             None => variables.get_own("ENDPOINT").unwrap_or_else(|| {
-                let port = if protocol == Some(Protocol::Grpc) {
-                    4317
-                } else {
-                    4318
-                };
-                (
-                    "default endpoint".to_owned(),
-                    format!("http://localhost:{port}"),
-                    false,
-                )
+                let port = if protocol == Some(Protocol::Grpc) { 4317 } else { 4318 };
+                ("default endpoint".to_owned(), format!("http://localhost:{port}"), false)
             }),
         };
         let protocol = protocol.unwrap_or_else(|| usual_protocol(&value));
-        let insecure = || {
-            variables
-                .get("INSECURE")
-                .is_some_and(|(_, value)| value.eq_ignore_ascii_case("true"))
-        };
+        let insecure = || variables.get("INSECURE").is_some_and(|(_, value)| value.eq_ignore_ascii_case("true"));
         let insecure = flag.is_none().then(insecure);
         let endpoint = endpoint(&name, &value, protocol, (!own).then_some(signal), insecure)?;
         Ok(Self {
@@ -204,15 +181,9 @@ impl Settings {
 
 /// Without a protocol, port 4317 means gRPC: nobody serves HTTP/protobuf there, and the standard's default would only fail.
 fn usual_protocol(endpoint: &str) -> Protocol {
-    let host = endpoint
-        .split_once("://")
-        .map_or(endpoint, |(_, rest)| rest);
+    let host = endpoint.split_once("://").map_or(endpoint, |(_, rest)| rest);
     let authority = host.split('/').next().unwrap_or(host);
-    if authority.ends_with(":4317") {
-        Protocol::Grpc
-    } else {
-        Protocol::HttpProtobuf
-    }
+    if authority.ends_with(":4317") { Protocol::Grpc } else { Protocol::HttpProtobuf }
 }
 
 /// Parses an endpoint. `base` is the signal whose path is appended for HTTP, `None` when the URL is to be used verbatim.
@@ -224,10 +195,7 @@ fn endpoint(
     base: Option<Signal>,
     insecure: Option<bool>,
 ) -> Result<Url, SettingsError> {
-    let error = || SettingsError::Endpoint {
-        name: name.to_owned(),
-        value: value.to_owned(),
-    };
+    let error = || SettingsError::Endpoint { name: name.to_owned(), value: value.to_owned() };
     let with_scheme = match (value.contains("://"), protocol, insecure) {
         (true, ..) => value.to_owned(),
         (false, Protocol::Grpc, Some(false)) => format!("https://{value}"),
@@ -241,11 +209,7 @@ fn endpoint(
     if protocol == Protocol::HttpProtobuf
         && let Some(signal) = base
     {
-        let path = format!(
-            "{}/{}",
-            url.path().trim_end_matches('/'),
-            signal.http_path()
-        );
+        let path = format!("{}/{}", url.path().trim_end_matches('/'), signal.http_path());
         url.set_path(&path);
     }
     Ok(url)
@@ -262,12 +226,10 @@ impl Variables<'_> {
     fn get_own(&self, suffix: &str) -> Option<(String, String, bool)> {
         let own = format!("OTEL_EXPORTER_OTLP_{}_{suffix}", self.signal.infix());
         let general = format!("OTEL_EXPORTER_OTLP_{suffix}");
-        [(own, true), (general, false)]
-            .into_iter()
-            .find_map(|(name, own)| {
-                let value = (self.env)(&name)?.trim().to_owned();
-                (!value.is_empty()).then_some((name, value, own))
-            })
+        [(own, true), (general, false)].into_iter().find_map(|(name, own)| {
+            let value = (self.env)(&name)?.trim().to_owned();
+            (!value.is_empty()).then_some((name, value, own))
+        })
     }
 
     fn get(&self, suffix: &str) -> Option<(String, String)> {
@@ -280,9 +242,7 @@ impl Variables<'_> {
             "grpc" => Some(Protocol::Grpc),
             "http/protobuf" => Some(Protocol::HttpProtobuf),
             _ => {
-                tracing::warn!(
-                    "{name}={value} is ignored: this exporter knows grpc and http/protobuf"
-                );
+                tracing::warn!("{name}={value} is ignored: this exporter knows grpc and http/protobuf");
                 None
             }
         }
@@ -297,9 +257,7 @@ impl Variables<'_> {
             ("gzip", _) => Compression::Gzip,
             ("zstd", Protocol::Grpc) => Compression::Zstd,
             _ => {
-                tracing::warn!(
-                    "{name}={value} is ignored: this exporter knows none, gzip, and with grpc zstd"
-                );
+                tracing::warn!("{name}={value} is ignored: this exporter knows none, gzip, and with grpc zstd");
                 Compression::None
             }
         }
@@ -313,9 +271,7 @@ impl Variables<'_> {
         match value.parse() {
             Ok(ms) if ms > 0 => Duration::from_millis(ms),
             _ => {
-                tracing::warn!(
-                    "{name}={value} is ignored: it is not a positive number of milliseconds"
-                );
+                tracing::warn!("{name}={value} is ignored: it is not a positive number of milliseconds");
                 default
             }
         }
@@ -326,15 +282,9 @@ impl Variables<'_> {
         let Some((name, value)) = self.get("HEADERS") else {
             return Ok(Headers(headers));
         };
-        for (index, member) in value
-            .split(',')
-            .enumerate()
-            .filter(|(_, member)| !member.trim().is_empty())
-        {
-            let (key, value) = parse_header(member).ok_or_else(|| SettingsError::Header {
-                name: name.clone(),
-                position: index + 1,
-            })?;
+        for (index, member) in value.split(',').enumerate().filter(|(_, member)| !member.trim().is_empty()) {
+            let (key, value) = parse_header(member)
+                .ok_or_else(|| SettingsError::Header { name: name.clone(), position: index + 1 })?;
             headers.insert(key, value);
         }
         Ok(Headers(headers))
@@ -347,19 +297,10 @@ impl Variables<'_> {
             client_certificate: path("CLIENT_CERTIFICATE"),
             client_key: path("CLIENT_KEY"),
         };
-        let (certificate, key) = (
-            "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE",
-            "OTEL_EXPORTER_OTLP_CLIENT_KEY",
-        );
+        let (certificate, key) = ("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", "OTEL_EXPORTER_OTLP_CLIENT_KEY");
         match (&tls.client_certificate, &tls.client_key) {
-            (Some(_), None) => Err(SettingsError::HalfIdentity {
-                present: certificate,
-                absent: key,
-            }),
-            (None, Some(_)) => Err(SettingsError::HalfIdentity {
-                present: key,
-                absent: certificate,
-            }),
+            (Some(_), None) => Err(SettingsError::HalfIdentity { present: certificate, absent: key }),
+            (None, Some(_)) => Err(SettingsError::HalfIdentity { present: key, absent: certificate }),
             _ => Ok(tls),
         }
     }

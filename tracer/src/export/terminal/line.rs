@@ -34,11 +34,7 @@ pub(super) struct Line<'a> {
 
 impl<'a> Line<'a> {
     pub(super) fn start(out: &'a mut String, width: usize, colour: bool) -> Self {
-        Self {
-            out,
-            left: width,
-            colour,
-        }
+        Self { out, left: width, colour }
     }
 
     /// Appends as much as fits.
@@ -63,11 +59,7 @@ impl<'a> Line<'a> {
     /// Appends text in a column of this width, clipped or filled up with spaces.
     pub(super) fn column(&mut self, style: Style, text: &str, width: usize) {
         let mut cell = String::new();
-        let mut column = Line {
-            out: &mut cell,
-            left: width + 1,
-            colour: false,
-        };
+        let mut column = Line { out: &mut cell, left: width + 1, colour: false };
         column.put(Style::Plain, text);
         let filling = column.left.saturating_sub(1);
         cell.extend(std::iter::repeat_n(' ', filling));

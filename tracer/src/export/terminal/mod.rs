@@ -48,20 +48,11 @@ impl Look {
     /// Fits the standard output: a terminal has a width, colours (unless `NO_COLOR` is set) and a reader with limits.
     pub fn of_stdout() -> Self {
         if !io::stdout().is_terminal() {
-            return Self {
-                width: 4_096,
-                colour: false,
-                lines_per_second: None,
-            };
+            return Self { width: 4_096, colour: false, lines_per_second: None };
         }
-        let width =
-            terminal_size::terminal_size().map_or(80, |(width, _)| usize::from(width.0).max(40));
+        let width = terminal_size::terminal_size().map_or(80, |(width, _)| usize::from(width.0).max(40));
         let colour = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        Self {
-            width,
-            colour,
-            lines_per_second: Some(LINES_PER_SECOND),
-        }
+        Self { width, colour, lines_per_second: Some(LINES_PER_SECOND) }
     }
 }
 
@@ -165,10 +156,7 @@ impl Traces {
                 last: now,
             });
             trace.last = now;
-            trace.spans.push(Held {
-                batch: Arc::clone(batch),
-                index,
-            });
+            trace.spans.push(Held { batch: Arc::clone(batch), index });
         }
         self.held_spans += batch.spans.len();
     }
@@ -186,33 +174,20 @@ impl Traces {
             return self.release_all();
         }
         ready.sort_unstable();
-        ready
-            .into_iter()
-            .filter_map(|(_, id)| self.take(id))
-            .collect()
+        ready.into_iter().filter_map(|(_, id)| self.take(id)).collect()
     }
 
     fn release_all(&mut self) -> Vec<Part> {
-        let mut ids: Vec<_> = self
-            .held
-            .iter()
-            .map(|(&id, trace)| (trace.first, id))
-            .collect();
+        let mut ids: Vec<_> = self.held.iter().map(|(&id, trace)| (trace.first, id)).collect();
         ids.sort_unstable();
-        ids.into_iter()
-            .filter_map(|(_, id)| self.take(id))
-            .collect()
+        ids.into_iter().filter_map(|(_, id)| self.take(id)).collect()
     }
 
     fn take(&mut self, trace_id: TraceId) -> Option<Part> {
         let trace = self.held.remove(&trace_id)?;
         self.held_spans -= trace.spans.len();
         let continued = !self.released.insert(trace_id);
-        Some(Part {
-            trace_id,
-            spans: trace.spans,
-            continued,
-        })
+        Some(Part { trace_id, spans: trace.spans, continued })
     }
 }
 
@@ -253,14 +228,7 @@ struct Printer<W> {
 
 impl<W: Write> Printer<W> {
     fn new(out: W, look: Look, tally: Arc<Tally>) -> Self {
-        Self {
-            out,
-            look,
-            tally,
-            second: Instant::now(),
-            lines: 0,
-            left_out: (0, 0),
-        }
+        Self { out, look, tally, second: Instant::now(), lines: 0, left_out: (0, 0) }
     }
 
     /// Nothing waits to be said.
@@ -278,11 +246,7 @@ impl<W: Write> Printer<W> {
             let spans = part.spans.len();
             if broken.is_some() {
                 self.tally.dropped(Cause::WriteFailed, spans as u64);
-            } else if self
-                .look
-                .lines_per_second
-                .is_some_and(|limit| self.lines >= limit)
-            {
+            } else if self.look.lines_per_second.is_some_and(|limit| self.lines >= limit) {
                 self.left_out.0 += 1;
                 self.left_out.1 += spans;
                 self.tally.dropped(Cause::NotShown, spans as u64);
@@ -321,13 +285,10 @@ impl<W: Write> Printer<W> {
             Ok(()) => {
                 self.tally.exported(shown as u64);
                 if shown < part.spans.len() {
-                    self.tally
-                        .dropped(Cause::NotShown, (part.spans.len() - shown) as u64);
+                    self.tally.dropped(Cause::NotShown, (part.spans.len() - shown) as u64);
                 }
             }
-            Err(_) => self
-                .tally
-                .dropped(Cause::WriteFailed, part.spans.len() as u64),
+            Err(_) => self.tally.dropped(Cause::WriteFailed, part.spans.len() as u64),
         }
         result
     }

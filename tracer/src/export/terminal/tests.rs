@@ -10,11 +10,7 @@ use crate::export::testing::{OFFSET, batch, full_span, resource, span};
 use crate::export::{Clock, ExporterStats, Options, Pipeline};
 use crate::trace::span::{ProcessId, Resource, SpanId, Status, Value};
 
-const PLAIN: Look = Look {
-    width: 80,
-    colour: false,
-    lines_per_second: None,
-};
+const PLAIN: Look = Look { width: 80, colour: false, lines_per_second: None };
 
 /// A pipe that keeps what is written, or is broken.
 #[derive(Clone, Default)]
@@ -44,26 +40,13 @@ impl Pipe {
 }
 
 fn child(id: u8, parent: u8, name: &'static str) -> Span {
-    Span {
-        parent: Some(SpanId([parent; 8])),
-        name: name.into(),
-        ..span(1, id)
-    }
+    Span { parent: Some(SpanId([parent; 8])), name: name.into(), ..span(1, id) }
 }
 
 fn part(spans: Vec<Span>) -> Part {
     let batch = batch(spans);
-    let spans = (0..batch.spans.len())
-        .map(|index| Held {
-            batch: Arc::clone(&batch),
-            index,
-        })
-        .collect();
-    Part {
-        trace_id: batch.spans[0].trace_id,
-        spans,
-        continued: false,
-    }
+    let spans = (0..batch.spans.len()).map(|index| Held { batch: Arc::clone(&batch), index }).collect();
+    Part { trace_id: batch.spans[0].trace_id, spans, continued: false }
 }
 
 fn render(spans: Vec<Span>) -> String {
@@ -82,16 +65,9 @@ fn order() -> Vec<Span> {
         attributes: vec![("error.type".into(), Value::Str("WRONGTYPE".into()))],
         ..child(20, 10, "LPUSH")
     };
-    let mut spans = vec![
-        child(25, 10, "GET"),
-        failed,
-        child(10, 1, "process Order"),
-        sent,
-        child(1, 99, "receive Order"),
-    ];
-    spans[0]
-        .attributes
-        .push(("db.namespace".into(), Value::Str("0".into())));
+    let mut spans =
+        vec![child(25, 10, "GET"), failed, child(10, 1, "process Order"), sent, child(1, 99, "receive Order")];
+    spans[0].attributes.push(("db.namespace".into(), Value::Str("0".into())));
     spans[4].end_ns = 2_500_000_000;
     spans
 }
@@ -103,10 +79,7 @@ fn a_trace_is_a_tree_with_times() {
 
 #[test]
 fn errors_are_red_and_the_rest_is_quiet() {
-    let look = Look {
-        colour: true,
-        ..PLAIN
-    };
+    let look = Look { colour: true, ..PLAIN };
     let text = tree::render(&part(order()), look, MAX_LINES_PER_TRACE);
     assert!(text.contains("\u{1b}[31mLPUSH\u{1b}[0m"), "{text}");
     let plain = regex_free_of_colours(&text);
@@ -125,24 +98,10 @@ fn nothing_from_a_target_reaches_the_terminal_as_a_command() {
     hostile.name = "GET \u{1b}[2J\u{9b}31m\r\n\u{202e}evil\u{0}\u{7f}".into();
     hostile.status = Status::Error("\u{1b}]0;title\u{7}".into());
     hostile.attributes = vec![("\u{1b}[1mkey".into(), Value::List(vec!["\u{8}".into()]))];
-    let text = tree::render(
-        &part(vec![hostile]),
-        Look {
-            width: 500,
-            ..PLAIN
-        },
-        10,
-    );
-    assert!(
-        text.contains(r"GET \u{1b}[2J\u{9b}31m\u{d}\u{a}\u{202e}evil\u{0}\u{7f}"),
-        "{text}"
-    );
+    let text = tree::render(&part(vec![hostile]), Look { width: 500, ..PLAIN }, 10);
+    assert!(text.contains(r"GET \u{1b}[2J\u{9b}31m\u{d}\u{a}\u{202e}evil\u{0}\u{7f}"), "{text}");
     assert_eq!(text.lines().count(), 2, "{text}");
-    assert!(
-        text.chars()
-            .all(|c| c == '\n' || (!c.is_control() && c != '\u{202e}')),
-        "{text:?}"
-    );
+    assert!(text.chars().all(|c| c == '\n' || (!c.is_control() && c != '\u{202e}')), "{text:?}");
 }
 
 #[test]
@@ -172,14 +131,9 @@ fn rings_strangers_and_twins_are_printed_once_each() {
     ];
     let text = render(spans);
     assert_eq!(text.lines().count(), 8, "{text}");
-    for (name, times) in [
-        ("ring a", 1),
-        ("ring b", 1),
-        ("own parent", 1),
-        ("orphan", 1),
-        ("below a twin", 1),
-        ("twin", 3),
-    ] {
+    for (name, times) in
+        [("ring a", 1), ("ring b", 1), ("own parent", 1), ("orphan", 1), ("below a twin", 1), ("twin", 3)]
+    {
         assert_eq!(text.matches(name).count(), times, "{name}: {text}");
     }
 }
@@ -195,25 +149,14 @@ fn a_deep_chain_stays_readable_and_bounded() {
 
 /// Runs an exporter over batches, with the handover of a real pipeline.
 async fn export(look: Look, pipe: &Pipe, batches: Vec<Vec<Span>>) -> ExporterStats {
-    let options = Options {
-        clock: Clock::Fixed(OFFSET),
-        ..Options::default()
-    };
-    let pipeline = Pipeline::start(
-        options,
-        vec![Box::new(TerminalExporter::new(pipe.clone(), look))],
-    )
-    .unwrap();
+    let options = Options { clock: Clock::Fixed(OFFSET), ..Options::default() };
+    let pipeline = Pipeline::start(options, vec![Box::new(TerminalExporter::new(pipe.clone(), look))]).unwrap();
     let handle = pipeline.handle();
     handle.resource(resource());
     for span in batches.into_iter().flatten() {
         handle.span(span);
     }
-    pipeline
-        .shutdown(Duration::from_secs(20))
-        .await
-        .exporters
-        .remove(0)
+    pipeline.shutdown(Duration::from_secs(20)).await.exporters.remove(0)
 }
 
 #[tokio::test]
@@ -228,18 +171,12 @@ async fn everything_is_printed_when_the_pipeline_has_shut_down() {
 #[tokio::test]
 async fn what_nobody_could_read_is_counted_instead() {
     let pipe = Pipe::default();
-    let look = Look {
-        lines_per_second: Some(20),
-        ..PLAIN
-    };
+    let look = Look { lines_per_second: Some(20), ..PLAIN };
     let spans: Vec<_> = (0..5_000u32)
         .map(|n| {
             let mut id = [7; 16];
             id[..4].copy_from_slice(&n.to_be_bytes());
-            Span {
-                trace_id: TraceId(id),
-                ..span(1, 1)
-            }
+            Span { trace_id: TraceId(id), ..span(1, 1) }
         })
         .collect();
     let stats = export(look, &pipe, vec![spans]).await;
@@ -248,13 +185,7 @@ async fn what_nobody_could_read_is_counted_instead() {
     assert_eq!(text.matches("trace ").count() as u64, stats.exported);
     let more: u64 = text
         .lines()
-        .filter_map(|line| {
-            line.strip_prefix("… ")?
-                .split_once(" more traces (")?
-                .0
-                .parse::<u64>()
-                .ok()
-        })
+        .filter_map(|line| line.strip_prefix("… ")?.split_once(" more traces (")?.0.parse::<u64>().ok())
         .sum();
     assert_eq!(more, stats.dropped(Cause::NotShown), "{text}");
     assert!(stats.exported >= 10, "{stats:?}");
@@ -263,31 +194,16 @@ async fn what_nobody_could_read_is_counted_instead() {
 #[tokio::test]
 async fn spans_cut_from_a_long_trace_are_counted() {
     let pipe = Pipe::default();
-    let spans = (0..300u32)
-        .map(|n| Span {
-            start_ns: u64::from(n),
-            ..span(1, (n % 255) as u8 + 1)
-        })
-        .collect();
+    let spans = (0..300u32).map(|n| Span { start_ns: u64::from(n), ..span(1, (n % 255) as u8 + 1) }).collect();
     let stats = export(PLAIN, &pipe, vec![spans]).await;
     assert_eq!((stats.exported, stats.dropped(Cause::NotShown)), (200, 100));
 }
 
 #[tokio::test]
 async fn a_broken_pipe_ends_quietly_and_is_counted() {
-    let pipe = Pipe {
-        broken: true,
-        ..Pipe::default()
-    };
+    let pipe = Pipe { broken: true, ..Pipe::default() };
     let stats = export(PLAIN, &pipe, vec![order(), vec![span(2, 1)]]).await;
-    assert_eq!(
-        (
-            stats.accepted,
-            stats.exported,
-            stats.dropped(Cause::WriteFailed)
-        ),
-        (6, 0, 6)
-    );
+    assert_eq!((stats.accepted, stats.exported, stats.dropped(Cause::WriteFailed)), (6, 0, 6));
     assert_eq!(stats.last_error, None);
 }
 
@@ -300,10 +216,7 @@ fn traces_are_held_until_they_are_quiet_and_continue_later() {
     traces.add(&batch(vec![span(1, 2)]), after(300));
     assert_eq!(traces.release(after(350)).len(), 0);
     let quiet = traces.release(after(450));
-    assert_eq!(
-        quiet.iter().map(|part| part.trace_id).collect::<Vec<_>>(),
-        [TraceId([2; 16])]
-    );
+    assert_eq!(quiet.iter().map(|part| part.trace_id).collect::<Vec<_>>(), [TraceId([2; 16])]);
     let quiet = traces.release(after(700));
     assert_eq!((quiet[0].spans.len(), quiet[0].continued), (2, false));
     traces.add(&batch(vec![span(1, 3)]), after(800));
@@ -325,11 +238,7 @@ fn held_spans_are_bounded() {
     let mut released = 0;
     for n in 0..=255 {
         traces.add(&batch((1..=200).map(|id| span(n, id)).collect()), now);
-        released += traces
-            .release(now)
-            .iter()
-            .map(|part| part.spans.len())
-            .sum::<usize>();
+        released += traces.release(now).iter().map(|part| part.spans.len()).sum::<usize>();
         assert!(traces.held_spans <= MAX_HELD_SPANS);
     }
     assert_eq!(released + traces.held_spans, 256 * 200);
@@ -338,36 +247,14 @@ fn held_spans_are_bounded() {
 #[test]
 fn services_stand_in_a_column() {
     let mut spans = vec![child(1, 99, "a"), child(2, 1, "b")];
-    spans[1].process = ProcessId {
-        pid: 1,
-        start_time: 1,
-    };
+    spans[1].process = ProcessId { pid: 1, start_time: 1 };
     let long = Resource {
         process: spans[1].process,
-        attributes: vec![(
-            "service.name".into(),
-            Value::Str("a_service_with_a_long_name".into()),
-        )],
+        attributes: vec![("service.name".into(), Value::Str("a_service_with_a_long_name".into()))],
     };
-    let resources = HashMap::from([
-        (resource().process, Arc::new(resource())),
-        (long.process, Arc::new(long)),
-    ]);
-    let batch = Arc::new(Batch {
-        spans,
-        resources,
-        clock_offset_ns: OFFSET,
-    });
-    let spans = (0..2)
-        .map(|index| Held {
-            batch: Arc::clone(&batch),
-            index,
-        })
-        .collect();
-    let part = Part {
-        trace_id: TraceId([1; 16]),
-        spans,
-        continued: false,
-    };
+    let resources = HashMap::from([(resource().process, Arc::new(resource())), (long.process, Arc::new(long))]);
+    let batch = Arc::new(Batch { spans, resources, clock_offset_ns: OFFSET });
+    let spans = (0..2).map(|index| Held { batch: Arc::clone(&batch), index }).collect();
+    let part = Part { trace_id: TraceId([1; 16]), spans, continued: false };
     insta::assert_snapshot!(tree::render(&part, PLAIN, 10));
 }

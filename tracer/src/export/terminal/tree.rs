@@ -12,40 +12,20 @@ const MAX_DEPTH: usize = 16;
 /// Columns of the service name.
 const MAX_SERVICE_WIDTH: usize = 18;
 /// Attributes that say what everybody sees in the name or nobody asks for.
-const HIDDEN: [&str; 5] = [
-    "db.system.name",
-    "db.operation.name",
-    "messaging.operation.type",
-    "thread.id",
-    "error.type",
-];
+const HIDDEN: [&str; 5] =
+    ["db.system.name", "db.operation.name", "messaging.operation.type", "thread.id", "error.type"];
 
 /// A line for the trace and one for each span, at most `max_spans`.
 pub(super) fn render(part: &Part, look: Look, max_spans: usize) -> String {
     let mut out = String::new();
     let rows = order(&part.spans);
-    let start = part
-        .spans
-        .iter()
-        .map(|held| held.span().start_ns)
-        .min()
-        .unwrap_or(0);
-    let end = part
-        .spans
-        .iter()
-        .map(|held| held.span().end_ns)
-        .max()
-        .unwrap_or(start);
+    let start = part.spans.iter().map(|held| held.span().start_ns).min().unwrap_or(0);
+    let end = part.spans.iter().map(|held| held.span().end_ns).max().unwrap_or(start);
     header(&mut out, part, look, start, end);
     let width = rows
         .iter()
         .take(max_spans)
-        .map(|row| {
-            service(&part.spans[row.index])
-                .chars()
-                .take(MAX_SERVICE_WIDTH)
-                .count()
-        })
+        .map(|row| service(&part.spans[row.index]).chars().take(MAX_SERVICE_WIDTH).count())
         .max()
         .unwrap_or(0);
     for row in rows.iter().take(max_spans) {
@@ -62,32 +42,20 @@ pub(super) fn render(part: &Part, look: Look, max_spans: usize) -> String {
         line.end();
     }
     if rows.len() > max_spans {
-        out.push_str(&format!(
-            "          … {} more spans\n",
-            rows.len() - max_spans
-        ));
+        out.push_str(&format!("          … {} more spans\n", rows.len() - max_spans));
     }
     out
 }
 
 fn header(out: &mut String, part: &Part, look: Look, start: u64, end: u64) {
     let spans = part.spans.len();
-    let unix_ns = part
-        .spans
-        .first()
-        .map_or(0, |held| held.batch.unix_ns(start));
+    let unix_ns = part.spans.first().map_or(0, |held| held.batch.unix_ns(start));
     let mut line = Line::start(out, look.width, look.colour);
     line.put(Style::Plain, &format!("{} ", time_of_day(unix_ns)));
     line.put(Style::Bold, &format!("trace {}", part.trace_id));
     let continued = if part.continued { " (continued)" } else { "" };
     let plural = if spans == 1 { "" } else { "s" };
-    line.put(
-        Style::Plain,
-        &format!(
-            "{continued} {spans} span{plural} {}",
-            duration(end.saturating_sub(start))
-        ),
-    );
+    line.put(Style::Plain, &format!("{continued} {spans} span{plural} {}", duration(end.saturating_sub(start))));
     line.end();
 }
 
@@ -111,11 +79,7 @@ fn name_and_details(line: &mut Line<'_>, span: &Span) {
         }
         Status::Unset | Status::Ok => line.put(Style::Plain, &span.name),
     }
-    for (key, value) in span
-        .attributes
-        .iter()
-        .filter(|(key, _)| !HIDDEN.contains(&key.as_ref()))
-    {
+    for (key, value) in span.attributes.iter().filter(|(key, _)| !HIDDEN.contains(&key.as_ref())) {
         attribute(line, key, value);
     }
 }
@@ -156,11 +120,7 @@ fn order(spans: &[Held]) -> Vec<Row> {
     let mut children: HashMap<usize, Vec<usize>> = HashMap::new();
     let mut roots = Vec::new();
     for &index in &by_start {
-        match spans[index]
-            .span()
-            .parent
-            .and_then(|parent| by_id.get(&parent))
-        {
+        match spans[index].span().parent.and_then(|parent| by_id.get(&parent)) {
             Some(&parent) if parent != index => children.entry(parent).or_default().push(index),
             _ => roots.push(index),
         }
@@ -173,12 +133,7 @@ fn order(spans: &[Held]) -> Vec<Row> {
     rows
 }
 
-fn walk(
-    root: usize,
-    children: &HashMap<usize, Vec<usize>>,
-    seen: &mut [bool],
-    rows: &mut Vec<Row>,
-) {
+fn walk(root: usize, children: &HashMap<usize, Vec<usize>>, seen: &mut [bool], rows: &mut Vec<Row>) {
     // Index, what its descendants begin with, its own branch, its depth.
     let mut stack = vec![(root, String::new(), String::new(), 0)];
     while let Some((index, prefix, branch, depth)) = stack.pop() {
@@ -189,17 +144,9 @@ fn walk(
         let siblings = children.get(&index).map_or(&[][..], Vec::as_slice);
         for (position, &child) in siblings.iter().enumerate().rev() {
             let last = position + 1 == siblings.len();
-            let (fork, below) = if last {
-                ("└ ", "  ")
-            } else {
-                ("├ ", "│ ")
-            };
+            let (fork, below) = if last { ("└ ", "  ") } else { ("├ ", "│ ") };
             let branch = format!("{prefix}{fork}");
-            let prefix = if depth < MAX_DEPTH {
-                format!("{prefix}{below}")
-            } else {
-                prefix.clone()
-            };
+            let prefix = if depth < MAX_DEPTH { format!("{prefix}{below}") } else { prefix.clone() };
             stack.push((child, prefix, branch, depth + 1));
         }
     }
@@ -226,11 +173,5 @@ fn duration(ns: u64) -> String {
 fn time_of_day(unix_ns: u64) -> String {
     let ms = unix_ns / 1_000_000;
     let s = ms / 1_000;
-    format!(
-        "{:02}:{:02}:{:02}.{:03}Z",
-        s / 3_600 % 24,
-        s / 60 % 60,
-        s % 60,
-        ms % 1_000
-    )
+    format!("{:02}:{:02}:{:02}.{:03}Z", s / 3_600 % 24, s / 60 % 60, s % 60, ms % 1_000)
 }

@@ -16,11 +16,8 @@ const LIMIT: usize = 1 << 20;
 
 fn text(max: usize) -> impl Strategy<Value = Cow<'static, str>> {
     // Lengths around 128 need a length of two bytes.
-    prop_oneof![
-        ".{0,12}",
-        vec(any::<char>(), 0..max).prop_map(|chars| chars.into_iter().collect::<String>())
-    ]
-    .prop_map(Cow::Owned)
+    prop_oneof![".{0,12}", vec(any::<char>(), 0..max).prop_map(|chars| chars.into_iter().collect::<String>())]
+        .prop_map(Cow::Owned)
 }
 
 fn any_value() -> impl Strategy<Value = Value> {
@@ -40,30 +37,19 @@ fn any_attributes() -> impl Strategy<Value = Vec<Attribute>> {
 }
 
 fn any_context() -> impl Strategy<Value = SpanContext> {
-    (
-        any::<[u8; 16]>(),
-        any::<[u8; 8]>(),
-        any::<u8>(),
-        any::<bool>(),
-        text(40),
+    (any::<[u8; 16]>(), any::<[u8; 8]>(), any::<u8>(), any::<bool>(), text(40)).prop_map(
+        |(trace_id, span_id, flags, remote, trace_state)| SpanContext {
+            trace_id: TraceId(trace_id),
+            span_id: SpanId(span_id),
+            flags,
+            remote,
+            trace_state,
+        },
     )
-        .prop_map(
-            |(trace_id, span_id, flags, remote, trace_state)| SpanContext {
-                trace_id: TraceId(trace_id),
-                span_id: SpanId(span_id),
-                flags,
-                remote,
-                trace_state,
-            },
-        )
 }
 
 fn any_status() -> impl Strategy<Value = Status> {
-    prop_oneof![
-        Just(Status::Unset),
-        Just(Status::Ok),
-        text(200).prop_map(Status::Error)
-    ]
+    prop_oneof![Just(Status::Unset), Just(Status::Ok), text(200).prop_map(Status::Error)]
 }
 
 fn any_kind() -> impl Strategy<Value = SpanKind> {
@@ -75,84 +61,44 @@ fn any_span() -> impl Strategy<Value = Span> {
     let links = vec((any_context(), any_attributes()), 0..3);
     let events = vec((any::<u64>(), text(20), any_attributes()), 0..3);
     let ids = (any_context(), any::<Option<[u8; 8]>>(), 0..4u32);
-    (
-        ids,
-        text(20),
-        any_kind(),
-        any::<[u64; 2]>(),
-        any_attributes(),
-        any_status(),
-        links,
-        events,
+    (ids, text(20), any_kind(), any::<[u64; 2]>(), any_attributes(), any_status(), links, events).prop_map(
+        |((context, parent, pid), name, kind, [start_ns, end_ns], attributes, status, links, events)| Span {
+            process: ProcessId { pid, start_time: 1 },
+            trace_id: context.trace_id,
+            span_id: context.span_id,
+            parent: parent.map(SpanId),
+            parent_remote: context.remote,
+            flags: context.flags,
+            trace_state: context.trace_state,
+            name,
+            kind,
+            start_ns,
+            end_ns,
+            attributes,
+            status,
+            links: links.into_iter().map(|(context, attributes)| Link { context, attributes }).collect(),
+            events: events
+                .into_iter()
+                .map(|(time_ns, name, attributes)| SpanEvent { time_ns, name, attributes })
+                .collect(),
+        },
     )
-        .prop_map(
-            |(
-                (context, parent, pid),
-                name,
-                kind,
-                [start_ns, end_ns],
-                attributes,
-                status,
-                links,
-                events,
-            )| Span {
-                process: ProcessId { pid, start_time: 1 },
-                trace_id: context.trace_id,
-                span_id: context.span_id,
-                parent: parent.map(SpanId),
-                parent_remote: context.remote,
-                flags: context.flags,
-                trace_state: context.trace_state,
-                name,
-                kind,
-                start_ns,
-                end_ns,
-                attributes,
-                status,
-                links: links
-                    .into_iter()
-                    .map(|(context, attributes)| Link {
-                        context,
-                        attributes,
-                    })
-                    .collect(),
-                events: events
-                    .into_iter()
-                    .map(|(time_ns, name, attributes)| SpanEvent {
-                        time_ns,
-                        name,
-                        attributes,
-                    })
-                    .collect(),
-            },
-        )
 }
 
 /// Batches of spans of four processes, of which some have a resource.
 fn any_batches() -> impl Strategy<Value = Vec<Arc<Batch>>> {
     let resources = vec(any_attributes(), 0..4);
-    let batch =
-        (vec(any_span(), 1..8), resources, any::<i32>()).prop_map(|(spans, resources, offset)| {
-            let resources = resources
-                .into_iter()
-                .zip(0..)
-                .map(|(attributes, pid)| {
-                    let process = ProcessId { pid, start_time: 1 };
-                    (
-                        process,
-                        Arc::new(Resource {
-                            process,
-                            attributes,
-                        }),
-                    )
-                })
-                .collect();
-            Arc::new(Batch {
-                spans,
-                resources,
-                clock_offset_ns: i64::from(offset),
+    let batch = (vec(any_span(), 1..8), resources, any::<i32>()).prop_map(|(spans, resources, offset)| {
+        let resources = resources
+            .into_iter()
+            .zip(0..)
+            .map(|(attributes, pid)| {
+                let process = ProcessId { pid, start_time: 1 };
+                (process, Arc::new(Resource { process, attributes }))
             })
-        });
+            .collect();
+        Arc::new(Batch { spans, resources, clock_offset_ns: i64::from(offset) })
+    });
     vec(batch, 1..4)
 }
 
@@ -204,12 +150,8 @@ fn a_changed_resource_replaces_the_cached_one() {
     encoder.encode(std::slice::from_ref(&first));
     let mut changed = Batch::clone(&first);
     let mut resource = testing::resource();
-    resource
-        .attributes
-        .push(("service.version".into(), Value::Str("2".into())));
-    changed
-        .resources
-        .insert(resource.process, Arc::new(resource));
+    resource.attributes.push(("service.version".into(), Value::Str("2".into())));
+    changed.resources.insert(resource.process, Arc::new(resource));
     let changed = [Arc::new(changed)];
     let body = encoder.encode(&changed).requests.remove(0).body;
     assert_eq!(body, convert::request(&changed).encode_to_vec());

@@ -1,0 +1,166 @@
+//! The OTLP resource of a process, by the semantic conventions (1.44) for `service`, `process`, `host` and `container`.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::path::Path;
+
+use super::Process;
+use crate::capture::ProcessInfo;
+use crate::capture::item::ResourceValue;
+use crate::trace::span::ProcessId;
+
+/// Longest argument, and most arguments, that go into `process.command_args`.
+const MAX_ARGUMENT: usize = 256;
+const MAX_ARGUMENTS: usize = 32;
+
+/// What is the same for all processes of this host.
+#[derive(Clone, Debug, Default)]
+pub struct HostFacts {
+    name: Option<String>,
+    id: Option<String>,
+    /// Attributes given on the command line, for every process.
+    extra: Vec<(String, String)>,
+    service_name: Option<String>,
+}
+
+impl HostFacts {
+    /// Reads the host's name and machine id; `service_name` and `extra` override what processes say of themselves.
+    pub fn read(service_name: Option<String>, extra: Vec<(String, String)>) -> Self {
+        let line =
+            |path| fs::read_to_string(path).ok().map(|text| text.trim().to_owned()).filter(|text| !text.is_empty());
+        Self { name: line("/proc/sys/kernel/hostname"), id: line("/etc/machine-id"), extra, service_name }
+    }
+}
+
+/// Describes a process. Its own OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES count, as they would for an SDK inside.
+pub fn process_info(process: &Process, host: &HostFacts) -> ProcessInfo {
+    let environment = process.environment();
+    let variable = |name: &str| environment.get(OsStr::new(name)).map(|value| value.to_string_lossy().into_owned());
+    let mut named: Vec<(String, String)> =
+        variable("OTEL_RESOURCE_ATTRIBUTES").map(|text| resource_attributes(&text)).unwrap_or_default();
+    named.extend(host.extra.iter().cloned());
+    let mut take = |name: &str| {
+        let found = named.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.clone());
+        named.retain(|(key, _)| key != name);
+        found
+    };
+    let from_attributes = take("service.name");
+    let service = host
+        .service_name
+        .clone()
+        .or_else(|| variable("OTEL_SERVICE_NAME").filter(|name| !name.is_empty()))
+        .or(from_attributes)
+        .unwrap_or_else(|| process.name());
+    let instance =
+        take("service.instance.id").unwrap_or_else(|| format!("{}-{}", process.id.pid, process.id.start_time));
+
+    let text = |name: &str, value: String| (name.to_owned(), ResourceValue::Str(value));
+    let mut attributes = vec![
+        text("service.instance.id", instance),
+        ("process.pid".to_owned(), ResourceValue::Int(i64::from(process.id.pid))),
+        text("process.executable.name", process.name()),
+        text("process.executable.path", process.exe.to_string_lossy().into_owned()),
+        ("process.command_args".to_owned(), ResourceValue::List(arguments(process))),
+        text("process.runtime.name", "rust".to_owned()),
+        text("host.arch", "amd64".to_owned()),
+        text("os.type", "linux".to_owned()),
+        text("telemetry.sdk.name", "tracer".to_owned()),
+        text("telemetry.sdk.language", "rust".to_owned()),
+        text("telemetry.sdk.version", env!("CARGO_PKG_VERSION").to_owned()),
+    ];
+    attributes.extend(host.name.clone().map(|name| text("host.name", name)));
+    attributes.extend(host.id.clone().map(|id| text("host.id", id)));
+    attributes.extend(process.control_group().as_deref().and_then(container_id).map(|id| text("container.id", id)));
+    for (name, value) in named {
+        attributes.retain(|(key, _)| *key != name);
+        attributes.push((name, ResourceValue::Str(value)));
+    }
+    ProcessInfo { id: process.id, service, attributes }
+}
+
+/// Describes a process that ran this executable and ended before it could be looked at.
+pub fn ended_process_info(pid: u32, started_ns: u64, executable: &Path, host: &HostFacts) -> ProcessInfo {
+    // Clock ticks are 10 ms on x86-64; the time of the exec is close enough to tell processes apart.
+    let id = ProcessId { pid, start_time: started_ns / 10_000_000 };
+    let name = executable.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+    let text = |name: &str, value: String| (name.to_owned(), ResourceValue::Str(value));
+    let mut attributes = vec![
+        text("service.instance.id", format!("{pid}-{}", id.start_time)),
+        ("process.pid".to_owned(), ResourceValue::Int(i64::from(pid))),
+        text("process.executable.name", name.clone()),
+        text("process.executable.path", executable.to_string_lossy().into_owned()),
+    ];
+    attributes.extend(host.name.clone().map(|name| text("host.name", name)));
+    attributes.extend(host.extra.iter().map(|(name, value)| text(name, value.clone())));
+    ProcessInfo { id, service: host.service_name.clone().unwrap_or(name), attributes }
+}
+
+fn arguments(process: &Process) -> Vec<String> {
+    process.arguments.iter().take(MAX_ARGUMENTS).map(|argument| argument.chars().take(MAX_ARGUMENT).collect()).collect()
+}
+
+/// `key=value,key=value`, values percent-encoded (OpenTelemetry specification, resource SDK). Broken pairs are passed over.
+fn resource_attributes(text: &str) -> Vec<(String, String)> {
+    text.split(',')
+        .filter_map(|pair| pair.split_once('='))
+        .map(|(key, value)| (key.trim().to_owned(), percent_decoded(value.trim())))
+        .filter(|(key, _)| !key.is_empty())
+        .collect()
+}
+
+fn percent_decoded(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, tail @ ..] = rest {
+        let mut decoded = [0];
+        if *first == b'%' && tail.len() >= 2 && hex::decode_to_slice(&tail[..2], &mut decoded).is_ok() {
+            bytes.push(decoded[0]);
+            rest = &tail[2..];
+        } else {
+            bytes.push(*first);
+            rest = tail;
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// The 64 hexadecimal digits that container runtimes put into a control group's path.
+fn container_id(control_group: &str) -> Option<String> {
+    control_group
+        .split(|character: char| !character.is_ascii_hexdigit())
+        .find(|part| part.len() == 64)
+        .map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{container_id, process_info, resource_attributes};
+    use crate::target::{HostFacts, Process};
+
+    #[test]
+    fn attributes_are_decoded_and_broken_ones_passed_over() {
+        assert_eq!(
+            resource_attributes("a=1,b=x%20y,=z,c, d = 5%zz"),
+            [("a".to_owned(), "1".to_owned()), ("b".to_owned(), "x y".to_owned()), ("d".to_owned(), "5%zz".to_owned())]
+        );
+    }
+
+    #[test]
+    fn a_container_is_found_in_the_paths_of_all_runtimes() {
+        let id = "0123456789abcdef".repeat(4);
+        for path in [format!("/docker/{id}"), format!("/kubepods.slice/pod1/cri-containerd-{id}.scope")] {
+            assert_eq!(container_id(&path), Some(id.clone()));
+        }
+        assert_eq!(container_id("/user.slice"), None);
+    }
+
+    #[test]
+    fn the_command_line_wins_over_the_process() {
+        let me = Process::read(std::process::id()).expect("myself");
+        let host = HostFacts::read(Some("svc".to_owned()), vec![("host.name".to_owned(), "h".to_owned())]);
+        let info = process_info(&me, &host);
+        assert_eq!(info.service, "svc");
+        let named: Vec<_> = info.attributes.iter().filter(|(name, _)| name == "host.name").collect();
+        assert_eq!(named.len(), 1);
+    }
+}
