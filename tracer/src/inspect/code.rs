@@ -228,30 +228,12 @@ mod tests {
     #[test]
     fn knows_what_the_kernel_refuses() {
         // lock inc [rax]; cs nop; syscall; int3; hlt; ud2
-        let refused: [&[u8]; 6] = [
-            &[0xf0, 0xff, 0x00],
-            &[0x2e, 0x0f, 0x1f, 0x00],
-            &[0x0f, 0x05],
-            &[0xcc],
-            &[0xf4],
-            &[0x0f, 0x0b],
-        ];
-        assert!(
-            refused
-                .iter()
-                .all(|bytes| !probeable(bytes, &decode(bytes)))
-        );
+        let refused: [&[u8]; 6] =
+            [&[0xf0, 0xff, 0x00], &[0x2e, 0x0f, 0x1f, 0x00], &[0x0f, 0x05], &[0xcc], &[0xf4], &[0x0f, 0x0b]];
+        assert!(refused.iter().all(|bytes| !probeable(bytes, &decode(bytes))));
         // ret; mov eax, fs:[0]; cmp dword [rsp+0x30], 1
-        let accepted: [&[u8]; 3] = [
-            &[0xc3],
-            &[0x64, 0x8b, 0x04, 0x25, 0, 0, 0, 0],
-            &[0x83, 0x7c, 0x24, 0x30, 0x01],
-        ];
-        assert!(
-            accepted
-                .iter()
-                .all(|bytes| probeable(bytes, &decode(bytes)))
-        );
+        let accepted: [&[u8]; 3] = [&[0xc3], &[0x64, 0x8b, 0x04, 0x25, 0, 0, 0, 0], &[0x83, 0x7c, 0x24, 0x30, 0x01]];
+        assert!(accepted.iter().all(|bytes| probeable(bytes, &decode(bytes))));
     }
 
     #[test]

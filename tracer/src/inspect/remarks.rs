@@ -8,12 +8,7 @@ use super::plan::{ProbePlan, Remark, RemarkKind, TypeSource};
 use super::symbols::Symbols;
 
 /// Adds remarks about the file as a whole.
-pub(super) fn add(
-    symbols: &Symbols<'_>,
-    catalog: &Catalog,
-    compiler_known: bool,
-    plan: &mut ProbePlan,
-) {
+pub(super) fn add(symbols: &Symbols<'_>, catalog: &Catalog, compiler_known: bool, plan: &mut ProbePlan) {
     let mut add = |kind, text: &str, remedy: Option<&str>| {
         plan.remarks.push(Remark { kind, subject: None, text: text.to_owned(), remedy: remedy.map(str::to_owned) });
     };
@@ -35,28 +30,14 @@ pub(super) fn add(
             Some("set lto = \"thin\" or lto = false, and codegen-units above 1, in the Cargo profile"),
         );
     }
-    let legacy = plan
-        .messages
-        .iter()
-        .any(|message| message.type_source != TypeSource::Symbol);
+    let legacy = plan.messages.iter().any(|message| message.type_source != TypeSource::Symbol);
     let symbols_help = legacy.then_some("build with RUSTFLAGS=\"-C symbol-mangling-version=v0\"");
-    let untyped = plan
-        .messages
-        .iter()
-        .filter(|message| message.message_type.is_none())
-        .count();
+    let untyped = plan.messages.iter().filter(|message| message.message_type.is_none()).count();
     if untyped > 0 {
-        let text = format!(
-            "the message type of {untyped} of {} functions is not known",
-            plan.messages.len()
-        );
+        let text = format!("the message type of {untyped} of {} functions is not known", plan.messages.len());
         add(RemarkKind::UnknownType, &text, symbols_help);
     }
-    let unsized_ = plan
-        .messages
-        .iter()
-        .filter(|message| message.probe.buffer == BUFFER_UNKNOWN)
-        .count();
+    let unsized_ = plan.messages.iter().filter(|message| message.probe.buffer == BUFFER_UNKNOWN).count();
     if unsized_ > 0 && compiler_known {
         let text = format!(
             "where the bytes of {unsized_} of {} functions are is not known, so their spans have no size",
@@ -65,10 +46,6 @@ pub(super) fn add(
         add(RemarkKind::UnknownBuffer, &text, symbols_help);
     } else if unsized_ > 0 {
         let text = "where this compiler keeps pointer and length of a buffer is not known, so most spans have no size";
-        add(
-            RemarkKind::UnknownBuffer,
-            text,
-            Some(&format!("build with {}", layout::KNOWN_COMPILERS)),
-        );
+        add(RemarkKind::UnknownBuffer, text, Some(&format!("build with {}", layout::KNOWN_COMPILERS)));
     }
 }

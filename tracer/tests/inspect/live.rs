@@ -134,17 +134,9 @@ fn run(path: &Path, plan: &ProbePlan) -> (Vec<Call>, Truth) {
     let (mut open, mut calls, mut writes) = (Vec::<Open>::new(), Vec::new(), 0);
     while let Some(mut registers) = tracee.next_stop() {
         if sockets.is_empty() {
-            let context = plan
-                .tls
-                .thread_context
-                .as_ref()
-                .and_then(|variable| variable.static_offset);
+            let context = plan.tls.thread_context.as_ref().and_then(|variable| variable.static_offset);
             let context = registers.fs_base.wrapping_add_signed(context.unwrap());
-            assert_eq!(
-                tracee.word(context),
-                Some(0x0123_4567_89ab_cdef),
-                "the variable of the thread"
-            );
+            assert_eq!(tracee.word(context), Some(0x0123_4567_89ab_cdef), "the variable of the thread");
             // The loader has mapped libc by now.
             let (base, libc) = tracee.base("/libc.so.6").unwrap();
             sockets = inspect_file(libc.as_ref()).unwrap().sockets;
