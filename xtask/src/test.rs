@@ -81,6 +81,8 @@ fn build_end_to_end() -> Result<()> {
         END_TO_END,
         "--package",
         "tracer-test-programs",
+        "--package",
+        "tracer-shim-demo",
     ]);
     crate::run::visible(&mut build)?;
     // A target with v0 symbols: they name every message type.

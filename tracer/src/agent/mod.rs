@@ -237,11 +237,13 @@ impl<S: Sink> Agent<S> {
         self.processes.remove(&pid);
         // It may have ended already, or be a kernel thread: then there is nothing to attach to.
         let Ok(process) = Process::read(pid) else { return };
+        let file = process.executable();
         // The gate of a command becomes the command.
-        if process.executable().map(|file| file.key) == self.own_executable {
+        if file.as_ref().map(|file| file.key) == self.own_executable {
             return;
         }
-        if self.options.selector.matches(&process) {
+        let watched = file.is_some_and(|file| self.attachments.watches(&file));
+        if watched || self.options.selector.matches(&process) {
             if let Err(error) = self.adopt(&process) {
                 tracing::warn!("{}", chain(&error));
             }
@@ -265,13 +267,13 @@ impl<S: Sink> Agent<S> {
     fn adopt(&mut self, process: &Process) -> Result<(), AgentError> {
         let attached = self.attachments.process(process, &mut self.programs, &mut self.sink)?;
         let info: ProcessInfo = process_info(process, &self.options.host);
-        tracing::info!(
-            "tracing {} (process {}): {} prost functions, {} probe sites",
-            info.service,
-            process.id.pid,
-            attached.functions,
-            attached.sites,
-        );
+        let what = match (attached.with_shim, attached.functions) {
+            (true, 0) => "its shim".to_owned(),
+            (true, functions) => format!("its shim, {functions} prost functions"),
+            (false, functions) => format!("{functions} prost functions"),
+        };
+        let (service, pid) = (&info.service, process.id.pid);
+        tracing::info!("tracing {service} (process {pid}): {what}, {} probe sites", attached.sites);
         self.sink.item(&Item::Process(info));
         self.processes.insert(process.id.pid, process.id);
         let target = target(&attached);
