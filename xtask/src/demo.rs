@@ -17,7 +17,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 
 use self::service::Service;
-use crate::{build_ebpf, run, setup, workspace};
+use crate::{build_ebpf, run, setup, v0, workspace};
 
 /// How long a server may take to start.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -37,8 +37,8 @@ pub fn main(args: &Args) -> Result<()> {
     setup::ensure(&setup::to_demo())?;
     build_ebpf::main()?;
     let mut build = workspace::cargo("build");
-    build.args(["--release", "--package", "tracer", "--package", "tracer-test-programs"]);
-    run::visible(build.args(["--bin", "tracer", "--bin", "order_target"]))?;
+    run::visible(build.args(["--release", "--package", "tracer", "--bin", "tracer"]))?;
+    v0::build("order_target")?;
 
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [libc::SIGINT, libc::SIGTERM] {
@@ -47,13 +47,12 @@ pub fn main(args: &Args) -> Result<()> {
     let dir = tempfile::tempdir()?;
     let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
     let _redis = start_redis(address, dir.path())?;
-    let release = workspace::target().join("release");
-    let mut target = Command::new(release.join("order_target"));
+    let mut target = Command::new(v0::dir().join("order_target"));
     let mut target = Service::start(target.arg(address.to_string()).stdin(Stdio::piped()).stdout(Stdio::piped()))?;
     let mut orders = target.stdin()?;
     let mut answers = BufReader::new(target.stdout()?).lines();
     answers.next().context("the order service ended")??;
-    let mut agent = Command::new(release.join("tracer"));
+    let mut agent = Command::new(workspace::target().join("release/tracer"));
     agent.args(["run", "--pid", &target.id().to_string(), "--export", "terminal"]);
     let mut agent = Service::start(&mut agent)?;
 

@@ -7,6 +7,7 @@ mod lint;
 mod run;
 mod setup;
 mod test;
+mod v0;
 mod vm;
 mod workspace;
 

@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::{Result, bail};
 
 use self::tally::Tally;
-use crate::{build_ebpf, setup, vm, workspace};
+use crate::{build_ebpf, setup, v0, vm, workspace};
 
 /// The crate of the end-to-end tests and their targets.
 const END_TO_END: &str = "tracer-tests";
@@ -85,11 +85,7 @@ fn build_end_to_end() -> Result<()> {
         "tracer-shim-demo",
     ]);
     crate::run::visible(&mut build)?;
-    // A target with v0 symbols: they name every message type.
-    let mut build = workspace::cargo("build");
-    build.args(["--release", "--package", "tracer-test-programs", "--bin", "prost_target", "--target-dir"]);
-    build.arg(workspace::target().join("v0")).env("RUSTFLAGS", "-C symbol-mangling-version=v0");
-    crate::run::visible(&mut build)
+    v0::build("prost_target")
 }
 
 /// What the end-to-end tests are told.
@@ -98,7 +94,7 @@ fn environment() -> Result<Vec<(&'static str, std::ffi::OsString)>> {
         // A test that would skip fails instead, unless the kernel lacks the feature.
         ("TRACER_STRICT", "1".into()),
         ("TRACER_BIN", workspace::target().join("release/tracer").into()),
-        ("TRACER_V0_PROGRAMS", workspace::target().join("v0/release").into()),
+        ("TRACER_V0_PROGRAMS", v0::dir().into()),
         ("TRACER_ROTEL", setup::rotel::agent().into()),
         ("PATH", workspace::path_with_tools()?),
     ])
