@@ -119,7 +119,7 @@ impl Bench<'_> {
         self.alone(&mut target)?;
         self.under_the_agent(&mut target)?;
         self.under_bpftrace(&mut target)?;
-        self.floor(&mut target)
+        self.floor(&mut target, Row::Floor)
     }
 
     fn alone(&mut self, target: &mut Target) -> Result<()> {
@@ -143,6 +143,7 @@ impl Bench<'_> {
         self.measure(target, Row::EncodeShimTraced, &format!("shim encode {MESSAGES}"))?;
         let get = self.get(COMMANDS);
         self.measure(target, Row::RedisAgent, &get)?;
+        self.floor(target, Row::FloorUnderAgent)?;
         agent.end()?;
         let stats = read_json(&stats)?;
         let lost = stats["lost"].as_object().context("the balance says what was lost")?;
@@ -173,10 +174,10 @@ impl Bench<'_> {
     }
 
     /// What any probe costs at the least.
-    fn floor(&mut self, target: &mut Target) -> Result<()> {
+    fn floor(&mut self, target: &mut Target, row: Row) -> Result<()> {
         let offset = target.ask("floor-site")?["offset"].as_u64().context("no \"offset\" in the answer")?;
         let _probe = empty_probe::attach(&self.program, offset, target.id())?;
-        self.measure(target, Row::Floor, &format!("floor {HITS}"))
+        self.measure(target, row, &format!("floor {HITS}"))
     }
 
     fn replays(&self) -> Result<Vec<replay::Replay>> {
