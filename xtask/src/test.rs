@@ -81,6 +81,8 @@ fn build_end_to_end() -> Result<()> {
         END_TO_END,
         "--package",
         "tracer-test-programs",
+        "--package",
+        "tracer-shim-demo",
     ]);
     crate::run::visible(&mut build)?;
     // A target with v0 symbols: they name every message type.
@@ -112,6 +114,8 @@ fn runner(selection: &[&str], args: &Args) -> Command {
         return command;
     }
     let mut command = workspace::cargo("test");
+    // Some tests see what others do to the same program; nextest's configuration names them.
+    command.env("RUST_TEST_THREADS", "1");
     command.arg("--no-fail-fast").args(selection).arg("--");
     command.args(args.full.then_some("--include-ignored"));
     command.args(&args.filter);

@@ -9,14 +9,12 @@ mod usdt;
 
 use std::collections::{BTreeMap, HashMap};
 
-use aya::maps::{MapData, RingBuf};
-use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::io::Errno;
+use rustix::event::Timespec;
 use tracer_common::map::{Counter, TARGET_SOCKETS, Target};
 use tracer_common::record::{FLAG_WATCHED, Head};
 
 use crate::capture::{Event, Item, ProcessInfo};
-use crate::probe::{LoadError, Options as ProbeOptions, Programs};
+use crate::probe::{Events, LoadError, Options as ProbeOptions, Programs};
 use crate::target::{HostFacts, MappedFile, Process, ProcessError, Selector, ended_process_info, process_info};
 use crate::trace::span::ProcessId;
 
@@ -59,7 +57,7 @@ pub struct Options {
 /// A live session.
 pub struct Agent<S> {
     programs: Programs,
-    ring: RingBuf<MapData>,
+    ring: Events,
     options: Options,
     attachments: Attachments,
     processes: HashMap<u32, ProcessId>,
@@ -130,11 +128,7 @@ impl<S: Sink> Agent<S> {
     /// # Errors
     /// When the ring buffer cannot be waited for.
     pub fn step(&mut self) -> Result<(), AgentError> {
-        let mut events = [PollFd::new(&self.ring, PollFlags::IN)];
-        match rustix::event::poll(&mut events, Some(&DRAIN_EVERY)) {
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(error) => return Err(AgentError::Wait(error.into())),
-        }
+        self.ring.wait(&DRAIN_EVERY).map_err(AgentError::Wait)?;
         self.drain();
         Ok(())
     }
@@ -215,7 +209,7 @@ impl<S: Sink> Agent<S> {
 
     /// Passes on one record; says what it means for the targets. `None` when there is no more.
     fn next_record(&mut self) -> Option<Lifecycle> {
-        let record = self.ring.next()?;
+        let record = self.ring.next_record()?;
         self.sink.item(&Item::Record(&record));
         Some(match Event::read(&record) {
             Ok(Event::Exec(head)) => Lifecycle::Executed(head),
@@ -243,11 +237,13 @@ impl<S: Sink> Agent<S> {
         self.processes.remove(&pid);
         // It may have ended already, or be a kernel thread: then there is nothing to attach to.
         let Ok(process) = Process::read(pid) else { return };
+        let file = process.executable();
         // The gate of a command becomes the command.
-        if process.executable().map(|file| file.key) == self.own_executable {
+        if file.as_ref().map(|file| file.key) == self.own_executable {
             return;
         }
-        if self.options.selector.matches(&process) {
+        let watched = file.is_some_and(|file| self.attachments.watches(&file));
+        if watched || self.options.selector.matches(&process) {
             if let Err(error) = self.adopt(&process) {
                 tracing::warn!("{}", chain(&error));
             }
@@ -271,13 +267,13 @@ impl<S: Sink> Agent<S> {
     fn adopt(&mut self, process: &Process) -> Result<(), AgentError> {
         let attached = self.attachments.process(process, &mut self.programs, &mut self.sink)?;
         let info: ProcessInfo = process_info(process, &self.options.host);
-        tracing::info!(
-            "tracing {} (process {}): {} prost functions, {} probe sites",
-            info.service,
-            process.id.pid,
-            attached.functions,
-            attached.sites,
-        );
+        let what = match (attached.with_shim, attached.functions) {
+            (true, 0) => "its shim".to_owned(),
+            (true, functions) => format!("its shim, {functions} prost functions"),
+            (false, functions) => format!("{functions} prost functions"),
+        };
+        let (service, pid) = (&info.service, process.id.pid);
+        tracing::info!("tracing {service} (process {pid}): {what}, {} probe sites", attached.sites);
         self.sink.item(&Item::Process(info));
         self.processes.insert(process.id.pid, process.id);
         let target = target(&attached);

@@ -2,11 +2,12 @@
 
 use std::os::fd::{AsFd as _, BorrowedFd};
 
-use aya::maps::{Array, HashMap, MapData, PerCpuArray, RingBuf};
+use aya::maps::{Array, HashMap, MapData, PerCpuArray};
 use aya::programs::{RawTracePoint, UProbe};
 use aya::{Ebpf, EbpfLoader};
 use tracer_common::map::{Advice, Counter, Executable, KernelOffsets, Probe, Target};
 
+use super::events::Events;
 use super::{KernelError, kernel_offsets};
 
 /// The object that `cargo xtask build-ebpf` made.
@@ -67,7 +68,7 @@ pub struct Programs {
     advice: HashMap<MapData, u64, Advice>,
     probes: Array<MapData, Probe>,
     counters: PerCpuArray<MapData, u64>,
-    events: Option<RingBuf<MapData>>,
+    events: Option<Events>,
 }
 
 impl Programs {
@@ -92,7 +93,7 @@ impl Programs {
             advice: map(&mut ebpf, "ADVICE")?,
             probes: map(&mut ebpf, "PROBES")?,
             counters: map(&mut ebpf, "COUNTERS")?,
-            events: Some(map(&mut ebpf, "EVENTS")?),
+            events: Some(Events(map(&mut ebpf, "EVENTS")?)),
             ebpf,
         };
         programs.watch(&tracepoints)
@@ -118,7 +119,7 @@ impl Programs {
     }
 
     /// The ring buffer, once.
-    pub fn take_events(&mut self) -> Option<RingBuf<MapData>> {
+    pub fn take_events(&mut self) -> Option<Events> {
         self.events.take()
     }
 
