@@ -52,6 +52,8 @@ pub struct Options {
     pub host: HostFacts,
     /// Bytes of the ring buffer.
     pub ring_bytes: u32,
+    /// Watch system calls for sockets.
+    pub sockets: bool,
 }
 
 /// A live session.
@@ -74,7 +76,7 @@ impl<S: Sink> Agent<S> {
         for &pid in options.selector.pids() {
             Process::read(pid)?;
         }
-        let mut programs = Programs::load(&ProbeOptions { ring_bytes: options.ring_bytes, syscalls: true })?;
+        let mut programs = Programs::load(&ProbeOptions { ring_bytes: options.ring_bytes, syscalls: options.sockets })?;
         let ring = programs.take_events().ok_or(LoadError::NoMap("EVENTS"))?;
         let attachments = Attachments::new(options.selector.only_pids());
         let own_executable = MappedFile::open("/proc/self/exe".as_ref()).ok().map(|file| file.key);
