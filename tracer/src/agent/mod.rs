@@ -261,6 +261,7 @@ impl<S: Sink> Agent<S> {
         {
             self.processes.remove(&pid);
             self.programs.remove_target(pid);
+            self.programs.forget_process(pid);
             tracing::info!("process {pid} has ended");
         }
     }
