@@ -34,6 +34,7 @@ fn two_processes_make_one_trace_per_order() {
             pids.push(found[0].pid);
         }
         assert_eq!(spans.len(), 5);
+        assert!(spans.iter().all(|span| span.service == "chain"), "named by the process itself");
         assert!(pids[1] != pids[2] && pids[2] == pids[3] && pids[3] != pids[4], "two processes: {pids:?}");
     }
 }
@@ -43,6 +44,7 @@ fn assert_below(outcome: &Outcome, seen: &serde_json::Value, count: usize) {
     outcome.assert_complete();
     let gets: Vec<&Span> = outcome.spans.iter().filter(|span| span.name == "GET").collect();
     assert_eq!(gets.len(), count);
+    assert!(gets.iter().all(|span| span.service == "shim-target"), "the process context names the service");
     let seen = seen.as_array().expect("a list");
     assert_eq!(seen.len(), count);
     // Every order has a trace of its own, so the pair names the order.

@@ -7,7 +7,7 @@ mod balance;
 mod sink;
 mod usdt;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use rustix::event::Timespec;
 use tracer_common::map::{Counter, TARGET_SOCKETS, Target};
@@ -64,6 +64,8 @@ pub struct Agent<S> {
     attachments: Attachments,
     processes: HashMap<u32, ProcessId>,
     own_executable: Option<(u64, u64)>,
+    /// Processes whose shim has spoken.
+    introduced: HashSet<u32>,
     sink: S,
 }
 
@@ -80,7 +82,16 @@ impl<S: Sink> Agent<S> {
         let ring = programs.take_events().ok_or(LoadError::NoMap("EVENTS"))?;
         let attachments = Attachments::new(options.selector.only_pids());
         let own_executable = MappedFile::open("/proc/self/exe".as_ref()).ok().map(|file| file.key);
-        let mut agent = Self { programs, ring, options, attachments, processes: HashMap::new(), own_executable, sink };
+        let mut agent = Self {
+            programs,
+            ring,
+            options,
+            attachments,
+            processes: HashMap::new(),
+            own_executable,
+            introduced: HashSet::new(),
+            sink,
+        };
         for path in agent.options.selector.executables_to_come() {
             if let Err(error) = agent.expect(&path) {
                 tracing::debug!("{}: {}", path.display(), chain(&error));
@@ -212,8 +223,17 @@ impl<S: Sink> Agent<S> {
     /// Passes on one record; says what it means for the targets. `None` when there is no more.
     fn next_record(&mut self) -> Option<Lifecycle> {
         let record = self.ring.next_record()?;
+        let event = Event::read(&record);
+        // The shim publishes who its process is before its first span: what was read when it started is old.
+        if let Ok(Event::Shim(head, _)) = event
+            && self.introduced.insert(head.pid)
+            && self.processes.contains_key(&head.pid)
+            && let Ok(process) = Process::read(head.pid)
+        {
+            self.sink.item(&Item::Process(process_info(&process, &self.options.host)));
+        }
         self.sink.item(&Item::Record(&record));
-        Some(match Event::read(&record) {
+        Some(match event {
             Ok(Event::Exec(head)) => Lifecycle::Executed(head),
             Ok(Event::Fork(head)) => Lifecycle::Started(head.task_id as u32),
             Ok(Event::Exit(head)) => Lifecycle::Ended(head.pid),
@@ -260,6 +280,7 @@ impl<S: Sink> Agent<S> {
             && !Process::is_alive(id)
         {
             self.processes.remove(&pid);
+            self.introduced.remove(&pid);
             self.programs.remove_target(pid);
             self.programs.forget_process(pid);
             tracing::info!("process {pid} has ended");
