@@ -1,6 +1,7 @@
 //! The shim's spans and the agent's are one trace.
 
 use std::collections::HashMap;
+use std::process::Command;
 
 use tracer_tests::{Agent, Outcome, RedisServer, Span, Target, program, require_root};
 
@@ -82,4 +83,37 @@ fn a_command_is_below_the_active_span_across_awaits() {
 #[test]
 fn a_command_is_below_the_active_span_on_another_thread() {
     traced("threads", 2_000);
+}
+
+/// The agent changes what a running target records; what is not sampled does not even reach the probe.
+#[test]
+fn sampling_is_changed_while_the_target_runs() {
+    require_root();
+    let server = RedisServer::start();
+    let mut target = Target::start("shim_target");
+    let pid = target.pid().to_string();
+    let agent = Agent::run(&["-p", &pid]);
+    let sample = |arguments: &[&str]| {
+        let status = Command::new(program("tracer")).args(["-q", "sample", "-p", &pid]).args(arguments).status();
+        assert!(status.expect("tracer runs").success(), "{arguments:?}");
+    };
+    let mut round = || {
+        target.ask(&format!("sync {} 1000", server.address()));
+    };
+    round();
+    sample(&["--ratio", "0"]);
+    round();
+    sample(&["--ratio", "0", "--rule", "order=1"]);
+    round();
+    sample(&["--ratio", "0.25"]);
+    round();
+    assert!(target.end().success());
+    let outcome = agent.stop();
+    outcome.assert_complete();
+    let traces = outcome.spans.iter().filter(|span| span.name == "order").count();
+    // 1,000 + 0 + 1,000 + about 250.
+    assert!((2_150..2_350).contains(&traces), "{traces} traces");
+    assert_eq!(outcome.count("/kernel/shim"), outcome.count("/agent/shim_traced"), "{:#}", outcome.stats);
+    let encodes = outcome.spans.iter().filter(|span| span.name.starts_with("encode ")).count();
+    assert_eq!(encodes, 2 * traces, "the spans below follow the first one");
 }

@@ -175,6 +175,7 @@ impl Balance {
                 "commands": counts.commands,
                 "commands_open": counts.commands_open,
                 "flows_evicted": counts.flows_evicted,
+                "shim_traced": counts.shim_traced,
             },
         })
     }
