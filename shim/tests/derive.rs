@@ -209,3 +209,15 @@ fn json_carries_the_context_and_messages_without_it_are_read() {
     let unit = Unit::default().traced();
     assert_eq!(serde_json::from_str::<Unit>(&serde_json::to_string(&unit).unwrap()).unwrap(), unit);
 }
+
+#[cfg(feature = "opentelemetry")]
+#[test]
+fn messages_and_span_contexts_of_opentelemetry_become_each_other() {
+    use opentelemetry::trace::SpanContext;
+    let span = SpanContext::from(context());
+    assert_eq!(CrossProcessMsg::from(span.clone()).trace_context(), Some(context()));
+    let generic = Generic::<u8, 3>::from(span.clone());
+    assert_eq!(SpanContext::try_from(&generic), Ok(span.clone()));
+    assert_eq!(SpanContext::try_from(&UserRequest::from(span.clone())), Ok(span));
+    assert_eq!(SpanContext::try_from(&UserRequest::default()), Err(NoContext));
+}

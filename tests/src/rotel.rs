@@ -74,6 +74,8 @@ impl Collector {
             .args(["--otlp-grpc-endpoint", &grpc.to_string(), "--otlp-http-endpoint", &http.to_string()])
             .args(["--exporter", "otlp", "--otlp-exporter-endpoint", &format!("http://{sink}")])
             .args(["--batch-timeout", "50ms"])
+            // Its default is 8,192, and what it splits off a larger batch has lost its resource (seen with rotel under load).
+            .args(["--batch-max-size", "100000"])
             .arg("--pid-file")
             .arg(directory.join("rotel.pid"))
             .stdout(File::create(&log)?)

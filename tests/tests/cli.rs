@@ -97,6 +97,44 @@ fn without_root() {
     assert!(String::from_utf8_lossy(&output.stdout).contains("sudo"));
 }
 
+/// Hides a folder of /sys, as on a kernel without the feature, and runs `tracer` there.
+fn tracer_without(folder: &str, arguments: &str) -> Output {
+    let tracer = program("tracer");
+    let script = format!("mount -t tmpfs none {folder} && exec {} {arguments}", tracer.display());
+    Command::new("unshare").args(["--mount", "sh", "-c", &script]).output().expect("util-linux")
+}
+
+#[test]
+fn a_kernel_without_the_feature() {
+    require_root();
+    let output = tracer_without("/sys/kernel/btf", "run -n x");
+    assert_says(&output, 4, &["/sys/kernel/btf/vmlinux", "CONFIG_DEBUG_INFO_BTF"]);
+    let target = Target::start("prost_target");
+    let output = tracer_without("/sys/bus/event_source/devices", &format!("run -p {}", target.pid()));
+    assert_says(&output, 4, &["CONFIG_UPROBE_EVENTS"]);
+    let output = tracer_without("/sys/kernel/btf", "doctor");
+    assert_eq!(output.status.code(), Some(4));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("CONFIG_DEBUG_INFO_BTF"));
+}
+
+/// Always off: every span is sampled out, and counted.
+#[test]
+fn the_sampler_decides_and_every_span_is_counted() {
+    require_root();
+    for (sampler, kept) in [("always_off", 0.0), ("parentbased_traceidratio=0.25", 0.25), ("always_on", 1.0)] {
+        let mut target = Target::start("prost_target");
+        let agent = Agent::run(&["-p", &target.pid().to_string(), "--sampler", sampler]);
+        target.ask("messages 500");
+        let outcome = agent.stop();
+        outcome.assert_complete();
+        let (produced, exported) = (outcome.count("/produced"), outcome.count("/exporters/0/exported"));
+        assert_eq!(produced, exported + outcome.count("/sampled_out"), "{sampler}");
+        assert_eq!(exported, outcome.spans.len() as u64, "{sampler}");
+        let share = exported as f64 / produced as f64;
+        assert!((share - kept).abs() < 0.1, "{sampler}: {share} of {produced} kept");
+    }
+}
+
 #[test]
 fn an_unwritable_file() {
     assert_says(&tracer(&["run", "-n", "x", "--export", "file:/no/such/folder/spans"]), 1, &["/no/such/folder/spans"]);

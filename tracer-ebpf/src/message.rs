@@ -68,17 +68,17 @@ pub fn thread_exit(pid_tgid: u64) {
     if let Some(call) = open_call(pid_tgid) {
         finish(call, FLAG_UNWOUND | FLAG_ERROR);
     }
-    let _ = CALLS.remove(&pid_tgid);
+    let _ = CALLS.remove(pid_tgid);
 }
 
 #[inline(always)]
 fn is_target(pid_tgid: u64) -> bool {
-    TARGETS.get_ptr(&((pid_tgid >> 32) as u32)).is_some()
+    TARGETS.get_ptr((pid_tgid >> 32) as u32).is_some()
 }
 
 #[inline(always)]
 fn open_call(pid_tgid: u64) -> Option<&'static mut Call> {
-    let call = CALLS.get_ptr_mut(&pid_tgid)?;
+    let call = CALLS.get_ptr_mut(pid_tgid)?;
     // SAFETY: the entry belongs to the current thread, which is interrupted: nobody else uses it until it ends.
     let call = unsafe { &mut *call };
     (call.open == 1).then_some(call)
@@ -106,7 +106,7 @@ fn enter(ctx: &ProbeContext) -> Option<()> {
     let pid_tgid = bpf_get_current_pid_tgid();
     let pid = (pid_tgid >> 32) as u32;
     // SAFETY: entries of TARGETS are only replaced by the agent; a copy torn by that would still be plain numbers.
-    let target = unsafe { TARGETS.get(&pid) }?;
+    let target = unsafe { TARGETS.get(pid) }?;
     let cookie = cookie(ctx);
     let probe = PROBES.get(cookie.probe)?;
     let regs = registers(ctx);
@@ -121,17 +121,17 @@ fn enter(ctx: &ProbeContext) -> Option<()> {
         }
         finish(call, FLAG_UNWOUND | FLAG_ERROR);
     }
-    let call = match CALLS.get_ptr_mut(&pid_tgid) {
+    let call = match CALLS.get_ptr_mut(pid_tgid) {
         Some(call) => call,
         None => {
             // Zeroes for the first call of a thread come from a map of one entry: they are too many for the stack.
             let zero = crate::maps::ZERO_CALL.get_ptr(0)?;
             // SAFETY: the map value lives as long as the map and is never written.
-            if CALLS.insert(&pid_tgid, unsafe { &*zero }, 0).is_err() {
+            if CALLS.insert(pid_tgid, unsafe { &*zero }, 0).is_err() {
                 count(Counter::MessagesMapFull);
                 return None;
             }
-            CALLS.get_ptr_mut(&pid_tgid)?
+            CALLS.get_ptr_mut(pid_tgid)?
         }
     };
     // SAFETY: as in `open_call`.

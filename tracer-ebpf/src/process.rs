@@ -17,14 +17,14 @@ pub fn process_exec(ctx: RawTracePointContext) -> i32 {
     let pid = (bpf_get_current_pid_tgid() >> 32) as u32;
     let executable = executable(ctx.arg::<u64>(2)).unwrap_or_default();
     // SAFETY: entries are only replaced by the agent; a torn copy would still be plain numbers.
-    let flags = match unsafe { EXECUTABLES.get(&executable) } {
+    let flags = match unsafe { EXECUTABLES.get(executable) } {
         Some(target) => {
-            let _ = TARGETS.insert(&pid, target, 0);
+            let _ = TARGETS.insert(pid, target, 0);
             FLAG_WATCHED
         }
         // What was forked from a target is none once it runs another program.
         None => {
-            let _ = TARGETS.remove(&pid);
+            let _ = TARGETS.remove(pid);
             0
         }
     };
@@ -37,7 +37,7 @@ pub fn process_exec(ctx: RawTracePointContext) -> i32 {
 pub fn process_exit(_ctx: RawTracePointContext) -> i32 {
     let pid_tgid = bpf_get_current_pid_tgid();
     let pid = (pid_tgid >> 32) as u32;
-    if TARGETS.get_ptr(&pid).is_none() {
+    if TARGETS.get_ptr(pid).is_none() {
         return 0;
     }
     message::thread_exit(pid_tgid);
@@ -53,13 +53,13 @@ pub fn process_exit(_ctx: RawTracePointContext) -> i32 {
 pub fn process_fork(ctx: RawTracePointContext) -> i32 {
     let pid = (bpf_get_current_pid_tgid() >> 32) as u32;
     // SAFETY: a copy torn by the agent's update would still be plain numbers.
-    let Some(target) = (unsafe { TARGETS.get(&pid) }) else { return 0 };
+    let Some(target) = (unsafe { TARGETS.get(pid) }) else { return 0 };
     let Some(offsets) = OFFSETS.get(0) else { return 0 };
     let child: u64 = ctx.arg(1);
     let Some(child) = kernel::<u32>(child + offsets.task_tgid as u64) else { return 0 };
     if child != pid {
         let target = *target;
-        let _ = TARGETS.insert(&child, &target, 0);
+        let _ = TARGETS.insert(child, target, 0);
         lifecycle(KIND_FORK, 0, child as u64, 0);
     }
     0

@@ -19,7 +19,7 @@ struct Slot<const N: usize> {
 /// rdi: address of the record; rsi: its length.
 #[uprobe]
 pub fn shim_span(ctx: ProbeContext) -> u32 {
-    if TARGETS.get_ptr(&((bpf_get_current_pid_tgid() >> 32) as u32)).is_none() {
+    if TARGETS.get_ptr((bpf_get_current_pid_tgid() >> 32) as u32).is_none() {
         return 0;
     }
     let (Some(record), Some(len)) = (ctx.arg::<u64>(0), ctx.arg::<u64>(1)) else { return 0 };

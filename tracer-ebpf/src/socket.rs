@@ -52,7 +52,7 @@ pub fn syscall_enter(ctx: RawTracePointContext) -> i32 {
         }
         return 0;
     }
-    if let Some(state) = CONNECTIONS.get_ptr(&key)
+    if let Some(state) = CONNECTIONS.get_ptr(key)
         // SAFETY: map values stay readable while the program runs.
         && unsafe { (*state).verdict } == VERDICT_IGNORED
     {
@@ -122,7 +122,7 @@ fn message_vector(header: u64) -> Option<Buffers> {
 #[inline(always)]
 fn target(pid_tgid: u64) -> Option<&'static Target> {
     // SAFETY: entries are only replaced by the agent; a torn copy would still be plain numbers.
-    let target = unsafe { TARGETS.get(&((pid_tgid >> 32) as u32)) }?;
+    let target = unsafe { TARGETS.get((pid_tgid >> 32) as u32) }?;
     (target.flags & TARGET_SOCKETS != 0).then_some(target)
 }
 

@@ -57,7 +57,7 @@ pub fn passed(
     start_ns: u64,
     end_ns: u64,
 ) {
-    let state = match CONNECTIONS.get_ptr_mut(&key) {
+    let state = match CONNECTIONS.get_ptr_mut(key) {
         // SAFETY: calls of one direction of a connection follow each other, and each direction has its own field.
         Some(state) => unsafe { &mut *state },
         None => {
@@ -124,33 +124,33 @@ pub fn passed(
 #[inline(always)]
 pub fn call() -> Option<&'static mut SocketCall> {
     let pid_tgid = bpf_get_current_pid_tgid();
-    if let Some(call) = SOCKET_CALLS.get_ptr_mut(&pid_tgid) {
+    if let Some(call) = SOCKET_CALLS.get_ptr_mut(pid_tgid) {
         // SAFETY: the entry belongs to the current thread, which is inside the kernel: nobody else uses it.
         return Some(unsafe { &mut *call });
     }
     let zero = ZERO_SOCKET_CALL.get_ptr(0)?;
     // SAFETY: the map value lives as long as the map and is never written.
-    if SOCKET_CALLS.insert(&pid_tgid, unsafe { &*zero }, 0).is_err() {
+    if SOCKET_CALLS.insert(pid_tgid, unsafe { &*zero }, 0).is_err() {
         count(Counter::SocketCallsMapFull);
         return None;
     }
     // SAFETY: as above.
-    SOCKET_CALLS.get_ptr_mut(&pid_tgid).map(|call| unsafe { &mut *call })
+    SOCKET_CALLS.get_ptr_mut(pid_tgid).map(|call| unsafe { &mut *call })
 }
 
 /// The thread is ending.
 #[inline(always)]
 pub fn thread_exit(pid_tgid: u64) {
-    let _ = SOCKET_CALLS.remove(&pid_tgid);
+    let _ = SOCKET_CALLS.remove(pid_tgid);
 }
 
 /// A descriptor goes away, or starts anew.
 #[inline(always)]
 pub fn close(key: ConnectionKey) {
-    let Some(state) = CONNECTIONS.get_ptr(&key) else { return };
+    let Some(state) = CONNECTIONS.get_ptr(key) else { return };
     // SAFETY: map values stay readable while the program runs.
     let connection = unsafe { (*state).connection };
-    let _ = CONNECTIONS.remove(&key);
+    let _ = CONNECTIONS.remove(key);
     if connection != 0
         && let Some(mut entry) = reserve::<Connection>(Counter::Lifecycle, Counter::LifecycleRingFull)
     {
@@ -165,7 +165,7 @@ pub fn close(key: ConnectionKey) {
 #[inline(always)]
 pub fn connecting(key: ConnectionKey) {
     let fresh = ConnectionState { fresh: 1, ..ConnectionState::default() };
-    if CONNECTIONS.insert(&key, &fresh, 0).is_err() {
+    if CONNECTIONS.insert(key, fresh, 0).is_err() {
         count(Counter::ConnectionsMapFull);
     }
 }
@@ -175,12 +175,12 @@ pub fn connecting(key: ConnectionKey) {
 fn adopt(key: ConnectionKey) -> Option<&'static mut ConnectionState> {
     let verdict = if stream_socket(key.fd).is_some() { 0 } else { VERDICT_IGNORED };
     let fresh = ConnectionState { verdict, ..ConnectionState::default() };
-    if CONNECTIONS.insert(&key, &fresh, 0).is_err() {
+    if CONNECTIONS.insert(key, fresh, 0).is_err() {
         count(Counter::ConnectionsMapFull);
         return None;
     }
     // SAFETY: as in `passed`.
-    CONNECTIONS.get_ptr_mut(&key).map(|state| unsafe { &mut *state })
+    CONNECTIONS.get_ptr_mut(key).map(|state| unsafe { &mut *state })
 }
 
 /// Decides whether the bytes could be RESP, and announces the connection if so.
@@ -298,7 +298,7 @@ fn announce(key: ConnectionKey, state: &ConnectionState, sock: u64) {
 #[inline(always)]
 fn advice(connection: u64) -> Option<Advice> {
     // SAFETY: entries are only replaced by the agent; a torn copy would still be plain numbers.
-    unsafe { ADVICE.get(&connection) }.copied()
+    unsafe { ADVICE.get(connection) }.copied()
 }
 
 /// Sends the bytes of a call in chunks, leaving out what the agent does not need.
@@ -394,7 +394,7 @@ extern "C" fn step(_index: u32, place: *mut c_void) -> i64 {
     walk.pointer += len;
     walk.available -= len;
     walk.left -= len;
-    walk.budget = if walk.budget > len { walk.budget - len } else { 0 };
+    walk.budget = walk.budget.saturating_sub(len);
     0
 }
 

@@ -18,7 +18,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use indicatif::ProgressBar;
 use serde_json::Value;
 
@@ -39,6 +39,9 @@ pub struct Args {
     /// How often the variants take turns
     #[arg(long, value_name = "N", default_value_t = 7, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
+    /// Measure what has been built
+    #[arg(long)]
+    no_build: bool,
 }
 
 /// Messages per measurement: under the agent some tenths of a second, and their spans fit in its ring buffer.
@@ -53,15 +56,17 @@ pub fn main(args: &Args) -> Result<()> {
     if !workspace::is_root() {
         bail!("the benchmark loads eBPF programs, which needs root: `sudo -E cargo xtask bench`");
     }
-    setup::ensure(&setup::to_build())?;
     setup::ensure(&setup::to_bench())?;
-    build()?;
+    if !args.no_build {
+        build()?;
+    }
 
     let dir = tempfile::tempdir()?;
     let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
     let _redis = demo::start_redis(address, dir.path())?;
     let mut bench = Bench {
         program: built("bench_target"),
+        shim_program: built("bench_shim_target"),
         agent: built("tracer"),
         redis: address.to_string(),
         dir: dir.path(),
@@ -92,7 +97,7 @@ fn build() -> Result<()> {
     run::visible(agent.args(["--release", "--package", "tracer", "--bin", "tracer"]))?;
     let mut target = workspace::cargo("build");
     target.args(["--profile", "bench", "--package", "tracer-test-programs"]);
-    run::visible(target.args(["--bin", "bench_target"]))
+    run::visible(target.args(["--bin", "bench_target", "--bin", "bench_shim_target"]))
 }
 
 /// cargo's profile `bench` has no folder of its own.
@@ -102,6 +107,8 @@ fn built(name: &str) -> PathBuf {
 
 struct Bench<'a> {
     program: PathBuf,
+    /// The agent leaves the prost functions of a program that has the shim alone, so that is another program.
+    shim_program: PathBuf,
     agent: PathBuf,
     redis: String,
     dir: &'a Path,
@@ -109,41 +116,69 @@ struct Bench<'a> {
 }
 
 impl Bench<'_> {
-    /// Every variant once. The target is a new process in each round: where its memory lies is chance, too.
+    /// Every variant once. The targets are new processes in each round: where their memory lies is chance, too.
     fn round(&mut self) -> Result<()> {
         let mut target = Target::start(&self.program)?;
         self.alone(&mut target)?;
         self.under_the_agent(&mut target)?;
         self.under_bpftrace(&mut target)?;
-        self.floor(&mut target)
+        drop(target);
+        let mut target = Target::start(&self.shim_program)?;
+        self.shim_alone(&mut target)?;
+        self.shim_under_the_agent(&mut target)
     }
 
     fn alone(&mut self, target: &mut Target) -> Result<()> {
         self.measure(target, Row::MessageBare, &format!("message {MESSAGES}"))?;
         self.measure(target, Row::MessageSdk, &format!("sdk message {MESSAGES}"))?;
+        let get = self.get(COMMANDS);
+        self.measure(target, Row::RedisBare, &get)?;
+        self.measure(target, Row::RedisSdk, &format!("sdk {get}"))
+    }
+
+    fn under_the_agent(&mut self, target: &mut Target) -> Result<()> {
+        let agent = self.attach_agent(target)?;
+        self.measure(target, Row::MessageAgent, &format!("message {MESSAGES}"))?;
+        let get = self.get(COMMANDS);
+        self.measure(target, Row::RedisAgent, &get)?;
+        self.end_agent(agent, 2 * MESSAGES + COMMANDS)
+    }
+
+    fn shim_alone(&mut self, target: &mut Target) -> Result<()> {
         self.measure(target, Row::EncodeBare, &format!("encode {MESSAGES}"))?;
         self.measure(target, Row::EncodeShim, &format!("shim encode {MESSAGES}"))?;
         self.measure(target, Row::EncodeApi, &format!("otel encode {MESSAGES}"))?;
         self.measure(target, Row::EncodeSdk, &format!("sdk encode {MESSAGES}"))?;
-        let (bare, sdk) = (self.get(COMMANDS), format!("sdk {}", self.get(COMMANDS)));
-        self.measure(target, Row::RedisBare, &bare)?;
-        self.measure(target, Row::RedisSdk, &sdk)
+        self.floor(target, Row::Floor)
     }
 
-    fn under_the_agent(&mut self, target: &mut Target) -> Result<()> {
-        let stats = self.dir.join("stats.json");
-        let agent = Observer::agent(&self.agent, self.dir, "run", target.id(), |command| {
-            command.args(["--export", "none", "--stats-json"]).arg(&stats);
-        })?;
-        self.measure(target, Row::MessageAgent, &format!("message {MESSAGES}"))?;
+    fn shim_under_the_agent(&mut self, target: &mut Target) -> Result<()> {
+        let agent = self.attach_agent(target)?;
         self.measure(target, Row::EncodeShimTraced, &format!("shim encode {MESSAGES}"))?;
-        let get = self.get(COMMANDS);
-        self.measure(target, Row::RedisAgent, &get)?;
+        self.floor(target, Row::FloorUnderAgent)?;
+        self.end_agent(agent, MESSAGES)
+    }
+
+    fn attach_agent(&self, target: &Target) -> Result<Observer> {
+        Observer::agent(&self.agent, self.dir, "run", target.id(), |command| {
+            command.args(["--export", "none", "--stats-json"]).arg(self.stats());
+        })
+    }
+
+    /// Ends it and counts what it lost. Fewer spans than there were calls would make a cheap agent, and no benchmark.
+    fn end_agent(&mut self, agent: Observer, calls: usize) -> Result<()> {
         agent.end()?;
-        let stats = read_json(&stats)?;
+        let stats = read_json(&self.stats())?;
         let lost = stats["lost"].as_object().context("the balance says what was lost")?;
-        self.samples.agent_lost(lost.values().filter_map(Value::as_u64).sum());
+        let lost: u64 = lost.values().filter_map(Value::as_u64).sum();
+        self.samples.agent_lost(lost);
+        let spans = stats["produced"].as_u64().context("the balance says how many spans there were")?;
+        ensure!(spans + lost >= calls as u64, "{calls} calls gave {spans} spans: {stats:#}");
         Ok(())
+    }
+
+    fn stats(&self) -> PathBuf {
+        self.dir.join("stats.json")
     }
 
     fn under_bpftrace(&mut self, target: &mut Target) -> Result<()> {
@@ -169,19 +204,19 @@ impl Bench<'_> {
     }
 
     /// What any probe costs at the least.
-    fn floor(&mut self, target: &mut Target) -> Result<()> {
+    fn floor(&mut self, target: &mut Target, row: Row) -> Result<()> {
         let offset = target.ask("floor-site")?["offset"].as_u64().context("no \"offset\" in the answer")?;
-        let _probe = empty_probe::attach(&self.program, offset, target.id())?;
-        self.measure(target, Row::Floor, &format!("floor {HITS}"))
+        let _probe = empty_probe::attach(&self.shim_program, offset, target.id())?;
+        self.measure(target, row, &format!("floor {HITS}"))
     }
 
     fn replays(&self) -> Result<Vec<replay::Replay>> {
         let works = [
-            ("message", format!("message {}", 5 * MESSAGES)),
-            ("Redis GET", self.get(20 * COMMANDS)),
-            ("shim encode", format!("shim encode {}", 10 * MESSAGES)),
+            ("message", &self.program, format!("message {}", 5 * MESSAGES)),
+            ("Redis GET", &self.program, self.get(4 * COMMANDS)),
+            ("shim encode", &self.shim_program, format!("shim encode {}", 10 * MESSAGES)),
         ];
-        works.iter().map(|(name, work)| replay::measure(name, work, &self.agent, &self.program, self.dir)).collect()
+        works.iter().map(|(name, program, work)| replay::measure(name, work, &self.agent, program, self.dir)).collect()
     }
 
     fn measure(&mut self, target: &mut Target, row: Row, work: &str) -> Result<()> {

@@ -81,6 +81,8 @@ fn build_end_to_end() -> Result<()> {
         END_TO_END,
         "--package",
         "tracer-test-programs",
+        "--package",
+        "tracer-shim-demo",
     ]);
     crate::run::visible(&mut build)?;
     v0::build("prost_target")
@@ -108,6 +110,8 @@ fn runner(selection: &[&str], args: &Args) -> Command {
         return command;
     }
     let mut command = workspace::cargo("test");
+    // Some tests see what others do to the same program; nextest's configuration names them.
+    command.env("RUST_TEST_THREADS", "1");
     command.arg("--no-fail-fast").args(selection).arg("--");
     command.args(args.full.then_some("--include-ignored"));
     command.args(&args.filter);

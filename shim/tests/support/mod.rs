@@ -133,9 +133,9 @@ fn load(instructions: &[u64]) -> io::Result<OwnedFd> {
 }
 
 /// Puts a probe that does nothing on an instruction of `path`, for as long as the result lives.
-pub fn empty_probe(path: &Path, offset: u64) -> io::Result<OwnedFd> {
+pub fn empty_probe(path: &Path, offset: u64, semaphore: u64) -> io::Result<OwnedFd> {
     let nothing = [0xb7, 0x95]; // r0 = 0; exit
-    event(path, Site { offset, semaphore: 0 }, 0, &load(&nothing)?)
+    event(path, Site { offset, semaphore }, 0, &load(&nothing)?)
 }
 
 impl Listener {

@@ -8,6 +8,7 @@ use std::io::{BufRead as _, Write as _};
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
+pub mod bench;
 pub mod messages;
 
 /// Runs the conversation until standard input ends.

@@ -44,6 +44,8 @@ pub struct Attached {
     pub functions: usize,
     /// Probe sites.
     pub sites: usize,
+    /// It has the shim, whose spans replace those of prost calls.
+    pub with_shim: bool,
     /// Where threads publish their active context.
     pub thread_context: Tls,
 }
@@ -96,6 +98,7 @@ impl Attachments {
                 Ok(attached) => {
                     total.functions += attached.functions;
                     total.sites += attached.sites;
+                    total.with_shim |= attached.with_shim;
                     if total.thread_context.kind == TLS_NONE {
                         total.thread_context = attached.thread_context;
                     }
@@ -133,6 +136,12 @@ impl Attachments {
         Ok(())
     }
 
+    /// Whether processes that start this executable are targets.
+    pub(super) fn watches(&self, executable: &MappedFile) -> bool {
+        let (device, inode) = executable.key;
+        self.watched.contains_key(&(inode, kernel_device(device)))
+    }
+
     /// Path of a watched executable.
     pub(super) fn watched(&self, inode: u64, device: u32) -> Option<&Path> {
         self.watched.get(&(inode, device)).map(PathBuf::as_path)
@@ -152,14 +161,19 @@ impl Attachments {
         }
         let plan = inspect_file(path).map_err(|source| AttachError::Inspect { path: path.to_owned(), source })?;
         let mut links = Links { path, pid, links: Vec::new() };
-        self.messages(&plan, &mut links, programs, sink)?;
+        let with_shim = usdt::shim_notes(&plan).next().is_some();
+        if !with_shim {
+            // The shim calls prost itself: its messages would have two spans.
+            self.messages(&plan, &mut links, programs, sink)?;
+        }
         for note in usdt::shim_notes(&plan) {
             let offset = usdt::best_offset(path, note);
             let counter = note.semaphore.map(|semaphore| semaphore.offset);
             links.add("shim_span", programs, offset, 0, counter)?;
         }
         let attached = Attached {
-            functions: plan.messages.len(),
+            functions: if with_shim { 0 } else { plan.messages.len() },
+            with_shim,
             sites: links.links.len(),
             thread_context: thread_context(&plan),
         };

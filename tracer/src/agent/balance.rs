@@ -6,7 +6,9 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::export::ExporterStats;
+use crate::export::metrics::{Counter, export_counters};
 use crate::trace::Counts;
+use crate::trace::span::Value as SpanValue;
 
 /// What the eBPF programs have counted, by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -127,6 +129,18 @@ impl Balance {
         losses
     }
 
+    /// As OTLP counters: `tracer.spans` of each exporter, `tracer.produced`, `tracer.sampled_out`, and `tracer.lost` by cause.
+    pub fn counters(&self) -> Vec<Counter> {
+        let counter = |name, attributes, value| Counter { name, attributes, value };
+        let mut counters = export_counters(&self.exporters);
+        counters.push(counter("tracer.produced", Vec::new(), self.counts.spans));
+        counters.push(counter("tracer.sampled_out", Vec::new(), self.counts.sampled_out));
+        counters.extend(self.losses().into_iter().map(|(cause, number)| {
+            counter("tracer.lost", vec![("tracer.cause".into(), SpanValue::Str(cause.into()))], number)
+        }));
+        counters
+    }
+
     /// For people: one line per equation, and what was lost.
     pub fn text(&self) -> String {
         let mut text = String::new();
@@ -161,6 +175,7 @@ impl Balance {
                 "commands": counts.commands,
                 "commands_open": counts.commands_open,
                 "flows_evicted": counts.flows_evicted,
+                "shim_traced": counts.shim_traced,
             },
         })
     }

@@ -7,16 +7,14 @@ mod balance;
 mod sink;
 mod usdt;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
-use aya::maps::{MapData, RingBuf};
-use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::io::Errno;
+use rustix::event::Timespec;
 use tracer_common::map::{Counter, TARGET_SOCKETS, Target};
 use tracer_common::record::{FLAG_WATCHED, Head};
 
 use crate::capture::{Event, Item, ProcessInfo};
-use crate::probe::{LoadError, Options as ProbeOptions, Programs};
+use crate::probe::{Events, LoadError, Options as ProbeOptions, Programs};
 use crate::target::{HostFacts, MappedFile, Process, ProcessError, Selector, ended_process_info, process_info};
 use crate::trace::span::ProcessId;
 
@@ -54,16 +52,20 @@ pub struct Options {
     pub host: HostFacts,
     /// Bytes of the ring buffer.
     pub ring_bytes: u32,
+    /// Watch system calls for sockets.
+    pub sockets: bool,
 }
 
 /// A live session.
 pub struct Agent<S> {
     programs: Programs,
-    ring: RingBuf<MapData>,
+    ring: Events,
     options: Options,
     attachments: Attachments,
     processes: HashMap<u32, ProcessId>,
     own_executable: Option<(u64, u64)>,
+    /// Processes whose shim has spoken.
+    introduced: HashSet<u32>,
     sink: S,
 }
 
@@ -76,11 +78,20 @@ impl<S: Sink> Agent<S> {
         for &pid in options.selector.pids() {
             Process::read(pid)?;
         }
-        let mut programs = Programs::load(&ProbeOptions { ring_bytes: options.ring_bytes, syscalls: true })?;
+        let mut programs = Programs::load(&ProbeOptions { ring_bytes: options.ring_bytes, syscalls: options.sockets })?;
         let ring = programs.take_events().ok_or(LoadError::NoMap("EVENTS"))?;
         let attachments = Attachments::new(options.selector.only_pids());
         let own_executable = MappedFile::open("/proc/self/exe".as_ref()).ok().map(|file| file.key);
-        let mut agent = Self { programs, ring, options, attachments, processes: HashMap::new(), own_executable, sink };
+        let mut agent = Self {
+            programs,
+            ring,
+            options,
+            attachments,
+            processes: HashMap::new(),
+            own_executable,
+            introduced: HashSet::new(),
+            sink,
+        };
         for path in agent.options.selector.executables_to_come() {
             if let Err(error) = agent.expect(&path) {
                 tracing::debug!("{}: {}", path.display(), chain(&error));
@@ -130,11 +141,7 @@ impl<S: Sink> Agent<S> {
     /// # Errors
     /// When the ring buffer cannot be waited for.
     pub fn step(&mut self) -> Result<(), AgentError> {
-        let mut events = [PollFd::new(&self.ring, PollFlags::IN)];
-        match rustix::event::poll(&mut events, Some(&DRAIN_EVERY)) {
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(error) => return Err(AgentError::Wait(error.into())),
-        }
+        self.ring.wait(&DRAIN_EVERY).map_err(AgentError::Wait)?;
         self.drain();
         Ok(())
     }
@@ -215,9 +222,18 @@ impl<S: Sink> Agent<S> {
 
     /// Passes on one record; says what it means for the targets. `None` when there is no more.
     fn next_record(&mut self) -> Option<Lifecycle> {
-        let record = self.ring.next()?;
+        let record = self.ring.next_record()?;
+        let event = Event::read(&record);
+        // The shim publishes who its process is before its first span: what was read when it started is old.
+        if let Ok(Event::Shim(head, _)) = event
+            && self.introduced.insert(head.pid)
+            && self.processes.contains_key(&head.pid)
+            && let Ok(process) = Process::read(head.pid)
+        {
+            self.sink.item(&Item::Process(process_info(&process, &self.options.host)));
+        }
         self.sink.item(&Item::Record(&record));
-        Some(match Event::read(&record) {
+        Some(match event {
             Ok(Event::Exec(head)) => Lifecycle::Executed(head),
             Ok(Event::Fork(head)) => Lifecycle::Started(head.task_id as u32),
             Ok(Event::Exit(head)) => Lifecycle::Ended(head.pid),
@@ -243,11 +259,13 @@ impl<S: Sink> Agent<S> {
         self.processes.remove(&pid);
         // It may have ended already, or be a kernel thread: then there is nothing to attach to.
         let Ok(process) = Process::read(pid) else { return };
+        let file = process.executable();
         // The gate of a command becomes the command.
-        if process.executable().map(|file| file.key) == self.own_executable {
+        if file.as_ref().map(|file| file.key) == self.own_executable {
             return;
         }
-        if self.options.selector.matches(&process) {
+        let watched = file.is_some_and(|file| self.attachments.watches(&file));
+        if watched || self.options.selector.matches(&process) {
             if let Err(error) = self.adopt(&process) {
                 tracing::warn!("{}", chain(&error));
             }
@@ -262,7 +280,9 @@ impl<S: Sink> Agent<S> {
             && !Process::is_alive(id)
         {
             self.processes.remove(&pid);
+            self.introduced.remove(&pid);
             self.programs.remove_target(pid);
+            self.programs.forget_process(pid);
             tracing::info!("process {pid} has ended");
         }
     }
@@ -271,13 +291,13 @@ impl<S: Sink> Agent<S> {
     fn adopt(&mut self, process: &Process) -> Result<(), AgentError> {
         let attached = self.attachments.process(process, &mut self.programs, &mut self.sink)?;
         let info: ProcessInfo = process_info(process, &self.options.host);
-        tracing::info!(
-            "tracing {} (process {}): {} prost functions, {} probe sites",
-            info.service,
-            process.id.pid,
-            attached.functions,
-            attached.sites,
-        );
+        let what = match (attached.with_shim, attached.functions) {
+            (true, 0) => "its shim".to_owned(),
+            (true, functions) => format!("its shim, {functions} prost functions"),
+            (false, functions) => format!("{functions} prost functions"),
+        };
+        let (service, pid) = (&info.service, process.id.pid);
+        tracing::info!("tracing {service} (process {pid}): {what}, {} probe sites", attached.sites);
         self.sink.item(&Item::Process(info));
         self.processes.insert(process.id.pid, process.id);
         let target = target(&attached);

@@ -116,8 +116,8 @@ pub enum SocketProbe {
     Auto,
     /// System-call tracepoints.
     Tracepoint,
-    /// Uprobes on libc.
-    Uprobe,
+    /// Not at all: no Redis spans.
+    Off,
 }
 
 impl FromStr for SocketProbe {
@@ -127,8 +127,8 @@ impl FromStr for SocketProbe {
         match text {
             "auto" => Ok(Self::Auto),
             "tracepoint" => Ok(Self::Tracepoint),
-            "uprobe" => Ok(Self::Uprobe),
-            _ => Err(UnknownValue { value: text.to_owned(), possible: "auto, tracepoint or uprobe" }),
+            "off" => Ok(Self::Off),
+            _ => Err(UnknownValue { value: text.to_owned(), possible: "auto, tracepoint or off" }),
         }
     }
 }

@@ -8,6 +8,7 @@ mod ps;
 mod record;
 mod replay;
 mod run;
+mod sample;
 
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
@@ -46,6 +47,8 @@ enum Command {
     Record(Box<record::Args>),
     /// Make the spans of a recorded capture; needs no privileges.
     Replay(Box<replay::Args>),
+    /// Change which traces running services with the shim record, without a restart.
+    Sample(sample::Args),
     /// Print a completion script for a shell.
     Completions {
         /// Which shell.
@@ -81,6 +84,7 @@ pub fn main() -> ExitCode {
         Command::Doctor(args) => doctor::main(&args),
         Command::Record(args) => record::main(*args),
         Command::Replay(args) => replay::main(*args),
+        Command::Sample(args) => sample::main(&args),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "tracer", &mut std::io::stdout());
             Ok(())

@@ -37,7 +37,7 @@ pub struct Targets {
     /// Bytes of the kernel's ring buffer [default: 33554432].
     #[arg(long, value_name = "BYTES")]
     pub ring_size: Option<u32>,
-    /// How socket calls are seen: auto, tracepoint or uprobe [default: auto].
+    /// How socket calls are seen: auto, tracepoint or off (no Redis spans) [default: auto, which is tracepoint].
     #[arg(long, value_name = "HOW")]
     pub socket_probe: Option<SocketProbe>,
     /// A command to start and trace; the session ends with it.
@@ -132,6 +132,7 @@ impl Config {
             selector: self.selector(has_command)?,
             host: HostFacts::read(self.service_name.clone(), extra),
             ring_bytes: self.ring_size.unwrap_or(DEFAULT_RING_BYTES),
+            sockets: self.socket_probe.unwrap_or_default() != SocketProbe::Off,
         })
     }
 

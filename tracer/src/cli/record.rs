@@ -31,7 +31,7 @@ pub fn main(args: Args) -> Result<()> {
     let header = Header { seed, clock_offset_ns: clock_offset_ns()? };
     let writer = Writer::create(&args.output, &header)?;
     let agent = Agent::start(agent_options, Recorder::new(writer, config.correlator(seed)))?;
-    let agent = Session::begin(agent, &command, config.duration)?.run()?;
+    let agent = Session::begin(agent, &command, config.duration)?.run(|_, _| {})?;
     let (recorder, kernel, _attached) = agent.finish()?;
     let (writer, counts) = recorder.finish()?;
     let counters = kernel.0.iter().map(|(name, number)| ((*name).to_owned(), *number)).collect();

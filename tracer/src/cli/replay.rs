@@ -8,7 +8,7 @@ use super::config::process_env;
 use super::options::{self, Spans, Targets};
 use crate::agent::{Balance, KernelCounts, Sink as _, SpanSink};
 use crate::capture::recording::Reader;
-use crate::export::{Clock, Options, Pipeline};
+use crate::export::{Clock, Options, Pipeline, WhenFull};
 
 /// Arguments of `tracer replay`.
 #[derive(Debug, clap::Args)]
@@ -25,7 +25,8 @@ pub fn main(args: Args) -> Result<()> {
     let config = options::config(Targets::default(), args.spans)?;
     let mut reader = Reader::open(&args.input)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    let options = Options { clock: Clock::Fixed(reader.header().clock_offset_ns), ..config.pipeline_options() };
+    let clock = Clock::Fixed(reader.header().clock_offset_ns);
+    let options = Options { clock, when_full: WhenFull::Wait, ..config.pipeline_options() };
     let pipeline = Pipeline::start(options, config.exporters(&process_env)?).context("cannot start the exporters")?;
     let mut sink = SpanSink::new(config.correlator(reader.header().seed), pipeline.handle());
     let damage = loop {

@@ -1,5 +1,9 @@
 //! `tracer run`: attach and export.
 
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
 use anyhow::{Context as _, Result};
 
 use super::config::process_env;
@@ -7,10 +11,17 @@ use super::options::{self, Spans, Targets};
 use super::require_root;
 use crate::agent::{Agent, Balance, Sink, SpanSink};
 use crate::export::Pipeline;
+use crate::export::metrics::{Counter, MetricsExporter};
+use crate::trace::span::{Attribute, Value};
 
 mod session;
 
-pub use session::{GATE, Session, gate};
+pub use session::{GATE, Occasion, Session, gate};
+
+/// How often the balance goes out as metrics.
+const METRICS_EVERY: Duration = Duration::from_secs(10);
+/// How long the last metrics may take.
+const METRICS_GRACE: Duration = Duration::from_secs(2);
 
 /// Arguments of `tracer run`.
 #[derive(Debug, clap::Args)]
@@ -38,10 +49,39 @@ pub fn main(args: Args) -> Result<()> {
 
     let agent = Agent::start(agent_options, sink)?;
     let session = Session::begin(agent, &command, config.duration)?;
-    let agent = session.run()?;
+    let (stop, exporting) = (session.stopper(), pipeline.handle());
+    runtime.spawn(async move {
+        // Nobody reads what is exported any more (`tracer run | head`).
+        exporting.ended().await;
+        stop.store(true, Ordering::Relaxed);
+    });
+    let counters: Arc<Mutex<Vec<Counter>>> = Arc::default();
+    let metrics = match config.metrics_client(&process_env)? {
+        Some(client) => {
+            let shared = Arc::clone(&counters);
+            let snapshot = move || shared.lock().map(|counters| counters.clone()).unwrap_or_default();
+            let _inside = runtime.enter();
+            Some(MetricsExporter::start(client, METRICS_EVERY, agent_resource(), snapshot))
+        }
+        None => None,
+    };
+    let exporters = pipeline.handle();
+    let agent = session.run(|agent, occasion| {
+        let Ok(kernel) = agent.kernel_counts() else { return };
+        let balance = Balance { kernel, counts: agent.sink().counts(), exporters: exporters.stats() };
+        if occasion == Occasion::Asked {
+            tracing::info!("so far:\n{}", balance.text());
+        }
+        if let Ok(mut counters) = counters.lock() {
+            *counters = balance.counters();
+        }
+    })?;
     let (sink, kernel, _attached) = agent.finish()?;
     let counts = sink.finish();
     let report = runtime.block_on(pipeline.shutdown(config.grace()));
+    if let Some(metrics) = metrics {
+        runtime.block_on(metrics.shutdown(METRICS_GRACE));
+    }
 
     let balance = Balance { kernel, counts, exporters: report.exporters };
     for line in balance.text().lines() {
@@ -51,6 +91,15 @@ pub fn main(args: Args) -> Result<()> {
         tracing::error!("the balance does not hold: spans were lost without a cause; please report this");
     }
     config.write_stats(&balance)
+}
+
+/// The agent's own resource: the metrics are its, not its targets'.
+fn agent_resource() -> Vec<Attribute> {
+    vec![
+        ("service.name".into(), Value::Str("tracer".into())),
+        ("service.version".into(), Value::Str(env!("CARGO_PKG_VERSION").into())),
+        ("process.pid".into(), Value::Int(i64::from(std::process::id()))),
+    ]
 }
 
 /// Tells that there is nothing to trace yet.

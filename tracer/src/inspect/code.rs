@@ -187,3 +187,65 @@ pub(super) fn writes_register(
     let used = info.info(instruction).used_registers();
     used.iter().any(|used| is_write(used.access()) && used.register().full_register() == register)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decode(bytes: &[u8]) -> Instruction {
+        Decoder::with_ip(64, bytes, 0x1000, DecoderOptions::NONE).decode()
+    }
+
+    #[test]
+    fn knows_what_the_kernel_emulates() {
+        let yes: [&[u8]; 10] = [
+            &[0x90],
+            &[0x66, 0x90],
+            &[0x55],
+            &[0x41, 0x57],
+            &[0xeb, 0x10],
+            &[0xe9, 0, 1, 0, 0],
+            &[0x74, 0x10],
+            &[0x0f, 0x84, 0, 1, 0, 0],
+            &[0xe8, 0, 1, 0, 0],
+            &[0x67, 0xe8, 0, 1, 0, 0],
+        ];
+        // ret, sub, nop5, call [rip+x], data16 call, xchg r8, rax, push with an empty REX, jrcxz.
+        let no: [&[u8]; 8] = [
+            &[0xc3],
+            &[0x48, 0x83, 0xec, 0x28],
+            &[0x0f, 0x1f, 0x44, 0, 0],
+            &[0xff, 0x15, 0, 1, 0, 0],
+            &[0x66, 0xe8, 0, 1, 0, 0],
+            &[0x41, 0x90],
+            &[0x40, 0x55],
+            &[0xe3, 0x10],
+        ];
+        assert!(yes.iter().all(|bytes| emulated(bytes)));
+        assert!(no.iter().all(|bytes| !emulated(bytes)));
+    }
+
+    #[test]
+    fn knows_what_the_kernel_refuses() {
+        // lock inc [rax]; cs nop; syscall; int3; hlt; ud2
+        let refused: [&[u8]; 6] =
+            [&[0xf0, 0xff, 0x00], &[0x2e, 0x0f, 0x1f, 0x00], &[0x0f, 0x05], &[0xcc], &[0xf4], &[0x0f, 0x0b]];
+        assert!(refused.iter().all(|bytes| !probeable(bytes, &decode(bytes))));
+        // ret; mov eax, fs:[0]; cmp dword [rsp+0x30], 1
+        let accepted: [&[u8]; 3] = [&[0xc3], &[0x64, 0x8b, 0x04, 0x25, 0, 0, 0, 0], &[0x83, 0x7c, 0x24, 0x30, 0x01]];
+        assert!(accepted.iter().all(|bytes| probeable(bytes, &decode(bytes))));
+    }
+
+    #[test]
+    fn follows_the_stack_pointer() {
+        let change = |bytes: &[u8]| stack_change(&decode(bytes));
+        assert_eq!(change(&[0x55]), Some(-8));
+        assert_eq!(change(&[0x5d]), Some(8));
+        assert_eq!(change(&[0x48, 0x83, 0xec, 0x28]), Some(-0x28));
+        assert_eq!(change(&[0x48, 0x83, 0xc4, 0x28]), Some(0x28));
+        assert_eq!(change(&[0x48, 0x8d, 0x64, 0x24, 0xf8]), Some(-8));
+        assert_eq!(change(&[0x48, 0x39, 0xe0]), Some(0), "cmp rax, rsp");
+        assert_eq!(change(&[0x48, 0x83, 0xe4, 0xf0]), None, "and rsp, -16");
+        assert_eq!(change(&[0xc9]), None, "leave");
+    }
+}

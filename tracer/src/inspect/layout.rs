@@ -30,6 +30,9 @@ pub(super) fn of_type(name: &str, compiler_known: bool) -> Option<Layout> {
     Some(Layout { pointer, length })
 }
 
+/// The range, for people.
+pub(super) const KNOWN_COMPILERS: &str = "rustc 1.88 to 1.97";
+
 /// Whether the layouts hold for code by this compiler (`rustc version 1.95.0 (...)`).
 pub(super) fn known_compiler(producer: &str) -> bool {
     let minor = producer.strip_prefix("rustc version 1.").and_then(|rest| rest.split('.').next());

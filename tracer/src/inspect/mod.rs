@@ -98,7 +98,7 @@ fn inspect<'a, R: ReadRef<'a> + 'a>(data: R) -> Result<ProbePlan, Fault> {
     };
     messages::plan(&image, &symbols, &relocations, &catalog, compiler_known, &mut plan);
     plan.sockets = sockets::sockets(&image, &symbols, plan.static_exe, &mut plan.remarks);
-    remarks::add(&symbols, &catalog, &mut plan);
+    remarks::add(&symbols, &catalog, compiler_known, &mut plan);
     Ok(plan)
 }
 

@@ -1,11 +1,14 @@
 //! What the plan lacks, and the one build flag that would change it.
 
+use tracer_common::map::BUFFER_UNKNOWN;
+
+use super::layout;
 use super::messages::Catalog;
-use super::plan::{ProbePlan, Remark, RemarkKind};
+use super::plan::{ProbePlan, Remark, RemarkKind, TypeSource};
 use super::symbols::Symbols;
 
 /// Adds remarks about the file as a whole.
-pub(super) fn add(symbols: &Symbols<'_>, catalog: &Catalog, plan: &mut ProbePlan) {
+pub(super) fn add(symbols: &Symbols<'_>, catalog: &Catalog, compiler_known: bool, plan: &mut ProbePlan) {
     let mut add = |kind, text: &str, remedy: Option<&str>| {
         plan.remarks.push(Remark { kind, subject: None, text: text.to_owned(), remedy: remedy.map(str::to_owned) });
     };
@@ -27,21 +30,22 @@ pub(super) fn add(symbols: &Symbols<'_>, catalog: &Catalog, plan: &mut ProbePlan
             Some("set lto = \"thin\" or lto = false, and codegen-units above 1, in the Cargo profile"),
         );
     }
+    let legacy = plan.messages.iter().any(|message| message.type_source != TypeSource::Symbol);
+    let symbols_help = legacy.then_some("build with RUSTFLAGS=\"-C symbol-mangling-version=v0\"");
     let untyped = plan.messages.iter().filter(|message| message.message_type.is_none()).count();
     if untyped > 0 {
-        add(
-            RemarkKind::UnknownType,
-            &format!("the message type of {untyped} functions is not known"),
-            Some("build with RUSTFLAGS=\"-C symbol-mangling-version=v0\""),
-        );
+        let text = format!("the message type of {untyped} of {} functions is not known", plan.messages.len());
+        add(RemarkKind::UnknownType, &text, symbols_help);
     }
-    let unsized_ =
-        plan.messages.iter().filter(|message| message.probe.buffer == tracer_common::map::BUFFER_UNKNOWN).count();
-    if unsized_ > 0 {
-        add(
-            RemarkKind::UnknownBuffer,
-            &format!("the place of the bytes of {unsized_} functions is not known: their spans have no size"),
-            Some("build with RUSTFLAGS=\"-C symbol-mangling-version=v0\""),
+    let unsized_ = plan.messages.iter().filter(|message| message.probe.buffer == BUFFER_UNKNOWN).count();
+    if unsized_ > 0 && compiler_known {
+        let text = format!(
+            "where the bytes of {unsized_} of {} functions are is not known, so their spans have no size",
+            plan.messages.len()
         );
+        add(RemarkKind::UnknownBuffer, &text, symbols_help);
+    } else if unsized_ > 0 {
+        let text = "where this compiler keeps pointer and length of a buffer is not known, so most spans have no size";
+        add(RemarkKind::UnknownBuffer, text, Some(&format!("build with {}", layout::KNOWN_COMPILERS)));
     }
 }

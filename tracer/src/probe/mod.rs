@@ -3,10 +3,12 @@
 //! Nothing here outlives the process: maps, programs and links are file descriptors, and the kernel drops them when the
 //! agent ends in any way.
 
+mod events;
 mod kernel;
 mod link;
 mod programs;
 
+pub use events::Events;
 pub use kernel::{KernelError, kernel_offsets};
 pub use link::{Link, LinkError};
 pub use programs::{LoadError, Options, Programs};

@@ -2,11 +2,12 @@
 
 use std::os::fd::{AsFd as _, BorrowedFd};
 
-use aya::maps::{Array, HashMap, MapData, PerCpuArray, RingBuf};
+use aya::maps::{Array, HashMap, MapData, PerCpuArray};
 use aya::programs::{RawTracePoint, UProbe};
 use aya::{Ebpf, EbpfLoader};
-use tracer_common::map::{Advice, Counter, Executable, KernelOffsets, Probe, Target};
+use tracer_common::map::{Advice, ConnectionKey, ConnectionState, Counter, Executable, KernelOffsets, Probe, Target};
 
+use super::events::Events;
 use super::{KernelError, kernel_offsets};
 
 /// The object that `cargo xtask build-ebpf` made.
@@ -65,9 +66,10 @@ pub struct Programs {
     targets: HashMap<MapData, u32, Target>,
     executables: HashMap<MapData, Executable, Target>,
     advice: HashMap<MapData, u64, Advice>,
+    connections: HashMap<MapData, ConnectionKey, ConnectionState>,
     probes: Array<MapData, Probe>,
     counters: PerCpuArray<MapData, u64>,
-    events: Option<RingBuf<MapData>>,
+    events: Option<Events>,
 }
 
 impl Programs {
@@ -90,9 +92,10 @@ impl Programs {
             targets: map(&mut ebpf, "TARGETS")?,
             executables: map(&mut ebpf, "EXECUTABLES")?,
             advice: map(&mut ebpf, "ADVICE")?,
+            connections: map(&mut ebpf, "CONNECTIONS")?,
             probes: map(&mut ebpf, "PROBES")?,
             counters: map(&mut ebpf, "COUNTERS")?,
-            events: Some(map(&mut ebpf, "EVENTS")?),
+            events: Some(Events(map(&mut ebpf, "EVENTS")?)),
             ebpf,
         };
         programs.watch(&tracepoints)
@@ -118,7 +121,7 @@ impl Programs {
     }
 
     /// The ring buffer, once.
-    pub fn take_events(&mut self) -> Option<RingBuf<MapData>> {
+    pub fn take_events(&mut self) -> Option<Events> {
         self.events.take()
     }
 
@@ -132,6 +135,15 @@ impl Programs {
     /// Makes a process a target, or changes what is known of it.
     pub fn set_target(&mut self, pid: u32, target: Target) -> Result<(), LoadError> {
         self.targets.insert(pid, target, 0).map_err(|source| LoadError::Map { name: "TARGETS", source })
+    }
+
+    /// A process has ended: its descriptors went without being closed one by one.
+    pub fn forget_process(&mut self, pid: u32) {
+        let keys: Vec<ConnectionKey> =
+            self.connections.keys().filter_map(Result::ok).filter(|key| key.pid == pid).collect();
+        for key in keys {
+            let _ = self.connections.remove(&key);
+        }
     }
 
     /// The processes that are targets now.

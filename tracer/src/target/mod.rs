@@ -1,9 +1,13 @@
 //! Which processes to trace: names, PIDs, executables, late starters; their identity and resource attributes.
 
 mod process;
+mod process_context;
 mod resource;
+mod sampling_page;
 mod selector;
 
 pub use process::{MappedFile, Process, ProcessError};
+pub use process_context::published_attributes;
 pub use resource::{HostFacts, ended_process_info, process_info};
+pub use sampling_page::{Sampling, SamplingError, set_sampling};
 pub use selector::{Selector, SelectorError};

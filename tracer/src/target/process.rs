@@ -158,6 +158,30 @@ impl Process {
         files
     }
 
+    /// Address and length of the mapping by which it publishes its context (OTEP 4719).
+    pub(super) fn published_context(&self) -> Option<(u64, u64)> {
+        let maps = self.proc.maps().ok()?;
+        maps.into_iter().find_map(|map| {
+            let named = match &map.pathname {
+                MMapPath::Path(path) => path.to_str() == Some("/memfd:OTEL_CTX (deleted)"),
+                MMapPath::Other(name) => matches!(name.as_str(), "anon_shmem:OTEL_CTX" | "anon:OTEL_CTX"),
+                _ => false,
+            };
+            named.then_some((map.address.0, map.address.1.saturating_sub(map.address.0)))
+        })
+    }
+
+    /// Where the sampling page of its shim can be opened; one of at least `len` bytes.
+    pub(super) fn sampling_page(&self, len: u64) -> Option<PathBuf> {
+        let maps = self.proc.maps().ok()?;
+        maps.into_iter().find_map(|map| {
+            let (start, end) = map.address;
+            let is_page = matches!(&map.pathname, MMapPath::Path(path) if path.to_str() == Some("/memfd:tracer_sampling (deleted)"));
+            (is_page && end.saturating_sub(start) >= len)
+                .then(|| PathBuf::from(format!("/proc/{}/map_files/{start:x}-{end:x}", self.id.pid)))
+        })
+    }
+
     /// A path of the process, as the agent can open it.
     fn visible(&self, path: &Path) -> PathBuf {
         let root = PathBuf::from(format!("/proc/{}/root", self.id.pid));

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::path::Path;
 
-use super::Process;
+use super::{Process, published_attributes};
 use crate::capture::ProcessInfo;
 use crate::capture::item::ResourceValue;
 use crate::trace::span::ProcessId;
@@ -38,6 +38,13 @@ pub fn process_info(process: &Process, host: &HostFacts) -> ProcessInfo {
     let variable = |name: &str| environment.get(OsStr::new(name)).map(|value| value.to_string_lossy().into_owned());
     let mut named: Vec<(String, String)> =
         variable("OTEL_RESOURCE_ATTRIBUTES").map(|text| resource_attributes(&text)).unwrap_or_default();
+    // What the process says of itself at run time wins over how it was started.
+    let published = published_attributes(process);
+    let published_service = published
+        .iter()
+        .find(|(name, value)| name == "service.name" && !value.starts_with("unknown_service"))
+        .map(|(_, value)| value.clone());
+    named.extend(published.into_iter().filter(|(name, _)| name != "service.name" && !name.starts_with("process.")));
     named.extend(host.extra.iter().cloned());
     let mut take = |name: &str| {
         let found = named.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.clone());
@@ -48,6 +55,7 @@ pub fn process_info(process: &Process, host: &HostFacts) -> ProcessInfo {
     let service = host
         .service_name
         .clone()
+        .or(published_service)
         .or_else(|| variable("OTEL_SERVICE_NAME").filter(|name| !name.is_empty()))
         .or(from_attributes)
         .unwrap_or_else(|| process.name());

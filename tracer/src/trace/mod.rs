@@ -18,6 +18,8 @@ mod redis;
 pub mod sampler;
 mod shim;
 pub mod span;
+#[cfg(test)]
+mod tests;
 
 pub use correlator::{Correlator, Options, Output};
 pub use counts::Counts;

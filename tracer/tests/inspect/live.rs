@@ -13,7 +13,7 @@ use libc::{c_long, c_uint, pid_t, user_regs_struct};
 use tracer::inspect::{MessageFn, Operation, ProbePlan, Site, inspect_file};
 use tracer_common::map::{BUFFER_INPUT, BUFFER_OUTPUT, BUFFER_RESULT, BUFFER_SLICE, PROBE_ENCODE_RESULT, Probe};
 
-use crate::sample::{Build, LEGACY, V0};
+use crate::sample::{Build, FAT_LTO, LEGACY, V0};
 
 #[test]
 fn v0_calls_are_seen_as_they_are() {
@@ -23,6 +23,11 @@ fn v0_calls_are_seen_as_they_are() {
 #[test]
 fn legacy_calls_are_seen_as_they_are() {
     check(LEGACY);
+}
+
+#[test]
+fn calls_that_were_not_inlined_are_seen_as_they_are() {
+    check(FAT_LTO);
 }
 
 /// Sizes of each message, alone and with the length in front, as the sample prints them.
@@ -129,6 +134,9 @@ fn run(path: &Path, plan: &ProbePlan) -> (Vec<Call>, Truth) {
     let (mut open, mut calls, mut writes) = (Vec::<Open>::new(), Vec::new(), 0);
     while let Some(mut registers) = tracee.next_stop() {
         if sockets.is_empty() {
+            let context = plan.tls.thread_context.as_ref().and_then(|variable| variable.static_offset);
+            let context = registers.fs_base.wrapping_add_signed(context.unwrap());
+            assert_eq!(tracee.word(context), Some(0x0123_4567_89ab_cdef), "the variable of the thread");
             // The loader has mapped libc by now.
             let (base, libc) = tracee.base("/libc.so.6").unwrap();
             sockets = inspect_file(libc.as_ref()).unwrap().sockets;

@@ -59,6 +59,7 @@ const GROUPS: [Group; 4] = [
             (Row::EncodeApi, "OpenTelemetry API"),
             (Row::EncodeSdk, "tracing-opentelemetry"),
             (Row::Floor, "an empty probe on a nop5"),
+            (Row::FloorUnderAgent, "the same, agent attached"),
         ],
     },
 ];
@@ -72,6 +73,14 @@ const AIMS: [(&str, &str, Row, Row); 2] = [
         Row::EncodeShimTraced,
         Row::EncodeSdk,
     ),
+];
+
+/// What the figures do not say.
+const NOTES: [&str; 4] = [
+    "the kernel turns a probe on a nop5 into a system call, so the agent's system-call tracepoints see it, too",
+    "bpftrace's uretprobes abort a target that panics and catches it; this target does not panic",
+    "tracing-opentelemetry and the API export to nothing: the cost of OTLP in the target comes on top",
+    "each figure is the median over rounds of a median over batches; a ratio is between figures of one round",
 ];
 
 /// For people.
@@ -103,6 +112,9 @@ pub fn print(samples: &Samples, replays: &[Replay], rounds: u16) {
     }
     let (agent, bpftrace) = samples.lost();
     println!("\nevents lost: agent {agent}, bpftrace {bpftrace}");
+    for note in NOTES {
+        println!("{note}");
+    }
 }
 
 fn line(title: &str, ns: &str, min: &str, median: &str, max: &str) {
@@ -156,6 +168,7 @@ pub fn write(samples: &Samples, replays: &[Replay], rounds: u16, path: &Path) ->
         "shim_detached_minus_plain_ns": detached(samples).map(of_spread),
         "replay": replays.iter().map(replay).collect::<Vec<_>>(),
         "lost": { "agent": agent, "bpftrace": bpftrace },
+        "notes": NOTES,
     });
     fs::write(path, serde_json::to_vec_pretty(&report)?).with_context(|| format!("cannot write {}", path.display()))
 }

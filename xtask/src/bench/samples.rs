@@ -23,6 +23,7 @@ pub enum Row {
     EncodeApi,
     EncodeSdk,
     Floor,
+    FloorUnderAgent,
 }
 
 /// Smallest, middle and largest of several figures.

@@ -3,7 +3,9 @@
 //! Each way is used from several functions: a function with one caller is inlined there. Prints one line per round: the
 //! message, the size of its encoding, and that with the length in front.
 
+use std::arch::{asm, global_asm};
 use std::hint::black_box;
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use bytes::{Bytes, BytesMut};
 use prost::{Message, Oneof};
@@ -157,7 +159,58 @@ rounds!(event_once, event_twice, Event, Event { body: Some(Body::Order(order()))
 rounds!(raw_once, raw_twice, Event, Event { body: Some(Body::Raw(vec![1, 2])), time: 4 });
 rounds!(other_once, other_twice, other::Order, other::Order { name: "n".into(), inner: Some(order()) });
 
+// A variable of each thread under the name that OTEP 4947 gives it.
+global_asm!(
+    ".section .tbss,\"awT\",@nobits",
+    ".globl otel_thread_ctx_v1",
+    ".type otel_thread_ctx_v1,@object",
+    ".size otel_thread_ctx_v1,8",
+    ".balign 8",
+    "otel_thread_ctx_v1: .zero 8",
+    ".text",
+);
+
+/// Counts who listens to the probe `sample:start`.
+#[unsafe(link_section = ".probes")]
+static SEMAPHORE: AtomicU16 = AtomicU16::new(0);
+
+/// Has a USDT probe, and sets the variable of the thread.
+#[inline(never)]
+fn start(value: u64) {
+    // The linker drops what only a note refers to.
+    black_box(SEMAPHORE.load(Ordering::Relaxed));
+    // SAFETY: writes eight bytes of thread-local storage that nothing else uses; the rest is a nop and a note about it.
+    unsafe {
+        asm!(
+            "mov fs:[otel_thread_ctx_v1@tpoff], {value}",
+            "990: nop",
+            ".pushsection .note.stapsdt,\"\",\"note\"",
+            ".balign 4",
+            ".4byte 992f-991f, 994f-993f, 3",
+            "991: .asciz \"stapsdt\"",
+            "992: .balign 4",
+            "993: .8byte 990b, _.stapsdt.base, {semaphore}",
+            ".asciz \"sample\"",
+            ".asciz \"start\"",
+            ".asciz \"8@%rdi\"",
+            "994: .balign 4",
+            ".popsection",
+            ".ifndef _.stapsdt.base",
+            ".pushsection .stapsdt.base,\"aG\",\"progbits\",.stapsdt.base,comdat",
+            ".weak _.stapsdt.base",
+            ".hidden _.stapsdt.base",
+            "_.stapsdt.base: .space 1",
+            ".size _.stapsdt.base,1",
+            ".popsection",
+            ".endif",
+            value = in(reg) value,
+            semaphore = sym SEMAPHORE,
+        );
+    }
+}
+
 fn main() {
+    start(0x0123_4567_89ab_cdef);
     let rounds = [
         order_once,
         order_twice,

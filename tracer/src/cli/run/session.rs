@@ -14,6 +14,15 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::agent::{Agent, Sink};
 
+/// Why the counters are looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Occasion {
+    /// A second has passed.
+    Second,
+    /// Somebody sent SIGUSR1.
+    Asked,
+}
+
 /// A session with its end in view.
 pub struct Session<S> {
     agent: Agent<S>,
@@ -41,13 +50,27 @@ impl<S: Sink> Session<S> {
         Ok(Self { agent, child, until, stop })
     }
 
-    /// Runs until the end.
+    /// Setting it ends the session.
+    pub fn stopper(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.stop)
+    }
+
+    /// Runs until the end; `each_second` sees the agent about once a second, and when SIGUSR1 asks for a report.
     ///
     /// # Errors
     /// When the ring buffer cannot be read any more.
-    pub fn run(mut self) -> Result<Agent<S>> {
+    pub fn run(mut self, mut each_second: impl FnMut(&Agent<S>, Occasion)) -> Result<Agent<S>> {
+        let asked = Arc::new(AtomicBool::new(false));
+        signal_hook::flag::register(libc::SIGUSR1, Arc::clone(&asked)).context("cannot catch signals")?;
+        let mut next = Instant::now();
         loop {
             self.agent.step()?;
+            if asked.swap(false, Ordering::Relaxed) {
+                each_second(&self.agent, Occasion::Asked);
+            } else if Instant::now() >= next {
+                next = Instant::now() + Duration::from_secs(1);
+                each_second(&self.agent, Occasion::Second);
+            }
             if self.stop.load(Ordering::Relaxed)
                 || self.until.is_some_and(|until| Instant::now() >= until)
                 || self.has_ended()

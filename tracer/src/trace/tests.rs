@@ -1,0 +1,196 @@
+//! The rules of parents and sampling, on records made by hand.
+
+use bytemuck::bytes_of;
+use prost::Message as _;
+use tracer_common::record::{
+    Connection, DIRECTION_RECEIVED, DIRECTION_SENT, FLAG_CONTEXT, FLAG_FRESH, Head, KIND_CLOSE, KIND_MESSAGE,
+    KIND_OPEN, KIND_SOCKET, Message, Socket,
+};
+
+use super::span::{ProcessId, Span, SpanKind};
+use super::{Correlator, Options};
+use crate::capture::{Item, ProbeInfo, ProcessInfo};
+use crate::protocol::redis::QueryText;
+
+const PID: u32 = 7;
+const ENCODE: u32 = 0;
+const DECODE: u32 = 1;
+const MS: u64 = 1_000_000;
+
+/// A prost message with a trace header in field 9.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Carrier {
+    #[prost(uint64, tag = "1")]
+    id: u64,
+    #[prost(message, optional, tag = "9")]
+    trace_context: Option<Header>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Header {
+    #[prost(string, tag = "1")]
+    trace_id: String,
+    #[prost(string, tag = "2")]
+    span_id: String,
+    #[prost(bool, tag = "3")]
+    sampled: bool,
+}
+
+const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+const SPAN: &str = "00f067aa0ba902b7";
+
+fn with_header(sampled: bool) -> Vec<u8> {
+    let header = Header { trace_id: TRACE.to_owned(), span_id: SPAN.to_owned(), sampled };
+    Carrier { id: 1, trace_context: Some(header) }.encode_to_vec()
+}
+
+fn correlator(sampler: &str) -> Correlator {
+    let sampler = sampler.parse().expect("a sampler");
+    let mut correlator = Correlator::new(Options { seed: 1, sampler, query_text: QueryText::default() });
+    let id = ProcessId { pid: PID, start_time: 1 };
+    correlator.feed(&Item::Process(ProcessInfo { id, service: "svc".to_owned(), attributes: Vec::new() }));
+    for (index, operation) in [(ENCODE, "encode"), (DECODE, "decode")] {
+        let message_type = Some("app::Order".to_owned());
+        correlator.feed(&Item::Probe(ProbeInfo { index, operation: operation.to_owned(), message_type }));
+    }
+    correlator
+}
+
+fn head(kind: u16, tid: u32, at_ms: u64, payload: usize) -> Head {
+    let start_ns = at_ms * MS;
+    Head { kind, pid: PID, tid, start_ns, end_ns: start_ns + 1_000, payload_len: payload as u32, ..Head::default() }
+}
+
+fn call(
+    correlator: &mut Correlator,
+    probe: u32,
+    tid: u32,
+    at_ms: u64,
+    bytes: &[u8],
+    context: Option<([u8; 16], [u8; 8])>,
+) {
+    let mut head = head(KIND_MESSAGE, tid, at_ms, bytes.len());
+    if let Some((trace_id, span_id)) = context {
+        head = Head { flags: FLAG_CONTEXT, trace_id, span_id, trace_flags: 1, ..head };
+    }
+    let record = Message { head, probe, prefix_len: bytes.len() as u32, size: bytes.len() as u64 };
+    correlator.feed(&Item::Record(&[bytes_of(&record), bytes].concat()));
+}
+
+fn socket(correlator: &mut Correlator, tid: u32, at_ms: u64, direction: u32, offset: u64, bytes: &[u8]) {
+    let head = head(KIND_SOCKET, tid, at_ms, bytes.len());
+    let record = Socket { head, connection: 5, offset, len: bytes.len() as u64, direction, errno: 0 };
+    correlator.feed(&Item::Record(&[bytes_of(&record), bytes].concat()));
+}
+
+fn open(correlator: &mut Correlator) {
+    let head = Head { flags: FLAG_FRESH, ..head(KIND_OPEN, 1, 0, 0) };
+    let record =
+        Connection { head, connection: 5, family: 2, peer_addr: [10; 16], peer_port: 6379, ..Connection::default() };
+    correlator.feed(&Item::Record(bytes_of(&record)));
+}
+
+fn spans(mut correlator: Correlator) -> Vec<Span> {
+    correlator.finish();
+    std::mem::take(&mut correlator.output().spans)
+}
+
+fn named<'a>(spans: &'a [Span], name: &str) -> &'a Span {
+    let mut found = spans.iter().filter(|span| span.name == name);
+    let one = found.next().unwrap_or_else(|| panic!("no {name} in {spans:#?}"));
+    assert!(found.next().is_none(), "more than one {name}");
+    one
+}
+
+#[test]
+fn what_follows_a_decode_on_its_thread_is_below_it_and_other_threads_are_not() {
+    let mut correlator = correlator("always_on");
+    open(&mut correlator);
+    call(&mut correlator, DECODE, 1, 10, b"", None);
+    socket(&mut correlator, 1, 11, DIRECTION_SENT, 0, b"*2\r\n$3\r\nGET\r\n$1\r\nk\r\n");
+    socket(&mut correlator, 1, 12, DIRECTION_RECEIVED, 0, b"$-1\r\n");
+    call(&mut correlator, ENCODE, 1, 13, b"", None);
+    call(&mut correlator, ENCODE, 2, 14, b"x", None);
+    let spans = spans(correlator);
+    let process = named(&spans, "process Order");
+    assert_eq!((process.kind, process.parent, process.end_ns), (SpanKind::Consumer, None, 13 * MS + 1_000));
+    let (decode, get) = (named(&spans, "decode Order"), named(&spans, "GET"));
+    for span in [decode, get] {
+        assert_eq!((span.trace_id, span.parent), (process.trace_id, Some(process.span_id)));
+    }
+    assert_eq!((get.kind, get.start_ns, get.end_ns), (SpanKind::Client, 11 * MS, 12 * MS + 1_000));
+    let encodes: Vec<&Span> = spans.iter().filter(|span| span.name == "encode Order").collect();
+    assert_eq!(encodes.len(), 2);
+    let (inside, outside): (Vec<&Span>, Vec<&Span>) =
+        encodes.into_iter().partition(|span| span.trace_id == process.trace_id);
+    assert_eq!(inside[0].parent, Some(process.span_id));
+    assert_eq!(outside[0].parent, None);
+}
+
+#[test]
+fn a_message_without_a_header_begins_a_new_trace() {
+    let mut correlator = correlator("always_on");
+    call(&mut correlator, DECODE, 1, 10, b"", None);
+    call(&mut correlator, DECODE, 1, 20, b"", None);
+    let spans = spans(correlator);
+    assert_eq!(spans.len(), 2);
+    assert_ne!(spans[0].trace_id, spans[1].trace_id);
+    assert!(spans.iter().all(|span| span.parent.is_none() && span.kind == SpanKind::Consumer));
+}
+
+#[test]
+fn a_header_is_the_parent_and_the_threads_context_comes_before_it() {
+    let mut correlator = correlator("parentbased_always_on");
+    call(&mut correlator, DECODE, 1, 10, &with_header(true), None);
+    call(&mut correlator, DECODE, 2, 10, &with_header(true), Some(([3; 16], [4; 8])));
+    let spans = spans(correlator);
+    let by_header = spans.iter().find(|span| span.trace_id.to_string() == TRACE).expect("the header's trace");
+    assert_eq!(by_header.parent.map(|id| id.to_string()).as_deref(), Some(SPAN));
+    assert!(by_header.parent_remote);
+    let by_context = spans.iter().find(|span| span.trace_id.0 == [3; 16]).expect("the context's trace");
+    assert_eq!((by_context.parent.map(|id| id.0), by_context.parent_remote), (Some([4; 8]), false));
+}
+
+#[test]
+fn an_unsampled_parent_is_respected_with_everything_below() {
+    let mut correlator = correlator("parentbased_always_on");
+    call(&mut correlator, DECODE, 1, 10, &with_header(false), None);
+    call(&mut correlator, ENCODE, 1, 11, b"", None);
+    correlator.finish();
+    let counts = correlator.counts();
+    assert_eq!((counts.spans, counts.sampled_out, correlator.output().spans.len()), (3, 3, 0));
+}
+
+#[test]
+fn every_message_is_counted_once() {
+    let mut correlator = correlator("always_off");
+    call(&mut correlator, ENCODE, 1, 10, b"", None);
+    call(&mut correlator, 99, 1, 11, b"", None);
+    correlator.feed(&Item::Record(b"short"));
+    let counts = correlator.counts();
+    assert_eq!((counts.messages, counts.messages_traced, counts.messages_unknown), (2, 1, 1));
+    assert_eq!((counts.records, counts.records_malformed, counts.sampled_out), (3, 1, 1));
+}
+
+#[test]
+fn a_closed_connection_ends_its_open_commands() {
+    let mut correlator = correlator("always_on");
+    open(&mut correlator);
+    socket(&mut correlator, 1, 11, DIRECTION_SENT, 0, b"*1\r\n$4\r\nPING\r\n");
+    let record = Connection { head: head(KIND_CLOSE, 1, 20, 0), connection: 5, ..Connection::default() };
+    correlator.feed(&Item::Record(bytes_of(&record)));
+    let spans = spans(correlator);
+    let ping = named(&spans, "PING");
+    assert!(matches!(ping.status, super::span::Status::Error(_)), "{ping:?}");
+}
+
+#[test]
+fn the_same_seed_gives_the_same_ids() {
+    let run = || {
+        let mut correlator = correlator("always_on");
+        call(&mut correlator, DECODE, 1, 10, b"", None);
+        call(&mut correlator, ENCODE, 1, 11, b"", None);
+        spans(correlator)
+    };
+    assert_eq!(run(), run());
+}
