@@ -19,7 +19,7 @@ const REDIS: &str = "127.0.0.1:6379";
 const ORDERS: u64 = 50;
 
 /// Emulation is slow; the host has a deadline of its own for the whole boot.
-const PATIENCE: Duration = Duration::from_secs(40);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What the agent says when the target's probes are in place.
 const ATTACHED: &str = "tracing 1 process";
