@@ -111,9 +111,7 @@ impl Correlator {
         if sent && let Some(flow) = self.flows.get_mut(&key) {
             flow.touch(record.head.end_ns);
         }
-        for command in commands {
-            self.command(record.connection, &command);
-        }
+        self.commands(record.connection, &commands);
     }
 
     /// A connection is gone: commands without a reply end here.
@@ -149,9 +147,7 @@ impl Correlator {
         }
         let mut commands = Vec::new();
         connection.tracker.flush(&mut commands);
-        for command in commands {
-            self.command(number, &command);
-        }
+        self.commands(number, &commands);
     }
 
     fn connection(&mut self, number: u64, process: ProcessId, opened_before: bool) -> &mut Connection {
@@ -168,9 +164,16 @@ impl Correlator {
         })
     }
 
-    fn command(&mut self, number: u64, command: &Command<Asker>) {
+    /// The spans of commands that a connection has given out.
+    fn commands(&mut self, number: u64, commands: &[Command<Asker>]) {
+        if commands.is_empty() {
+            return;
+        }
+        // Out of the map once for all of them: making a span needs the rest of the correlator.
         if let Some(connection) = self.connections.remove(&number) {
-            self.command_span(&connection, command);
+            for command in commands {
+                self.command_span(&connection, command);
+            }
             self.connections.insert(number, connection);
         }
     }
