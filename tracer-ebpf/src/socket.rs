@@ -1,7 +1,7 @@
 //! Socket calls of targets, seen at the system-call boundary.
 //!
 //! A call that sends is timed from its entry, a call that receives at its exit: a command lasts from the first to the
-//! second. Bytes are taken at the exit, when it is known how many there were. Raw tracepoints cost a traced call about a
+//! second. Bytes are taken at the exit, when it is known how many there were. Tracepoints cost a traced call about a
 //! third of two uprobes in libc, and see static binaries and direct system calls too.
 
 use aya_ebpf::bindings::pt_regs;
