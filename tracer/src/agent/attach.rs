@@ -7,7 +7,7 @@ use tracer_common::map::{Cookie, Executable, MAX_PROBES, TLS_NONE, TLS_STATIC, T
 
 use super::{Sink, usdt};
 use crate::capture::{Item, ProbeInfo};
-use crate::inspect::{InspectError, ProbePlan, inspect_file};
+use crate::inspect::{InspectError, ProbePlan, TlsSymbol, inspect_file};
 use crate::probe::{Link, LinkError, LoadError, Programs};
 use crate::target::{MappedFile, Process};
 
@@ -48,6 +48,8 @@ pub struct Attached {
     pub with_shim: bool,
     /// Where threads publish their active context.
     pub thread_context: Tls,
+    /// Where tokio keeps what is current on a thread, and the offset of the task's id in it.
+    pub tokio_context: (Tls, u32),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -101,6 +103,9 @@ impl Attachments {
                     total.with_shim |= attached.with_shim;
                     if total.thread_context.kind == TLS_NONE {
                         total.thread_context = attached.thread_context;
+                    }
+                    if total.tokio_context.0.kind == TLS_NONE {
+                        total.tokio_context = attached.tokio_context;
                     }
                 }
                 // Without the executable there is nothing to trace; a strange library is passed over.
@@ -175,7 +180,11 @@ impl Attachments {
             functions: if with_shim { 0 } else { plan.messages.len() },
             with_shim,
             sites: links.links.len(),
-            thread_context: thread_context(&plan),
+            thread_context: place(plan.tls.thread_context.as_ref()),
+            tokio_context: match plan.tls.task_id_offset {
+                Some(offset) => (place(plan.tls.tokio_context.as_ref()), offset),
+                None => <_>::default(),
+            },
         };
         self.files.insert(Key { file, pid }, AttachedFile { links: links.links, attached });
         Ok(attached)
@@ -245,9 +254,9 @@ impl Links<'_> {
     }
 }
 
-/// Where the threads of an executable publish their context. Shared objects have no fixed place.
-fn thread_context(plan: &ProbePlan) -> Tls {
-    let offset = plan.tls.thread_context.as_ref().and_then(|symbol| symbol.static_offset);
+/// Where the threads of an executable have a variable. Those of shared objects have no fixed place.
+fn place(variable: Option<&TlsSymbol>) -> Tls {
+    let offset = variable.and_then(|variable| variable.static_offset);
     offset.map_or_else(Tls::default, |offset| Tls { kind: TLS_STATIC, module: 0, offset })
 }
 

@@ -34,6 +34,7 @@ pub mod render;
 mod sockets;
 mod symbols;
 mod tls;
+mod tokio;
 mod types;
 mod values;
 

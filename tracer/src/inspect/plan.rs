@@ -224,6 +224,8 @@ pub struct TlsSymbols {
     pub thread_context: Option<TlsSymbol>,
     /// tokio's `CONTEXT`.
     pub tokio_context: Option<TlsSymbol>,
+    /// Offset in tokio's `CONTEXT` of the id of the current task, in bytes, if this version of tokio is known.
+    pub task_id_offset: Option<u32>,
     /// Size of the TLS segment (`PT_TLS`) in memory, in bytes.
     pub segment_size: u64,
     /// Alignment of the TLS segment.
@@ -280,6 +282,8 @@ pub enum RemarkKind {
     UnknownBuffer,
     /// Several functions share one address.
     Folded,
+    /// tokio's tasks cannot be told apart.
+    UnknownTask,
     /// A part of the file is damaged or too large.
     Damaged,
 }
