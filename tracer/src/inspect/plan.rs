@@ -24,6 +24,8 @@ pub struct ProbePlan {
     pub static_exe: bool,
     /// prost functions.
     pub messages: Vec<MessageFn>,
+    /// Functions that pack Redis commands for a connection that many tasks share.
+    pub packs: Vec<PackFn>,
     /// Functions through which every prost decode error is made.
     pub errors: Vec<FunctionEntry>,
     /// The function through which every Rust panic goes.
@@ -149,6 +151,22 @@ pub struct MessageFn {
     pub type_source: TypeSource,
     /// The type of the buffer, where the method has one and it is known.
     pub buffer_type: Option<String>,
+    /// Where a call begins.
+    pub entry: Site,
+    /// Where a call ends.
+    pub exits: Vec<Site>,
+    /// What kind of exits these are.
+    pub exit_kind: ExitKind,
+    /// How the eBPF program finds the bytes.
+    #[serde(serialize_with = "probe")]
+    pub probe: Probe,
+}
+
+/// A function that packs Redis commands.
+#[derive(Clone, Debug, Serialize)]
+pub struct PackFn {
+    /// The function's name.
+    pub name: String,
     /// Where a call begins.
     pub entry: Site,
     /// Where a call ends.
