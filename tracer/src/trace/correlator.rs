@@ -12,6 +12,7 @@ use super::flow::{Flow, FlowKey, IDLE_NS, Worker};
 use super::ids::Ids;
 use super::message::{Decoded, MessageType};
 use super::packs::Packs;
+use super::payload::Payloads;
 use super::place::Place;
 use super::sampler::Sampler;
 use super::span::{Attribute, ProcessId, Resource, Span, SpanContext, SpanId, TraceId, Value};
@@ -59,6 +60,7 @@ pub struct Correlator {
     pub(super) flows: HashMap<FlowKey, Flow<Decoded>>,
     pub(super) connections: HashMap<u64, Connection>,
     pub(super) packs: Packs,
+    pub(super) payloads: Payloads,
     ticked_ns: u64,
 }
 
@@ -75,6 +77,7 @@ impl Correlator {
             flows: HashMap::new(),
             connections: HashMap::new(),
             packs: Packs::default(),
+            payloads: Payloads::default(),
             ticked_ns: 0,
         }
     }
@@ -137,6 +140,7 @@ impl Correlator {
     pub fn counts(&self) -> Counts {
         let mut counts = self.counts;
         counts.messages_open = self.flows.len() as u64;
+        counts.payloads_evicted = self.payloads.evicted;
         counts
     }
 
