@@ -48,10 +48,18 @@ pub struct Board {
 #[derive(Debug, Default)]
 struct State {
     rows: HashMap<(Arc<str>, Arc<str>), Row>,
-    /// By command and service: the slot, how many waited, how long in seconds.
-    blockers: HashMap<(String, String), VecDeque<(u64, u64, f64)>>,
+    /// By command and service.
+    blockers: HashMap<(String, String), VecDeque<Waits>>,
     batches: VecDeque<(u64, Arc<Batch>)>,
     spans: usize,
+}
+
+/// What waited for a blocker in one slot.
+#[derive(Debug)]
+struct Waits {
+    slot: u64,
+    commands: u64,
+    seconds: f64,
 }
 
 impl Default for Board {
@@ -81,8 +89,8 @@ impl Board {
             .map(|((command, service), slots)| Blocker {
                 command: command.clone(),
                 service: service.clone(),
-                waiting: slots.iter().map(|(_, waiting, _)| waiting).sum(),
-                total: (slots.iter().map(|(.., seconds)| seconds).sum::<f64>() * 1e9) as u64,
+                waiting: slots.iter().map(|waits| waits.commands).sum(),
+                total: (slots.iter().map(|waits| waits.seconds).sum::<f64>() * 1e9) as u64,
             })
             .collect();
         blockers.sort_by_key(|blocker| std::cmp::Reverse(blocker.total));
@@ -149,9 +157,9 @@ impl State {
                 continue;
             }
             let slots = self.blockers.entry(key).or_default();
-            match slots.back_mut().filter(|(number, ..)| *number == slot) {
-                Some((_, waiting, total)) => (*waiting, *total) = (*waiting + 1, *total + seconds),
-                None => slots.push_back((slot, 1, seconds)),
+            match slots.back_mut().filter(|waits| waits.slot == slot) {
+                Some(waits) => (waits.commands, waits.seconds) = (waits.commands + 1, waits.seconds + seconds),
+                None => slots.push_back(Waits { slot, commands: 1, seconds }),
             }
         }
     }
@@ -159,7 +167,7 @@ impl State {
     fn forget(&mut self, oldest: u64) {
         self.rows.retain(|_, row| row.forget(oldest));
         self.blockers.retain(|_, slots| {
-            slots.retain(|(slot, ..)| *slot >= oldest);
+            slots.retain(|waits| waits.slot >= oldest);
             !slots.is_empty()
         });
         while self.batches.front().is_some_and(|(slot, _)| *slot < oldest)
