@@ -184,7 +184,11 @@ impl Balance {
                 "packs_unsent": counts.packs_unsent,
                 "payload_parents": counts.payload_parents,
                 "payload_ambiguous": counts.payload_ambiguous,
+                "payload_answers": counts.payload_answers,
                 "payloads_evicted": counts.payloads_evicted,
+                "content_parents": counts.content_parents,
+                "content_ambiguous": counts.content_ambiguous,
+                "contents_evicted": counts.contents_evicted,
                 "shim_traced": counts.shim_traced,
             },
         })

@@ -7,6 +7,7 @@ use tracer_common::map::Advice;
 use tracer_common::record::{FLAG_CONTEXT, Head};
 
 use super::connection::Connection;
+use super::content::Contents;
 use super::counts::Counts;
 use super::flow::{Flow, FlowKey, IDLE_NS, Worker};
 use super::ids::Ids;
@@ -61,6 +62,7 @@ pub struct Correlator {
     pub(super) connections: HashMap<u64, Connection>,
     pub(super) packs: Packs,
     pub(super) payloads: Payloads,
+    pub(super) contents: Contents,
     ticked_ns: u64,
 }
 
@@ -78,6 +80,7 @@ impl Correlator {
             connections: HashMap::new(),
             packs: Packs::default(),
             payloads: Payloads::default(),
+            contents: Contents::default(),
             ticked_ns: 0,
         }
     }
@@ -141,6 +144,7 @@ impl Correlator {
         let mut counts = self.counts;
         counts.messages_open = self.flows.len() as u64;
         counts.payloads_evicted = self.payloads.evicted;
+        counts.contents_evicted = self.contents.evicted;
         counts
     }
 

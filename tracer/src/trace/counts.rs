@@ -25,6 +25,14 @@ pub struct Counts {
     pub payload_parents: u64,
     /// Decoded messages without a header of which equal ones were sent: they have a link instead of a parent.
     pub payload_ambiguous: u64,
+    /// Decoded messages that are an answer to their own flow, known by the payload.
+    pub payload_answers: u64,
+    /// Encoded messages outside of any flow whose parent is known by what is in them.
+    pub content_parents: u64,
+    /// The same where what is in them belongs to several messages: they begin a trace.
+    pub content_ambiguous: u64,
+    /// Parts of decoded messages forgotten early because there were too many to remember.
+    pub contents_evicted: u64,
     /// Encoded messages forgotten early because there were too many to remember.
     pub payloads_evicted: u64,
     /// Messages that are still in an open flow; 0 at the end.

@@ -10,6 +10,7 @@
 //! after the other would else make one trace of them all.
 
 mod connection;
+mod content;
 mod correlator;
 mod counts;
 mod flow;
