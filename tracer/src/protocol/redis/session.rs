@@ -13,7 +13,8 @@
 use std::collections::VecDeque;
 
 use super::batch::{Calls, Transaction};
-use super::command::{Command, Failure, Quality};
+use super::command::{Command, Failure};
+use crate::protocol::stream::Quality;
 use super::diagnostics::Diagnostics;
 use super::reply::{Reply, Status};
 use super::request::{Asks, Request};
