@@ -14,11 +14,13 @@ mod counts;
 mod flow;
 mod ids;
 mod message;
+mod mysql;
 mod place;
 mod redis;
 pub mod sampler;
 mod shim;
 pub mod span;
+mod speaks;
 #[cfg(test)]
 mod tests;
 

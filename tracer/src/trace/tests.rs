@@ -46,7 +46,8 @@ fn with_header(sampled: bool) -> Vec<u8> {
 
 fn correlator(sampler: &str) -> Correlator {
     let sampler = sampler.parse().expect("a sampler");
-    let mut correlator = Correlator::new(Options { seed: 1, sampler, query_text: QueryText::default() });
+    let mut correlator =
+        Correlator::new(Options { seed: 1, sampler, query_text: QueryText::default(), slow_query_ns: None });
     let id = ProcessId { pid: PID, start_time: 1 };
     correlator.feed(&Item::Process(ProcessInfo { id, service: "svc".to_owned(), attributes: Vec::new() }));
     for (index, operation) in [(ENCODE, "encode"), (DECODE, "decode")] {

@@ -69,7 +69,9 @@ impl Failure {
     pub fn message(&self) -> String {
         match self {
             Self::Reply(ErrorReply { code, state }) => match std::str::from_utf8(state) {
-                Ok(state) if state.bytes().all(|byte| byte.is_ascii_alphanumeric()) => format!("ERROR {code} ({state})"),
+                Ok(state) if state.bytes().all(|byte| byte.is_ascii_alphanumeric()) => {
+                    format!("ERROR {code} ({state})")
+                }
                 _ => format!("ERROR {code}"),
             },
             Self::ConnectionClosed => "connection closed".to_owned(),

@@ -1,8 +1,6 @@
 //! The packets before the first command. Credentials in them are passed over.
 
-use super::dialect::{
-    COMPRESS, CONNECT_WITH_DB, LENENC_AUTH, MYSQL, PROTOCOL_41, SECURE_CONNECTION, SSL, ZSTD,
-};
+use super::dialect::{COMPRESS, CONNECT_WITH_DB, LENENC_AUTH, MYSQL, PROTOCOL_41, SECURE_CONNECTION, SSL, ZSTD};
 use super::packet::{Fields, Packet};
 
 /// Protocol version of every server since MySQL 3.21.
@@ -27,7 +25,10 @@ pub(super) fn greeting(packet: &Packet<'_>) -> Option<Greeting> {
         return None;
     }
     let version = fields.until_zero()?;
-    if version.is_empty() || version.len() > MAX_VERSION_TEXT || !version.iter().all(|byte| (b' '..=b'~').contains(byte)) {
+    if version.is_empty()
+        || version.len() > MAX_VERSION_TEXT
+        || !version.iter().all(|byte| (b' '..=b'~').contains(byte))
+    {
         return None;
     }
     // Connection number, first part of the challenge, a zero.

@@ -12,8 +12,8 @@
 
 mod classify;
 mod command;
-mod dialect;
 mod diagnostics;
+mod dialect;
 mod handshake;
 mod packet;
 mod reply;

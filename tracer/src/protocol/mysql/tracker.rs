@@ -128,6 +128,11 @@ impl<T: Clone> Tracker<T> {
         }
     }
 
+    /// It is MySQL, but cannot be followed any further: it is encrypted or compressed, or was refused.
+    pub fn has_ended(&self) -> bool {
+        self.phase == Phase::Over
+    }
+
     /// The connection ended: commands that wait for a reply have failed.
     pub fn close(&mut self, now_ns: u64, out: &mut Vec<Command<T>>) {
         if self.begun.take().is_some_and(|begun| begun.aligned) && self.phase == Phase::Commands {
@@ -148,9 +153,10 @@ impl<T: Clone> Tracker<T> {
         if direction == Direction::Sent { self.sent.skip() } else { self.received.skip() }
     }
 
-    /// The counters since the last call.
+    /// The counters since the last call; none of a connection that may be something else.
     pub fn diagnostics(&mut self) -> Diagnostics {
-        std::mem::take(&mut self.session.diagnostics)
+        let diagnostics = std::mem::take(&mut self.session.diagnostics);
+        if self.verdict() == Verdict::Yes || self.has_ended() { diagnostics } else { Diagnostics::default() }
     }
 
     fn feed_requests(&mut self, chunk: &Chunk<'_>, piece: Piece<'_>, tag: &T, out: &mut Vec<Command<T>>) {
@@ -259,7 +265,13 @@ impl<T: Clone> Tracker<T> {
         }
     }
 
-    fn command(&mut self, packet: &Packet<'_>, begun: Begun<T>, chunk: &Chunk<'_>, out: &mut Vec<Command<T>>) -> Result<(), Lost> {
+    fn command(
+        &mut self,
+        packet: &Packet<'_>,
+        begun: Begun<T>,
+        chunk: &Chunk<'_>,
+        out: &mut Vec<Command<T>>,
+    ) -> Result<(), Lost> {
         let Begun { tag, start_ns, aligned, quality } = begun;
         let Some(verb) = lookup(packet.head, packet.len) else {
             self.session.diagnostics.requests_malformed += 1;
@@ -385,7 +397,12 @@ impl<T: Clone> Tracker<T> {
         }
     }
 
-    fn received_packet(&mut self, packet: &Packet<'_>, chunk: &Chunk<'_>, out: &mut Vec<Command<T>>) -> Result<(), Lost> {
+    fn received_packet(
+        &mut self,
+        packet: &Packet<'_>,
+        chunk: &Chunk<'_>,
+        out: &mut Vec<Command<T>>,
+    ) -> Result<(), Lost> {
         let received = Received { packet: *packet, end_ns: chunk.end_ns };
         match self.phase {
             Phase::Greeting => match greeting(packet) {

@@ -96,7 +96,9 @@ pub(super) fn lookup(head: &[u8], len: u64) -> Option<&'static Verb> {
         // Text, or the number of parameters and that of parameter sets, which is one.
         Effect::Query | Effect::Prepare => match head.get(1..) {
             Some([first, rest @ ..]) => {
-                *first >= b' ' || first.is_ascii_whitespace() || (verb.effect == Effect::Query && rest.first() == Some(&1))
+                *first >= b' '
+                    || first.is_ascii_whitespace()
+                    || (verb.effect == Effect::Query && rest.first() == Some(&1))
             }
             _ => true,
         },

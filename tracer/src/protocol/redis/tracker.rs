@@ -7,7 +7,7 @@
 //! anybody's. On a connection that many tasks share more may be under way than can be seen: the session settles that.
 
 use super::classify::{find_request, looks_like_redis, looks_like_replies};
-use super::command::{Command};
+use super::command::Command;
 use super::diagnostics::Diagnostics;
 use super::reply::Replies;
 use super::request::{Request, Requests};

@@ -86,7 +86,8 @@ const MODIFIERS: &[&str] = &[
 ];
 
 /// Words that say that a statement holds credentials.
-const SECRETS: &[&str] = &["IDENTIFIED", "PASSWORD", "MASTER_PASSWORD", "SOURCE_PASSWORD", "OLD_PASSWORD", "AES_ENCRYPT", "AES_DECRYPT"];
+const SECRETS: &[&str] =
+    &["IDENTIFIED", "PASSWORD", "MASTER_PASSWORD", "SOURCE_PASSWORD", "OLD_PASSWORD", "AES_ENCRYPT", "AES_DECRYPT"];
 
 /// What the next name is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -179,7 +180,9 @@ impl Summary {
                 self.selects.push(0);
                 Next::Nothing
             }
-            "INSERT" | "REPLACE" | "UPDATE" | "CALL" | "TRUNCATE" | "TABLE" | "DESC" | "DESCRIBE" | "HANDLER" => Next::Target,
+            "INSERT" | "REPLACE" | "UPDATE" | "CALL" | "TRUNCATE" | "TABLE" | "DESC" | "DESCRIBE" | "HANDLER" => {
+                Next::Target
+            }
             "USE" => Next::Schema,
             _ => Next::Nothing,
         };
@@ -214,7 +217,9 @@ impl Summary {
             self.next = if in_select || of_statement { Next::Target } else { Next::Nothing };
         } else if is("JOIN") || is("STRAIGHT_JOIN") {
             self.next = Next::Target;
-        } else if is("TABLE") && matches!(self.operation, Some("CREATE" | "ALTER" | "DROP" | "LOAD" | "ANALYZE" | "OPTIMIZE")) {
+        } else if is("TABLE")
+            && matches!(self.operation, Some("CREATE" | "ALTER" | "DROP" | "LOAD" | "ANALYZE" | "OPTIMIZE"))
+        {
             self.push(b"TABLE");
             self.next = Next::Target;
         } else if ends_list(word) {
@@ -274,7 +279,9 @@ fn known(words: &[&'static str], word: &[u8]) -> Option<&'static str> {
 
 /// Words behind which no comma goes on with a list of tables.
 fn ends_list(word: &[u8]) -> bool {
-    const ENDS: &[&str] =
-        &["WHERE", "SET", "VALUES", "VALUE", "ON", "USING", "GROUP", "ORDER", "HAVING", "LIMIT", "UNION", "FOR", "WINDOW", "INTO"];
+    const ENDS: &[&str] = &[
+        "WHERE", "SET", "VALUES", "VALUE", "ON", "USING", "GROUP", "ORDER", "HAVING", "LIMIT", "UNION", "FOR",
+        "WINDOW", "INTO",
+    ];
     known(ENDS, word).is_some()
 }

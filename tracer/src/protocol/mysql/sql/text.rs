@@ -48,7 +48,7 @@ impl Text {
         let is_literal = token == Token::Literal;
         let mut spaced = spaced;
         if let Some((mark, before)) = self.held.take() {
-            if is_literal {
+            if is_literal && mark != ',' {
                 spaced = before;
             } else {
                 self.push(&[mark as u8], before);
@@ -116,8 +116,11 @@ impl Text {
                 }
                 return !shown;
             }
-            List::BehindRow(_) if is_mark(b",") => return true,
-            List::BehindRow(first) if is_mark(b"(") => {
+            List::BehindRow(_) if is_mark(b",") => {
+                self.held = Some((',', spaced));
+                return true;
+            }
+            List::BehindRow(first) if is_mark(b"(") && self.held.take().is_some() => {
                 if first {
                     self.text.push_str(", ...");
                 }
