@@ -100,6 +100,18 @@ impl Packets {
         inside
     }
 
+    /// The current packet, if more than `self` knows of its length is missing, but nothing of its start: a body of 16 MiB or more of
+    /// which a length in the middle was not captured. It is forgotten, and where it ends is not known.
+    pub(super) fn torn(&mut self) -> Option<Packet<'_>> {
+        let torn = self.got == HEADER && parse(self.header).0 == FULL && self.kept.len() == self.keep;
+        if !torn {
+            return None;
+        }
+        (self.got, self.continued) = (0, false);
+        let Self { seq, last_seq, len, wire, .. } = *self;
+        Some(Packet { seq, last_seq, len, wire, head: &self.kept })
+    }
+
     /// The next complete packet; `None` when more input is needed.
     pub(super) fn next<'p, 'a: 'p>(&'p mut self, input: &mut &'a [u8]) -> Result<Option<Packet<'p>>, Malformed> {
         if self.is_between()

@@ -94,6 +94,15 @@ impl Reply {
         Ok(self.stage == Stage::Done)
     }
 
+    /// A row is the last thing that is understood of it.
+    pub(super) fn tear(&mut self) -> bool {
+        let torn = self.stage == Stage::Rows;
+        if torn {
+            self.rows = None;
+        }
+        torn
+    }
+
     /// Bytes are all there is: whether the reply may be complete although an EOF packet may follow. MySQL sends none behind the
     /// definitions of a statement if both sides agreed so, which is not known of a connection that was open before.
     pub(super) fn may_be_complete(&self) -> bool {

@@ -16,6 +16,7 @@ use super::reply::Reply;
 use super::sql::Statement;
 use super::statements::Statements;
 use super::verb::{Answer, Effect, Verb};
+use crate::protocol::stream::Quality;
 
 /// Most commands that wait for a reply.
 const MAX_WAITING: usize = 1 << 12;
@@ -180,6 +181,27 @@ impl<T> Session<T> {
             self.late_eof = Some(seq.wrapping_add(1));
             self.finish(end_ns, out);
         }
+    }
+
+    /// The last request goes on: bytes that were not looked at.
+    pub(super) fn more_sent(&mut self, len: u64, end_ns: u64) {
+        if let Some(Waiting { command, .. }) = self.waiting.back_mut() {
+            command.request_bytes = command.request_bytes.saturating_add(len);
+            command.sent_ns = end_ns;
+        }
+    }
+
+    /// The reply to the only command that waits goes on, in rows whose bounds are not known. False if it is something else.
+    pub(super) fn tear_reply(&mut self, len: u64) -> bool {
+        let [Waiting { reply, command, .. }] = self.waiting.make_contiguous() else { return false };
+        reply.bytes = reply.bytes.saturating_add(len);
+        command.quality = Quality::Resynced;
+        reply.tear()
+    }
+
+    /// The client goes on: the reply was complete at `end_ns`.
+    pub(super) fn finish_torn(&mut self, end_ns: u64, out: &mut Vec<Command<T>>) {
+        self.finish(end_ns, out);
     }
 
     fn answer(&mut self, received: &Received<'_>, out: &mut Vec<Command<T>>) -> Result<(), Lost> {

@@ -59,6 +59,10 @@ pub struct Tracker<T> {
     requesting: bool,
     /// End of the last call that received.
     last_reply_ns: u64,
+    /// The end of the last request is not known, but that of its reply will tell.
+    torn_request: bool,
+    /// The end of the reply that is being read is not known, but the next request will tell.
+    torn_reply: bool,
     /// Number of the last packet that was sent, if it was not empty.
     last_sent: Option<u8>,
     /// Number of the last packet that was received.
@@ -91,6 +95,8 @@ impl<T: Clone> Tracker<T> {
             aligned: !opened_before,
             requesting: false,
             last_reply_ns: 0,
+            torn_request: false,
+            torn_reply: false,
             last_sent: None,
             last_received: 0,
             doubts: 0,
@@ -139,6 +145,10 @@ impl<T: Clone> Tracker<T> {
             self.session.diagnostics.commands_truncated += 1;
         }
         self.requests.reset();
+        if self.torn_reply {
+            // It may have been complete.
+            self.session.give_up();
+        }
         self.session.close(now_ns, out);
     }
 
@@ -164,11 +174,15 @@ impl<T: Clone> Tracker<T> {
         let at_start = piece.stale == 0;
         if !self.sent.synced {
             self.sent.synced = at_start && begins_command(piece.data, chunk.len);
+            self.torn_request &= !self.sent.synced;
+        }
+        if self.sent.synced && std::mem::take(&mut self.torn_reply) {
+            self.session.finish_torn(self.last_reply_ns, out);
         }
         if self.sent.synced {
             self.parse_requests(piece.data, at_start, chunk, tag, out);
         } else {
-            self.pass_over(piece.data.len() as u64);
+            self.pass_over_request(piece.data.len() as u64, chunk);
         }
         self.pass_request_bytes(piece.rest, chunk, tag, out);
         self.sent.announce(self.requests.body_left());
@@ -178,13 +192,43 @@ impl<T: Clone> Tracker<T> {
     fn pass_request_bytes(&mut self, len: u64, chunk: &Chunk<'_>, tag: &T, out: &mut Vec<Command<T>>) {
         if len == 0 {
         } else if !self.sent.synced {
-            self.pass_over(len);
+            self.pass_over_request(len, chunk);
         } else if self.requests.gap(len) {
             self.parse_requests(&[], false, chunk, tag, out);
+        } else if self.tear_request(chunk, out) {
+            self.pass_over_request(len, chunk);
         } else {
             self.session.diagnostics.requests_lost += 1;
             self.pass_over(len);
             self.lose();
+        }
+    }
+
+    /// A length within a long request was not captured: where it ends is not known, but what it is. The server answers when it
+    /// has all of it.
+    fn tear_request(&mut self, chunk: &Chunk<'_>, out: &mut Vec<Command<T>>) -> bool {
+        let mut requests = std::mem::replace(&mut self.requests, Packets::new(0));
+        let torn = match requests.torn() {
+            Some(packet) if self.phase == Phase::Commands && packet.seq == 0 => {
+                let taken = self.sent_packet(&packet, chunk, out).is_ok();
+                self.session.interrupted();
+                taken
+            }
+            _ => false,
+        };
+        requests.reset();
+        self.requests = requests;
+        self.torn_request = torn;
+        self.sent.synced &= !torn;
+        torn
+    }
+
+    /// Bytes of requests that are not looked at.
+    fn pass_over_request(&mut self, len: u64, chunk: &Chunk<'_>) {
+        if self.torn_request {
+            self.session.more_sent(len, chunk.end_ns);
+        } else {
+            self.pass_over(len);
         }
     }
 
@@ -333,7 +377,15 @@ impl<T: Clone> Tracker<T> {
     }
 
     fn feed_replies(&mut self, chunk: &Chunk<'_>, piece: Piece<'_>, out: &mut Vec<Command<T>>) {
+        if self.torn_reply {
+            self.session.tear_reply(piece.missing + piece.data.len() as u64 + piece.rest);
+            return;
+        }
         self.pass_reply_bytes(piece.missing, chunk, out);
+        if self.torn_reply {
+            self.session.tear_reply(piece.data.len() as u64 + piece.rest);
+            return;
+        }
         if !self.received.synced {
             let joined = piece.missing == 0 && piece.stale == 0;
             let due = self.session.due().filter(|(start_ns, _)| self.aligned && *start_ns <= chunk.end_ns);
@@ -358,6 +410,12 @@ impl<T: Clone> Tracker<T> {
             self.pass_over(len);
         } else if self.replies.gap(len) {
             self.parse_replies(&[], chunk, out);
+        } else if let Some(Packet { wire, .. }) = self.replies.torn()
+            && self.phase == Phase::Commands
+            && self.session.tear_reply(wire + len)
+        {
+            self.torn_reply = true;
+            self.received.synced = false;
         } else {
             self.session.diagnostics.replies_lost += 1;
             self.pass_over(len);
@@ -477,6 +535,7 @@ impl<T: Clone> Tracker<T> {
         }
         self.requests.reset();
         self.replies.reset();
+        (self.torn_request, self.torn_reply) = (false, false);
         self.sent.synced = false;
         self.received.synced = false;
         if self.quality == Quality::Certain {

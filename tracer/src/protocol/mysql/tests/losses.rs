@@ -24,7 +24,7 @@ fn a_connection_that_was_open_before_is_followed_from_its_next_command() {
         dialogue.sent(&packet(0, EXECUTE));
         dialogue.received(&reply);
         let command = dialogue.one();
-        assert_eq!((command.statement, command.rows), (None, Some(1)));
+        assert_eq!((&command.statement, command.rows), (&None, Some(1)));
         assert_eq!(database(&command), None);
     }
 }
