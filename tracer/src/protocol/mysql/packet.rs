@@ -112,6 +112,13 @@ impl Packets {
         Some(Packet { seq, last_seq, len, wire, head: &self.kept })
     }
 
+    /// Forgets the current packet; the bytes that were seen of it.
+    pub(super) fn abandon(&mut self) -> u64 {
+        let wire = if self.is_between() { 0 } else { self.wire };
+        self.reset();
+        wire
+    }
+
     /// The next complete packet; `None` when more input is needed.
     pub(super) fn next<'p, 'a: 'p>(&'p mut self, input: &mut &'a [u8]) -> Result<Option<Packet<'p>>, Malformed> {
         if self.is_between()

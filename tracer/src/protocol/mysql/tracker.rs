@@ -410,10 +410,9 @@ impl<T: Clone> Tracker<T> {
             self.pass_over(len);
         } else if self.replies.gap(len) {
             self.parse_replies(&[], chunk, out);
-        } else if let Some(Packet { wire, .. }) = self.replies.torn()
-            && self.phase == Phase::Commands
-            && self.session.tear_reply(wire + len)
-        {
+        } else if self.phase == Phase::Commands && self.session.tear_reply(len) {
+            // In rows: the end of the reply is when the client goes on.
+            self.session.tear_reply(self.replies.abandon());
             self.torn_reply = true;
             self.received.synced = false;
         } else {
