@@ -4,6 +4,7 @@
 //! is bounded, and what could not be understood is counted.
 
 pub mod mysql;
+pub mod parts;
 pub mod redis;
 pub mod resp;
 pub mod stream;

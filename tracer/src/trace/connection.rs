@@ -24,8 +24,10 @@ const SKIP_STEP: u64 = 16 * 1024;
 /// Who asked: kept with a command until its reply.
 #[derive(Clone, Debug)]
 pub struct Asker {
-    parent: Option<SpanContext>,
-    flow: FlowKey,
+    /// Parent of the command.
+    pub parent: Option<SpanContext>,
+    /// Whose flow it is in.
+    pub flow: FlowKey,
 }
 
 /// A connection of a traced process.
@@ -158,7 +160,8 @@ impl Correlator {
             Commands::Redis(commands) => {
                 for command in commands {
                     let times = (command.start_ns, command.end_ns);
-                    self.command_span(&command.tag, times, |place| redis::span(&connection, command, place));
+                    let asker = self.asker(connection.process.pid, command);
+                    self.command_span(&asker, times, |place| redis::span(&connection, command, place));
                 }
             }
             Commands::Mysql(commands) => {

@@ -7,10 +7,13 @@ use tracer_common::map::Advice;
 use tracer_common::record::{FLAG_CONTEXT, Head};
 
 use super::connection::Connection;
+use super::content::Contents;
 use super::counts::Counts;
 use super::flow::{Flow, FlowKey, IDLE_NS, Worker};
 use super::ids::Ids;
 use super::message::{Decoded, MessageType};
+use super::packs::Packs;
+use super::payload::Payloads;
 use super::place::Place;
 use super::sampler::Sampler;
 use super::span::{Attribute, ProcessId, Resource, Span, SpanContext, SpanId, TraceId, Value};
@@ -59,6 +62,9 @@ pub struct Correlator {
     pub(super) probes: Vec<Option<Arc<MessageType>>>,
     pub(super) flows: HashMap<FlowKey, Flow<Decoded>>,
     pub(super) connections: HashMap<u64, Connection>,
+    pub(super) packs: Packs,
+    pub(super) payloads: Payloads,
+    pub(super) contents: Contents,
     ticked_ns: u64,
 }
 
@@ -74,6 +80,9 @@ impl Correlator {
             probes: Vec::new(),
             flows: HashMap::new(),
             connections: HashMap::new(),
+            packs: Packs::default(),
+            payloads: Payloads::default(),
+            contents: Contents::default(),
             ticked_ns: 0,
         }
     }
@@ -99,6 +108,7 @@ impl Correlator {
             return;
         }
         self.ticked_ns = now_ns;
+        self.counts.packs_unsent += self.packs.expire(now_ns);
         let connections: Vec<u64> = self.connections.keys().copied().collect();
         for connection in connections {
             self.flush_connection(connection);
@@ -135,6 +145,8 @@ impl Correlator {
     pub fn counts(&self) -> Counts {
         let mut counts = self.counts;
         counts.messages_open = self.flows.len() as u64;
+        counts.payloads_evicted = self.payloads.evicted;
+        counts.contents_evicted = self.contents.evicted;
         counts
     }
 

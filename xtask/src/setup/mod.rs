@@ -77,6 +77,7 @@ pub fn to_test() -> Vec<Box<dyn Tool>> {
         Box::new(packages::REDIS),
         Box::new(packages::MARIADB),
         Box::new(packages::MARIADB_CLIENT),
+        Box::new(packages::TMUX),
         Box::new(rotel::Rotel),
     ]
 }

@@ -33,6 +33,10 @@ pub const MARIADB: Program =
 pub const MARIADB_CLIENT: Program =
     Program { program: "mariadb", package: "mariadb-client-core", purpose: "steers the MySQL server of the tests" };
 
+/// For the test of `tracer top`.
+pub const TMUX: Program =
+    Program { program: "tmux", package: "tmux", purpose: "the terminal in which `tracer top` is tested" };
+
 /// For `cargo xtask bench`.
 pub const BPFTRACE: Program = Program {
     program: "bpftrace",
