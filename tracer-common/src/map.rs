@@ -181,8 +181,8 @@ pub struct ConnectionState {
     pub misses: u32,
     /// 1 when the connection was seen to be made.
     pub fresh: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// 1 when something was received while the verdict was unknown: only the very first bytes can be a greeting.
+    pub heard: u32,
 }
 
 /// What the agent knows of a connection; written by the agent only, by connection number.

@@ -35,6 +35,8 @@ pub struct Options {
     pub sampler: Sampler,
     /// How much of a command is shown.
     pub query_text: QueryText,
+    /// Nanoseconds from which on a command is marked as slow.
+    pub slow_query_ns: Option<u64>,
 }
 
 /// What the correlator has to say; the caller empties it.

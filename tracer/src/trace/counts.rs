@@ -1,6 +1,6 @@
 //! What became of the records: each has one fate.
 
-use crate::protocol::redis::Diagnostics;
+use crate::protocol::{mysql, redis};
 
 /// Counters of the correlator.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -41,11 +41,11 @@ pub struct Counts {
     pub sockets: u64,
     /// Socket records of unknown processes.
     pub sockets_unknown: u64,
-    /// Socket records of connections that turned out not to be Redis.
+    /// Socket records of connections that turned out to be something else.
     pub sockets_ignored: u64,
-    /// Connections that turned out not to be Redis.
+    /// Connections that turned out to be something else.
     pub connections_rejected: u64,
-    /// Redis commands traced.
+    /// Redis and MySQL commands traced.
     pub commands: u64,
     /// Commands that waited for their reply when the agent ended.
     pub commands_open: u64,
@@ -64,5 +64,7 @@ pub struct Counts {
     /// Flows ended early because there were too many.
     pub flows_evicted: u64,
     /// What the Redis trackers could not make spans of.
-    pub redis: Diagnostics,
+    pub redis: redis::Diagnostics,
+    /// What the MySQL trackers could not make spans of.
+    pub mysql: mysql::Diagnostics,
 }

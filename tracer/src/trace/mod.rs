@@ -16,6 +16,7 @@ mod counts;
 mod flow;
 mod ids;
 mod message;
+mod mysql;
 pub mod packs;
 mod payload;
 mod place;
@@ -23,6 +24,7 @@ mod redis;
 pub mod sampler;
 mod shim;
 pub mod span;
+mod speaks;
 #[cfg(test)]
 mod tests;
 

@@ -48,7 +48,8 @@ fn with_header(sampled: bool) -> Vec<u8> {
 
 fn correlator(sampler: &str) -> Correlator {
     let sampler = sampler.parse().expect("a sampler");
-    let mut correlator = Correlator::new(Options { seed: 1, sampler, query_text: QueryText::default() });
+    let mut correlator =
+        Correlator::new(Options { seed: 1, sampler, query_text: QueryText::default(), slow_query_ns: None });
     for pid in [PID, PEER] {
         let id = ProcessId { pid, start_time: 1 };
         correlator.feed(&Item::Process(ProcessInfo { id, service: "svc".to_owned(), attributes: Vec::new() }));
@@ -198,6 +199,20 @@ fn the_same_seed_gives_the_same_ids() {
         spans(correlator)
     };
     assert_eq!(run(), run());
+}
+
+#[test]
+fn a_command_that_took_the_threshold_is_slow() {
+    for (millis, slow) in [(2, true), (3, false)] {
+        let mut correlator = correlator("always_on");
+        correlator.options.slow_query_ns = Some(millis * MS);
+        open(&mut correlator);
+        socket(&mut correlator, 1, 11, DIRECTION_SENT, 0, b"*1\r\n$4\r\nPING\r\n");
+        socket(&mut correlator, 1, 13, DIRECTION_RECEIVED, 0, b"+PONG\r\n");
+        let spans = spans(correlator);
+        let marked = named(&spans, "PING").attributes.iter().any(|(name, _)| name == "tracer.slow");
+        assert_eq!(marked, slow);
+    }
 }
 
 /// An order in a request, as a worker passes it on.
