@@ -1,8 +1,7 @@
 //! SQL as it may be shown: without literals and comments, and as a summary of a few words.
 //!
 //! The text may be cut off, be of any dialect, or not be SQL at all: it is read token by token, and whatever looks like a literal
-//! is hidden. A parser (the crate `sqlparser` 0.63 was tried) gives up at a cut or at syntax that it does not know; its tokenizer
-//! alone needs valid UTF-8, fails on an open quote, and allocates for every token.
+//! is hidden. A parser such as the crate `sqlparser` is made for whole texts of a dialect that it knows.
 
 mod lexer;
 mod summary;
