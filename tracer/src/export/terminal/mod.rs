@@ -220,7 +220,7 @@ impl Traces {
 /// The last trace ids, within a bound.
 #[derive(Debug, Default)]
 struct Remembered {
-    ids: std::collections::HashSet<TraceId>,
+    ids: HashSet<TraceId>,
     order: VecDeque<TraceId>,
 }
 
