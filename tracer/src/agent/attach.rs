@@ -204,6 +204,7 @@ impl Attachments {
                 index,
                 operation: function.operation.name().to_owned(),
                 message_type: function.message_type.clone(),
+                call: function.call.clone(),
             }));
             for exit in &function.exits {
                 let cookie = Cookie { probe: index, sp_delta: exit.sp_delta };

@@ -7,14 +7,17 @@ use tracer_common::map::Probe;
 use super::buffers::{self, Guess};
 use super::callees::{Callee, Callees};
 use super::code::Function;
+use super::dwarf;
 use super::entry::{ALL_ARGUMENTS, entry};
 use super::exits::{AfterCalls, exits};
 use super::flow::Flow;
 use super::image::Image;
+use super::inlined;
 use super::names::{self, Method};
 use super::plan::{FunctionEntry, MessageFn, Operation, ProbePlan, Remark, RemarkKind, TypeSource};
 use super::references::Hits;
 use super::relocations::Relocations;
+use super::returns::Returns;
 use super::symbols::{Symbols, demangle};
 use super::types;
 use super::values::{self, Uses, Value};
@@ -121,6 +124,7 @@ pub(super) fn plan<'a>(
             });
         }
     }
+    inlined_calls(image, &planner.callees, plan);
     for (list, found) in [(&catalog.errors, &mut plan.errors), (&catalog.panics, &mut plan.panics)] {
         for (address, name) in list {
             match decode(image, symbols, *address)
@@ -135,6 +139,30 @@ pub(super) fn plan<'a>(
                 }),
             }
         }
+    }
+}
+
+/// Adds the calls that are inlined, where there is debug info.
+fn inlined_calls<'a>(image: &Image<'a>, callees: &Callees<'_, 'a>, plan: &mut ProbePlan) {
+    let found = dwarf::inlined_calls(image);
+    if found.incomplete {
+        plan.remarks.push(Remark {
+            kind: RemarkKind::Damaged,
+            subject: None,
+            text: "a part of the debug info cannot be read".to_owned(),
+            remedy: None,
+        });
+    }
+    let planned = inlined::plan(image, found.calls, &Returns::new(image, callees));
+    plan.messages.extend(planned.messages);
+    for (call, reason) in planned.refused {
+        let place = call.line.map(|line| format!(" in {}:{line}", call.file.as_deref().unwrap_or("?")));
+        plan.remarks.push(Remark {
+            kind: RemarkKind::Untraceable,
+            subject: Some(format!("{} of {}{}", call.operation.name(), call.message, place.unwrap_or_default())),
+            text: format!("this inlined call cannot be probed: {reason}"),
+            remedy: None,
+        });
     }
 }
 
@@ -197,6 +225,7 @@ impl<'a> Planner<'_, 'a> {
             } else {
                 Probe { operation: operation.code(), ..Probe::default() }
             },
+            call: None,
         };
         Ok((message, self.delegate(&function, operation)))
     }

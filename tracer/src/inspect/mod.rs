@@ -4,7 +4,7 @@
 //! errors, panics, libc socket functions, USDT probes and thread-local variables. What cannot be probed is a [`Remark`] with
 //! the build flag that would change it.
 //!
-//! The file may be hostile or huge: sections are read when needed, `.debug_*` never, and every step has a bound.
+//! The file may be hostile or huge: sections are read when needed, `.debug_*` in pieces, and every step has a bound.
 //!
 //! ```no_run
 //! let plan = tracer::inspect::inspect_file("/usr/bin/service".as_ref())?;
@@ -17,21 +17,28 @@
 mod buffers;
 mod callees;
 mod code;
+mod copies;
+mod dwarf;
 mod entry;
 mod error;
 mod exits;
 mod flow;
+mod frames;
 mod image;
+mod inlined;
 mod layout;
 mod messages;
 mod names;
 mod notes;
 mod plan;
 mod references;
+mod region;
 mod relocations;
 mod remarks;
 pub mod render;
+mod returns;
 mod sockets;
+mod source;
 mod symbols;
 mod tls;
 mod types;
@@ -46,11 +53,12 @@ use error::Fault;
 use image::Image;
 use messages::Catalog;
 use relocations::Relocations;
+use source::ReadAt;
 use symbols::Symbols;
 
 pub use error::InspectError;
 pub use plan::{
-    ExitKind, FunctionEntry, MessageFn, Operation, ProbePlan, Remark, RemarkKind, Semaphore, Site, SocketFn, TlsSymbol,
+    CallPlace, ExitKind, FunctionEntry, MessageFn, Operation, ProbePlan, Remark, RemarkKind, Semaphore, Site, SocketFn, TlsSymbol,
     TlsSymbols, TypeSource, UsdtNote,
 };
 
@@ -65,8 +73,8 @@ pub fn inspect_file(path: &Path) -> Result<ProbePlan, InspectError> {
         return Err(Fault::NotElf.at(path));
     }
     // Not mapped: a file that somebody truncates while it is mapped kills the reader with SIGBUS.
-    let cache = ReadCache::new(file);
-    inspect(&cache).map_err(|fault| fault.at(path))
+    let cache = ReadCache::new(file.try_clone().map_err(io)?);
+    inspect(&cache, &file).map_err(|fault| fault.at(path))
 }
 
 /// Plans the probes of a file's content; `path` is only for messages.
@@ -74,11 +82,11 @@ pub fn inspect_file(path: &Path) -> Result<ProbePlan, InspectError> {
 /// # Errors
 /// As [`inspect_file`].
 pub fn inspect_bytes(bytes: &[u8], path: &Path) -> Result<ProbePlan, InspectError> {
-    inspect(bytes).map_err(|fault| fault.at(path))
+    inspect(bytes, &bytes).map_err(|fault| fault.at(path))
 }
 
-fn inspect<'a, R: ReadRef<'a> + 'a>(data: R) -> Result<ProbePlan, Fault> {
-    let image = Image::parse(data)?;
+fn inspect<'a, R: ReadRef<'a> + 'a>(data: R, source: &'a dyn ReadAt) -> Result<ProbePlan, Fault> {
+    let image = Image::parse(data, source)?;
     let symbols = Symbols::read(&image);
     let catalog = Catalog::read(&symbols);
     let relocations = Relocations::read(&image, &symbols, &catalog.wanted());

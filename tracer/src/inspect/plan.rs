@@ -1,6 +1,6 @@
 //! What a plan says.
 
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 use tracer_common::map::{
     self, OP_DECODE, OP_DECODE_LENGTH_DELIMITED, OP_ENCODE, OP_ENCODE_LENGTH_DELIMITED,
     OP_ENCODE_LENGTH_DELIMITED_TO_VEC, OP_ENCODE_TO_VEC, OP_MERGE, OP_MERGE_LENGTH_DELIMITED, Probe,
@@ -124,6 +124,8 @@ pub enum TypeSource {
     Callees,
     /// The name that it pushes on a decode error.
     ErrorString,
+    /// The name in the debug info.
+    DebugInfo,
     /// Not known.
     Unknown,
 }
@@ -136,6 +138,8 @@ pub enum ExitKind {
     AfterCall,
     /// At its `ret` instructions and tail calls.
     Return,
+    /// It is inlined: where control leaves its code.
+    Inlined,
 }
 
 /// A prost function with its probe.
@@ -158,6 +162,20 @@ pub struct MessageFn {
     /// How the eBPF program finds the bytes.
     #[serde(serialize_with = "probe")]
     pub probe: Probe,
+    /// Where the call is in the source, if it is inlined: then this is not a function but one call.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub call: Option<CallPlace>,
+}
+
+/// Where an inlined call is in the source.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CallPlace {
+    /// The function that calls.
+    pub function: Option<String>,
+    /// Path of its source file, as the compiler was given it.
+    pub file: Option<String>,
+    /// Line of the call.
+    pub line: Option<u32>,
 }
 
 /// A place to attach a uprobe to.
@@ -168,7 +186,7 @@ pub struct Site {
     /// Virtual address in the file's own numbering.
     pub address: u64,
     /// `rsp + sp_delta` is the address of the call's return address.
-    pub sp_delta: i16,
+    pub sp_delta: i32,
     /// The kernel emulates the instruction, else it single-steps it, ten times dearer.
     pub cheap: bool,
 }
@@ -307,9 +325,6 @@ pub(super) fn describe(probe: &Probe) -> (&'static str, Option<String>, Option<S
     let field = |offset: u8| Some(format!("[{}+{offset}]", register(probe.reg_a)));
     match probe.buffer {
         map::BUFFER_SLICE => ("slice", Some(register(probe.reg_a).into()), Some(register(probe.reg_b).into())),
-        map::BUFFER_MAYBE_SLICE => {
-            ("maybe_slice", Some(register(probe.reg_a).into()), Some(register(probe.reg_b).into()))
-        }
         map::BUFFER_INPUT => ("input", field(probe.ptr_offset), field(probe.len_offset)),
         map::BUFFER_OUTPUT => ("output", field(probe.ptr_offset), field(probe.len_offset)),
         map::BUFFER_RESULT => ("result", field(probe.ptr_offset), field(probe.len_offset)),
