@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 
 use tracer_common::map::{Cookie, Executable, MAX_PROBES, TLS_NONE, TLS_STATIC, Target, Tls};
 
+use super::plans::Plans;
 use super::{Sink, usdt};
 use crate::capture::{Item, ProbeInfo};
-use crate::inspect::{InspectError, ProbePlan, inspect_file};
+use crate::inspect::{InspectError, ProbePlan};
 use crate::probe::{Link, LinkError, LoadError, Programs};
 use crate::target::{MappedFile, Process};
 
@@ -75,13 +76,14 @@ pub struct Attachments {
     /// By inode number and the kernel's number of the device.
     watched: HashMap<(u64, u32), PathBuf>,
     next_probe: u32,
+    plans: Plans,
     /// Attach to single processes: others that run the same file pay nothing.
     per_process: bool,
 }
 
 impl Attachments {
     pub(super) fn new(per_process: bool) -> Self {
-        Self { files: HashMap::new(), watched: HashMap::new(), next_probe: 0, per_process }
+        Self { files: HashMap::new(), watched: HashMap::new(), next_probe: 0, plans: Plans::open(), per_process }
     }
 
     /// Attaches to the executable of a process and to every shared object that it has mapped.
@@ -159,7 +161,7 @@ impl Attachments {
         {
             return Ok(attached.attached);
         }
-        let plan = inspect_file(path).map_err(|source| AttachError::Inspect { path: path.to_owned(), source })?;
+        let plan = self.plans.plan(path).map_err(|source| AttachError::Inspect { path: path.to_owned(), source })?;
         let mut links = Links { path, pid, links: Vec::new() };
         let with_shim = usdt::shim_notes(&plan).next().is_some();
         if !with_shim {

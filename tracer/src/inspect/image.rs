@@ -208,6 +208,11 @@ impl<'a> Image<'a> {
         self.sections.iter().find(|section| section.name == name)
     }
 
+    /// Whether the file holds a section of this name.
+    pub(super) fn has(&self, name: &[u8]) -> bool {
+        self.section(name).is_some_and(|section| section.in_file())
+    }
+
     /// Offset in the file of an address in executable memory.
     pub(super) fn code_offset(&self, address: u64) -> Option<u64> {
         let segment = self.segments.iter().find(|segment| segment.executable && segment.rest(address).is_some())?;

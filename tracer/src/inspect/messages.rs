@@ -80,6 +80,7 @@ pub(super) fn plan<'a>(
     relocations: &Relocations,
     catalog: &Catalog,
     compiler_known: bool,
+    inlined: dwarf::Found,
     plan: &mut ProbePlan,
 ) {
     let operations: HashMap<u64, Operation> = catalog
@@ -98,6 +99,7 @@ pub(super) fn plan<'a>(
         after_calls,
         open,
         compiler_known,
+        said: &inlined.functions,
     };
     let mut types = HashMap::new();
     let mut delegates = Vec::new();
@@ -124,7 +126,7 @@ pub(super) fn plan<'a>(
             });
         }
     }
-    inlined_calls(image, &planner.callees, plan);
+    inlined_calls(image, &planner.callees, inlined.calls, inlined.incomplete, plan);
     for (list, found) in [(&catalog.errors, &mut plan.errors), (&catalog.panics, &mut plan.panics)] {
         for (address, name) in list {
             match decode(image, symbols, *address)
@@ -143,9 +145,14 @@ pub(super) fn plan<'a>(
 }
 
 /// Adds the calls that are inlined, where there is debug info.
-fn inlined_calls<'a>(image: &Image<'a>, callees: &Callees<'_, 'a>, plan: &mut ProbePlan) {
-    let found = dwarf::inlined_calls(image);
-    if found.incomplete {
+fn inlined_calls<'a>(
+    image: &Image<'a>,
+    callees: &Callees<'_, 'a>,
+    calls: Vec<dwarf::InlinedCall>,
+    incomplete: bool,
+    plan: &mut ProbePlan,
+) {
+    if incomplete {
         plan.remarks.push(Remark {
             kind: RemarkKind::Damaged,
             subject: None,
@@ -153,7 +160,7 @@ fn inlined_calls<'a>(image: &Image<'a>, callees: &Callees<'_, 'a>, plan: &mut Pr
             remedy: None,
         });
     }
-    let planned = inlined::plan(image, found.calls, &Returns::new(image, callees));
+    let planned = inlined::plan(image, calls, &Returns::new(image, callees));
     plan.messages.extend(planned.messages);
     for (call, reason) in planned.refused {
         let place = call.line.map(|line| format!(" in {}:{line}", call.file.as_deref().unwrap_or("?")));
@@ -184,6 +191,8 @@ struct Planner<'i, 'a> {
     /// Functions that are called from where nobody can see.
     open: HashSet<u64>,
     compiler_known: bool,
+    /// What the debug info says of functions: message and buffer.
+    said: &'i HashMap<u64, Option<(String, Option<String>)>>,
 }
 
 impl<'a> Planner<'_, 'a> {
@@ -201,7 +210,12 @@ impl<'a> Planner<'_, 'a> {
         let mut buffer_type = same(methods.iter().map(|method| method.buffer.as_deref()));
         let mut layout = buffer_type;
         let legacy = methods.iter().all(|method| method.message.is_none());
-        if legacy {
+        let said = self.said.get(&address).and_then(Option::as_ref).filter(|_| legacy);
+        if let Some((message, buffer)) = said {
+            (message_type, type_source) = (Some(message.clone()), TypeSource::DebugInfo);
+            buffer_type = buffer.as_deref();
+            layout = buffer_type;
+        } else if legacy {
             let uses = self.uses(&flow);
             if let Some((name, source)) = types::message_type(image, &flow, &self.callees, &uses, operation) {
                 (message_type, type_source) = (Some(name), source);

@@ -61,6 +61,8 @@ pub(super) struct Scope {
 #[derive(Debug, Default)]
 pub(super) struct Found {
     pub(super) calls: Vec<InlinedCall>,
+    /// Message and buffer of the methods that are functions, by address; none where several share one.
+    pub(super) functions: HashMap<u64, Option<(String, Option<String>)>>,
     /// Some units could not be read.
     pub(super) incomplete: bool,
 }
@@ -85,7 +87,7 @@ pub(super) fn inlined_calls(image: &Image<'_>) -> Found {
     if names.is_empty() {
         return found;
     }
-    let methods = methods(&sections, &names, &mut found.incomplete);
+    let methods = methods(&sections, &names, &mut found);
     if methods.is_empty() {
         return found;
     }
@@ -143,11 +145,12 @@ fn some_units(
 fn methods(
     sections: &Sections<'_>,
     names: &HashMap<u64, Rc<MethodName>>,
-    incomplete: &mut bool,
+    found: &mut Found,
 ) -> BTreeMap<u64, (u64, Rc<MethodName>)> {
     let direct = Needles::new(names.keys().copied());
     let tables = string_tables(sections, &direct);
     let mut methods = BTreeMap::new();
+    let Found { functions, incomplete, .. } = found;
     each_unit(sections, incomplete, |offset, bytes| {
         let wide = bytes.get(4).is_some_and(|version| *version >= 5);
         if !direct.any_in(bytes) && !(wide && !tables.is_empty()) {
@@ -158,7 +161,7 @@ fn methods(
         if wide && !direct.any_in(bytes) && tables.range(start..).next().is_none() {
             return Some(());
         }
-        walk::methods(&unit, names, &mut methods)
+        walk::methods(&unit, names, &mut methods, functions)
     });
     methods
 }
@@ -221,4 +224,10 @@ fn texts(sections: &Sections<'_>, raw: &[walk::RawCall]) -> HashMap<u64, String>
         }
     }
     found
+}
+
+/// Reads a name as that of a method.
+pub(super) fn fuzz_name(name: &str) {
+    let _ = MethodName::parse(name);
+    let _ = origin::is_message_file(name);
 }

@@ -21,9 +21,22 @@ pub(super) fn methods(
     unit: &Unit<'_>,
     names: &HashMap<u64, Rc<MethodName>>,
     methods: &mut BTreeMap<u64, (u64, Rc<MethodName>)>,
+    functions: &mut HashMap<u64, Option<(String, Option<String>)>>,
 ) -> Option<()> {
     let mut entries = unit.entries()?;
     let mut links = Vec::new();
+    let mut function = |ranges, method: &MethodName| {
+        if let Ranges::Pair(start, end) = ranges
+            && start < end
+        {
+            let said = Some((method.message.clone(), method.buffer.clone()));
+            let known = functions.entry(start).or_insert_with(|| said.clone());
+            // The linker has folded functions of different types.
+            if *known != said {
+                *known = None;
+            }
+        }
+    };
     while !entries.is_empty() {
         let offset = unit.offset + entries.next_offset().0 as u64;
         let Some(abbreviation) = entries.read_abbreviation().ok()? else { continue };
@@ -38,14 +51,16 @@ pub(super) fn methods(
             None => None,
         };
         if let Some(method) = method {
+            function(attributes.ranges, &method);
             methods.insert(offset, (unit.offset, method));
         } else if let Some(origin) = attributes.origin {
-            links.push((offset, origin));
+            links.push((offset, origin, attributes.ranges));
         }
     }
     // The abstract instance of a declared function has no name of its own.
-    for (offset, origin) in links {
+    for (offset, origin, ranges) in links {
         if let Some((_, method)) = methods.get(&origin).cloned() {
+            function(ranges, &method);
             methods.insert(offset, (unit.offset, method));
         }
     }
