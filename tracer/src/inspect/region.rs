@@ -202,3 +202,6 @@ fn entry(graph: &Graph, body: &mut [bool]) -> Result<usize, &'static str> {
     }
     Err("it begins in several places")
 }
+
+#[cfg(test)]
+mod tests;
