@@ -43,8 +43,6 @@ pub const BUFFER_RESULT: u8 = 4;
 pub const PROBE_ENCODE_RESULT: u8 = 1;
 /// `Probe::flags`: an inlined call. It is named by the frame of the function around it, which it shares with other calls.
 pub const PROBE_INLINED: u8 = 2;
-/// `Probe::flags`: a loop of the inlined call leads back to its entry site.
-pub const PROBE_REENTERED: u8 = 4;
 
 /// What a prost entry site means. Argument registers count 0 to 5: rdi, rsi, rdx, rcx, r8, r9.
 #[repr(C)]

@@ -123,9 +123,6 @@ fn enter(ctx: &ProbeContext) -> Option<()> {
             return None;
         }
         let beside = intact && frame == call.frame && call.inlined == 1;
-        if beside && call.record.probe == cookie.probe && probe.flags & PROBE_REENTERED != 0 {
-            return None;
-        }
         if beside && call.record.probe != cookie.probe {
             // The compiler has mixed the end of one call with the beginning of the next.
             finish(call, 0);

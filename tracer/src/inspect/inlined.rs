@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use iced_x86::{FlowControl, Instruction, Mnemonic, OpKind, Register};
-use tracer_common::map::{PROBE_INLINED, PROBE_REENTERED, Probe};
+use tracer_common::map::{PROBE_INLINED, Probe};
 
 use super::code::Function;
 use super::copies;
@@ -116,8 +116,7 @@ impl<'f, 'i, 'a> Around<'f, 'i, 'a> {
         let inside = |first: &Region, second: &Region| {
             first.contains(second.entry) && {
                 let within = |node| first.contains(node) && !second.contains(node) && node != first.entry;
-                first.reentered
-                    || first.entry == second.entry
+                first.entry == second.entry
                     || first.nodes.iter().any(|node| {
                         within(*node)
                             && self.graph.work[*node].calls
@@ -143,7 +142,12 @@ impl<'f, 'i, 'a> Around<'f, 'i, 'a> {
             }
             body[first..=last].fill(true);
         }
-        let region = Region::find(&self.graph, &body)?;
+        let nowhere = |instruction: &Instruction| {
+            let behind = call.nowhere.partition_point(|(start, _)| *start <= instruction.ip());
+            behind.checked_sub(1).is_some_and(|at| instruction.ip() < call.nowhere[at].1)
+        };
+        let nowhere: Vec<bool> = self.function.instructions.iter().map(nowhere).collect();
+        let region = Region::find(&self.graph, &body, &nowhere)?;
         let works = |node: &&usize| self.graph.work[**node].calls || self.graph.work[**node].branches;
         if region.nodes.iter().find(works).is_none() {
             return Err("hardly anything is left of it");
@@ -153,7 +157,7 @@ impl<'f, 'i, 'a> Around<'f, 'i, 'a> {
     }
 
     fn message(&self, call: &InlinedCall, region: &Region) -> Result<MessageFn, &'static str> {
-        let (entry, reentered) = self.entry(region)?;
+        let entry = self.entry(region)?;
         let mut exits: Vec<Site> = Vec::new();
         for (next, from) in region.exits(&self.graph) {
             match self.landing(region, next)? {
@@ -176,7 +180,6 @@ impl<'f, 'i, 'a> Around<'f, 'i, 'a> {
         if exits.is_empty() {
             return Err("it never ends");
         }
-        let flags = PROBE_INLINED | if reentered { PROBE_REENTERED } else { 0 };
         Ok(MessageFn {
             operation: call.operation,
             message_type: Some(call.message.clone()),
@@ -185,26 +188,26 @@ impl<'f, 'i, 'a> Around<'f, 'i, 'a> {
             entry,
             exits,
             exit_kind: ExitKind::Inlined,
-            probe: Probe { operation: call.operation.code(), flags, ..Probe::default() },
+            probe: Probe { operation: call.operation.code(), flags: PROBE_INLINED, ..Probe::default() },
             call: Some(CallPlace { function: call.caller.clone(), file: call.file.clone(), line: call.line }),
         })
     }
 
     /// The first emulated instruction that every call passes at its beginning, else the very first.
-    fn entry(&self, region: &Region) -> Result<(Site, bool), &'static str> {
+    fn entry(&self, region: &Region) -> Result<Site, &'static str> {
         for node in region.entry..(region.entry + MAX_WALK).min(self.function.instructions.len()) {
             if !region.contains(node) || node != region.entry && self.flow.is_target(node) {
                 break;
             }
             let instruction = &self.function.instructions[node];
             if self.function.emulated(instruction) {
-                return Ok((self.site(node)?, region.reentered));
+                return self.site(node);
             }
             if instruction.flow_control() != FlowControl::Next {
                 break;
             }
         }
-        Ok((self.site(region.entry)?, region.reentered))
+        self.site(region.entry)
     }
 
     /// The first emulated instruction from a node outside on, with no way around, else the node itself.

@@ -333,8 +333,6 @@ struct ProbeView {
     encode_result: bool,
     #[serde(default)]
     inlined: bool,
-    #[serde(default)]
-    reentered: bool,
 }
 
 const ARGUMENTS: [&str; 6] = ["rdi", "rsi", "rdx", "rcx", "r8", "r9"];
@@ -352,14 +350,14 @@ pub(super) fn describe(probe: &Probe) -> (&'static str, Option<String>, Option<S
     }
 }
 
-const FLAGS: [u8; 3] = [map::PROBE_ENCODE_RESULT, map::PROBE_INLINED, map::PROBE_REENTERED];
+const FLAGS: [u8; 2] = [map::PROBE_ENCODE_RESULT, map::PROBE_INLINED];
 
 fn probe<S: Serializer>(probe: &Probe, serializer: S) -> Result<S::Ok, S::Error> {
     let (buffer, pointer, length) = describe(probe);
-    let [encode_result, inlined, reentered] = FLAGS.map(|flag| probe.flags & flag != 0);
+    let [encode_result, inlined] = FLAGS.map(|flag| probe.flags & flag != 0);
     let operation = Operation::ALL.into_iter().find(|operation| operation.code() == probe.operation);
     let operation = operation.map_or("", Operation::name).to_owned();
-    ProbeView { operation, buffer: buffer.to_owned(), pointer, length, encode_result, inlined, reentered }
+    ProbeView { operation, buffer: buffer.to_owned(), pointer, length, encode_result, inlined }
         .serialize(serializer)
 }
 
@@ -372,7 +370,7 @@ impl ProbeView {
     /// Inverse of [`describe`].
     fn probe(&self) -> Option<Probe> {
         let mut probe = Probe { operation: Operation::from_name(&self.operation)?.code(), ..Probe::default() };
-        for (set, flag) in [self.encode_result, self.inlined, self.reentered].into_iter().zip(FLAGS) {
+        for (set, flag) in [self.encode_result, self.inlined].into_iter().zip(FLAGS) {
             probe.flags |= if set { flag } else { 0 };
         }
         let register = |name: &str| ARGUMENTS.iter().position(|argument| *argument == name).map(|index| index as u8);

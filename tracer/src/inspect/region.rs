@@ -31,8 +31,6 @@ pub(super) struct Region {
     pub(super) entry: usize,
     pub(super) nodes: Vec<usize>,
     inside: Vec<bool>,
-    /// A loop of the call leads back to its entry.
-    pub(super) reentered: bool,
 }
 
 impl Graph {
@@ -70,8 +68,8 @@ impl Graph {
 }
 
 impl Region {
-    /// The region of a call, from the nodes that are said to be its own.
-    pub(super) fn find(graph: &Graph, body: &[bool]) -> Result<Self, &'static str> {
+    /// The region of a call, from the nodes that are said to be its own. Some nodes are from nowhere in the source.
+    pub(super) fn find(graph: &Graph, body: &[bool], nowhere: &[bool]) -> Result<Self, &'static str> {
         let mut body = body.to_vec();
         let entry = entry(graph, &mut body)?;
         // What follows the entry without a call of the caller's.
@@ -100,8 +98,13 @@ impl Region {
         if nodes.iter().any(|node| returns(node)) {
             return Err("code of its caller runs in the middle of it");
         }
-        let reentered = graph.predecessors[entry].iter().any(|before| inside[*before as usize]);
-        Ok(Self { entry, nodes, inside, reentered })
+        // Round and round without a step in the caller: a loop of the call, or one around it?
+        let idle = graph.reach([entry], true, |node| node != entry && nowhere[node] && !inside[node]);
+        let leads_back = |node: usize| graph.successors[node].iter().any(|next| *next as usize == entry || idle[*next as usize]);
+        if nodes.iter().any(|node| leads_back(*node)) {
+            return Err("a loop of it cannot be told from one around it");
+        }
+        Ok(Self { entry, nodes, inside })
     }
 
     pub(super) fn contains(&self, node: usize) -> bool {

@@ -11,8 +11,7 @@ use std::process::{Child, Command, Stdio};
 
 use libc::{c_long, c_uint, pid_t, user_regs_struct};
 use tracer::inspect::{MessageFn, Operation, ProbePlan, Site, inspect_file};
-use tracer_common::map::{BUFFER_INPUT, BUFFER_OUTPUT, BUFFER_RESULT, BUFFER_SLICE, PROBE_ENCODE_RESULT, PROBE_INLINED, PROBE_REENTERED,
-    Probe,
+use tracer_common::map::{BUFFER_INPUT, BUFFER_OUTPUT, BUFFER_RESULT, BUFFER_SLICE, PROBE_ENCODE_RESULT, PROBE_INLINED, Probe,
 };
 
 use crate::sample::{Build, FAT_LTO, FAT_LTO_LINES, LEGACY, V0};
@@ -174,9 +173,6 @@ fn run(path: &Path, plan: &ProbePlan) -> (Vec<Call>, Truth) {
                     Function::Socket(_) => Probe::default(),
                 };
                 if let Some(at) = open.iter().position(|call| call.return_slot == return_slot) {
-                    if open[at].function == *function && probe.flags & PROBE_REENTERED != 0 {
-                        continue;
-                    }
                     let beside = probe.flags & PROBE_INLINED != 0 && open[at].function != *function;
                     assert!(beside, "no exit was seen of {:?}", open[at].function);
                     // As the eBPF program does it: the next inlined call of a function ends the one before.

@@ -61,24 +61,35 @@ impl Lines {
         numbers.iter().map(path).collect()
     }
 
-    /// The numbers of the files of the instructions at these addresses.
-    pub(super) fn files_at(&self, addresses: &BTreeSet<u64>) -> HashMap<u64, u64> {
-        let mut found = HashMap::new();
+    /// The numbers of the files of the instructions at these addresses, and the parts of these functions that are from no line.
+    pub(super) fn at(
+        &self,
+        addresses: &BTreeSet<u64>,
+        functions: &BTreeSet<(u64, u64)>,
+    ) -> (HashMap<u64, u64>, Vec<(u64, u64)>) {
+        let (mut files, mut nowhere) = (HashMap::new(), Vec::new());
         let program = DebugLine::new(&self.program, LittleEndian);
         let Ok(program) = program.program(DebugLineOffset(0), self.address_size, None, None) else {
-            return found;
+            return (files, nowhere);
+        };
+        let wanted = |address: u64| {
+            functions.range(..=(address, u64::MAX)).next_back().is_some_and(|(_, end)| address < *end)
         };
         let mut rows = program.rows();
-        let mut before: Option<(u64, u64)> = None;
-        while let (false, Ok(Some((_, row)))) = (addresses.is_empty(), rows.next_row()) {
-            if let Some((start, file)) = before
+        let mut before: Option<(u64, u64, bool)> = None;
+        while let Ok(Some((_, row))) = rows.next_row() {
+            if let Some((start, file, placed)) = before
                 && start < row.address()
             {
-                found.extend(addresses.range(start..row.address()).map(|address| (*address, file)));
+                files.extend(addresses.range(start..row.address()).map(|address| (*address, file)));
+                if !placed && wanted(start) {
+                    nowhere.push((start, row.address()));
+                }
             }
-            before = (!row.end_sequence()).then(|| (row.address(), row.file_index()));
+            before = (!row.end_sequence()).then(|| (row.address(), row.file_index(), row.line().is_some()));
         }
-        found
+        nowhere.sort_unstable();
+        (files, nowhere)
     }
 }
 

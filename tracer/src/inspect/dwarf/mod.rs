@@ -43,6 +43,8 @@ pub(super) struct InlinedCall {
     pub(super) line: Option<u32>,
     /// Where its code is: start and end of each part.
     pub(super) ranges: Vec<(u64, u64)>,
+    /// Code of its unit, or of the functions around its calls, that is from no line of the source; by address.
+    pub(super) nowhere: Rc<[(u64, u64)]>,
     /// What is inlined into it, each behind the one that it is part of.
     pub(super) scopes: Vec<Scope>,
 }

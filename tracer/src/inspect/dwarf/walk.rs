@@ -196,6 +196,7 @@ fn raw_call(unit: &Unit<'_>, attributes: &Attributes, method: &MethodName, funct
         file: None,
         line: attributes.call_line,
         ranges,
+        nowhere: Rc::default(),
         scopes: Vec::new(),
     })
 }
@@ -225,7 +226,12 @@ fn keep_prost(
     // Nothing is inlined into some: the lines of their code tell whose they are.
     let bare = calls.iter().zip(&inside).filter(|(_, inside)| inside.is_none());
     let starts: BTreeSet<u64> = bare.filter_map(|(call, _)| Some(call.call.ranges.first()?.0)).collect();
-    let at = lines.files_at(&starts);
+    let functions: BTreeSet<(u64, u64)> = calls.iter().map(|call| call.call.function).collect();
+    let (at, nowhere) = lines.at(&starts, &functions);
+    let nowhere: Rc<[(u64, u64)]> = nowhere.into();
+    for call in &mut calls {
+        call.call.nowhere = Rc::clone(&nowhere);
+    }
     for (call, inside) in calls.iter().zip(&mut inside) {
         *inside = inside.or_else(|| at.get(&call.call.ranges.first()?.0).copied());
     }
