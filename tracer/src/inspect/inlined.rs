@@ -40,7 +40,10 @@ pub(super) fn plan(image: &Image<'_>, calls: Vec<InlinedCall>, returns: &Returns
         by_function.entry(call.function).or_default().push(call);
     }
     let frames = Frames::read(image);
-    for ((start, end), calls) in by_function {
+    for ((start, end), mut calls) in by_function {
+        // Units that are there twice say the same twice.
+        calls.sort_by(|one, other| one.ranges.cmp(&other.ranges));
+        calls.dedup_by(|one, other| one.ranges == other.ranges && one.operation == other.operation);
         let size = end.saturating_sub(start);
         let function = if size <= MAX_FUNCTION { Function::decode(image, start, size) } else { None };
         let Some(function) = function else {

@@ -408,7 +408,7 @@ mod tests {
         {
             let reg_a = if buffer == map::BUFFER_UNKNOWN { 0 } else { 1 };
             let flags = map::PROBE_ENCODE_RESULT | map::PROBE_INLINED;
-            let operation = map::OP_DECODE;
+            let operation = OP_DECODE;
             let one = Probe { operation, buffer, reg_a, reg_b, ptr_offset, len_offset, flags, reserved: 0 };
             let text = serde_json::to_string(&probe(&one, serde_json::value::Serializer).expect("a tree")).expect("text");
             let mut deserializer = serde_json::Deserializer::from_str(&text);
