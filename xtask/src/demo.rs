@@ -39,7 +39,7 @@ pub fn main(args: &Args) -> Result<()> {
     build_ebpf::main()?;
     let mut build = workspace::cargo("build");
     run::visible(build.args(["--release", "--package", "tracer", "--bin", "tracer"]))?;
-    Variant::V0.build("order_target")?;
+    Variant::V0.build(&["order_target"])?;
 
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [libc::SIGINT, libc::SIGTERM] {

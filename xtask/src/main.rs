@@ -8,6 +8,7 @@ mod matrix;
 mod run;
 mod setup;
 mod test;
+mod tokio_table;
 mod variant;
 mod vm;
 mod workspace;
@@ -39,6 +40,8 @@ enum Task {
     Matrix(matrix::Args),
     /// Check format, clippy, generated code and the rules between the layers
     Lint(lint::Args),
+    /// Write anew where each tokio version keeps the id of the current task
+    TokioTable,
     /// Run the end-to-end check on other kernels, in QEMU
     Vm(vm::Args),
 }
@@ -52,6 +55,7 @@ fn main() -> ExitCode {
         Task::Bench(args) => bench::main(&args),
         Task::Matrix(args) => matrix::main(&args),
         Task::Lint(args) => lint::main(&args),
+        Task::TokioTable => tokio_table::main(),
         Task::Vm(args) => vm::main(&args),
     };
     match done {

@@ -93,8 +93,8 @@ fn build_end_to_end() -> Result<()> {
         "tracer-shim-demo",
     ]);
     crate::run::visible(&mut build)?;
-    Variant::V0.build("prost_target")?;
-    Variant::FatLto.build("prost_target")
+    Variant::V0.build(&["prost_target", "relay_target"])?;
+    Variant::FatLto.build(&["prost_target"])
 }
 
 /// What the end-to-end tests are told.

@@ -28,11 +28,11 @@ impl Variant {
         self.folder().join("release")
     }
 
-    /// Builds one of them.
-    pub fn build(self, program: &str) -> Result<()> {
+    /// Builds some of them.
+    pub fn build(self, programs: &[&str]) -> Result<()> {
         let mut build = workspace::cargo("build");
-        build.args(["--release", "--package", "tracer-test-programs", "--bin", program, "--target-dir"]);
-        build.arg(self.folder());
+        build.args(["--release", "--package", "tracer-test-programs"]);
+        build.args(programs.iter().flat_map(|program| ["--bin", program])).arg("--target-dir").arg(self.folder());
         match self {
             Self::V0 => build.env("RUSTFLAGS", "-C symbol-mangling-version=v0"),
             Self::FatLto => build.args([

@@ -70,7 +70,11 @@ impl Balance {
         equations.push(Equation {
             what: "prost calls received".to_owned(),
             produced: counts.messages,
-            fates: vec![fate("traced", counts.messages_traced), fate("unknown process", counts.messages_unknown)],
+            fates: vec![
+                fate("traced", counts.messages_traced),
+                fate("packed commands", counts.packs),
+                fate("unknown process", counts.messages_unknown),
+            ],
         });
         equations.push(Equation {
             what: "shim spans received".to_owned(),
@@ -118,6 +122,7 @@ impl Balance {
             ("messages_unknown".to_owned(), self.counts.messages_unknown),
             ("sockets_unknown".to_owned(), self.counts.sockets_unknown),
             ("shim_unknown".to_owned(), self.counts.shim_unknown),
+            ("packs_dropped".to_owned(), self.counts.packs_dropped),
             ("shim_malformed".to_owned(), self.counts.shim_malformed),
             ("redis_commands_unpaired".to_owned(), redis.commands_unpaired),
             ("redis_commands_unaligned".to_owned(), redis.commands_unaligned),
@@ -175,6 +180,11 @@ impl Balance {
                 "commands": counts.commands,
                 "commands_open": counts.commands_open,
                 "flows_evicted": counts.flows_evicted,
+                "packs": counts.packs,
+                "packs_unsent": counts.packs_unsent,
+                "payload_parents": counts.payload_parents,
+                "payload_ambiguous": counts.payload_ambiguous,
+                "payloads_evicted": counts.payloads_evicted,
                 "shim_traced": counts.shim_traced,
             },
         })

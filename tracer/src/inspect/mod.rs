@@ -31,6 +31,7 @@ mod layout;
 mod messages;
 mod names;
 mod notes;
+mod packs;
 mod plan;
 mod references;
 mod region;
@@ -42,6 +43,7 @@ mod sockets;
 mod source;
 mod symbols;
 mod tls;
+mod tokio;
 mod types;
 mod values;
 
@@ -60,8 +62,8 @@ use symbols::Symbols;
 
 pub use error::InspectError;
 pub use plan::{
-    CallPlace, ExitKind, FunctionEntry, MessageFn, Operation, ProbePlan, Remark, RemarkKind, Semaphore, Site, SocketFn, TlsSymbol,
-    TlsSymbols, TypeSource, UsdtNote,
+    CallPlace, ExitKind, FunctionEntry, MessageFn, Operation, PackFn, ProbePlan, Remark, RemarkKind, Semaphore, Site, SocketFn,
+    TlsSymbol, TlsSymbols, TypeSource, UsdtNote,
 };
 
 /// Plans the probes of a file, with its debug info where that was split off.
@@ -179,6 +181,7 @@ fn inspect<'a>(image: &Image<'a>, debug: Option<&Image<'a>>) -> ProbePlan {
     };
     let inlined = with_dwarf.map(dwarf::inlined_calls).unwrap_or_default();
     messages::plan(image, &symbols, &relocations, &catalog, compiler_known, inlined, &mut plan);
+    packs::plan(image, &symbols, &relocations, compiler_known, &mut plan);
     plan.sockets = sockets::sockets(image, &symbols, plan.static_exe, &mut plan.remarks);
     remarks::add(&symbols, &catalog, compiler_known, &mut plan);
     plan

@@ -24,6 +24,8 @@ pub struct ProbePlan {
     pub static_exe: bool,
     /// prost functions.
     pub messages: Vec<MessageFn>,
+    /// Functions that pack Redis commands for a connection that many tasks share.
+    pub packs: Vec<PackFn>,
     /// Functions through which every prost decode error is made.
     pub errors: Vec<FunctionEntry>,
     /// The function through which every Rust panic goes.
@@ -44,7 +46,8 @@ impl ProbePlan {
         let messages = self.messages.iter().flat_map(|function| function.exits.iter().chain([&function.entry]));
         let calls = self.errors.iter().chain(&self.panics).map(|function| &function.entry);
         let sockets = self.sockets.iter().flat_map(|function| function.exits.iter().chain([&function.entry]));
-        messages.chain(calls).chain(sockets).chain(self.notes.iter().map(|note| &note.site))
+        let packs = self.packs.iter().flat_map(|function| function.exits.iter().chain([&function.entry]));
+        messages.chain(calls).chain(sockets).chain(packs).chain(self.notes.iter().map(|note| &note.site))
     }
 }
 
@@ -188,6 +191,22 @@ pub struct CallPlace {
     pub line: Option<u32>,
 }
 
+/// A function that packs Redis commands.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PackFn {
+    /// The function's name.
+    pub name: String,
+    /// Where a call begins.
+    pub entry: Site,
+    /// Where a call ends.
+    pub exits: Vec<Site>,
+    /// What kind of exits these are.
+    pub exit_kind: ExitKind,
+    /// How the eBPF program finds the bytes.
+    #[serde(serialize_with = "probe", deserialize_with = "from_view")]
+    pub probe: Probe,
+}
+
 /// A place to attach a uprobe to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Site {
@@ -252,6 +271,8 @@ pub struct TlsSymbols {
     pub thread_context: Option<TlsSymbol>,
     /// tokio's `CONTEXT`.
     pub tokio_context: Option<TlsSymbol>,
+    /// Offset in tokio's `CONTEXT` of the id of the current task, in bytes, if this version of tokio is known.
+    pub task_id_offset: Option<u32>,
     /// Size of the TLS segment (`PT_TLS`) in memory, in bytes.
     pub segment_size: u64,
     /// Alignment of the TLS segment.
@@ -308,6 +329,8 @@ pub enum RemarkKind {
     UnknownBuffer,
     /// Several functions share one address.
     Folded,
+    /// tokio's tasks cannot be told apart.
+    UnknownTask,
     /// A part of the file is damaged or too large.
     Damaged,
 }
@@ -369,7 +392,9 @@ fn from_view<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Probe, D::Err
 impl ProbeView {
     /// Inverse of [`describe`].
     fn probe(&self) -> Option<Probe> {
-        let mut probe = Probe { operation: Operation::from_name(&self.operation)?.code(), ..Probe::default() };
+        // Functions that are none of prost's have no operation.
+        let operation = if self.operation.is_empty() { 0 } else { Operation::from_name(&self.operation)?.code() };
+        let mut probe = Probe { operation, ..Probe::default() };
         for (set, flag) in [self.encode_result, self.inlined].into_iter().zip(FLAGS) {
             probe.flags |= if set { flag } else { 0 };
         }

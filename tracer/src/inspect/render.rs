@@ -18,6 +18,8 @@ pub fn table(plan: &ProbePlan, width: u16) -> String {
     );
     let inlined = plan.messages.iter().filter_map(inlined).collect();
     section(&mut out, "inlined prost calls", width, &["operation", "message", "in", "at", "entry", "exits"], inlined);
+    let packs = plan.packs.iter().map(|f| vec![f.name.clone(), one(&f.entry), many(&f.exits)]).collect();
+    section(&mut out, "functions that pack Redis commands", width, &["function", "entry", "exits"], packs);
     let calls = plan.errors.iter().map(|f| ("decode error", f)).chain(plan.panics.iter().map(|f| ("panic", f)));
     let calls = calls.map(|(what, f)| vec![what.to_owned(), f.name.clone(), one(&f.entry)]).collect();
     section(&mut out, "functions whose call says it all", width, &["what", "function", "entry"], calls);

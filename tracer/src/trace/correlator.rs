@@ -6,12 +6,14 @@ use std::sync::Arc;
 use tracer_common::map::Advice;
 use tracer_common::record::{FLAG_CONTEXT, Head};
 
+use super::connection::Connection;
 use super::counts::Counts;
 use super::flow::{Flow, FlowKey, IDLE_NS, Worker};
 use super::ids::Ids;
 use super::message::{Decoded, MessageType};
+use super::packs::Packs;
+use super::payload::Payloads;
 use super::place::Place;
-use super::redis::Connection;
 use super::sampler::Sampler;
 use super::span::{Attribute, ProcessId, Resource, Span, SpanContext, SpanId, TraceId, Value};
 use crate::capture::item::ResourceValue;
@@ -57,6 +59,8 @@ pub struct Correlator {
     pub(super) probes: Vec<Option<Arc<MessageType>>>,
     pub(super) flows: HashMap<FlowKey, Flow<Decoded>>,
     pub(super) connections: HashMap<u64, Connection>,
+    pub(super) packs: Packs,
+    pub(super) payloads: Payloads,
     ticked_ns: u64,
 }
 
@@ -72,6 +76,8 @@ impl Correlator {
             probes: Vec::new(),
             flows: HashMap::new(),
             connections: HashMap::new(),
+            packs: Packs::default(),
+            payloads: Payloads::default(),
             ticked_ns: 0,
         }
     }
@@ -97,6 +103,7 @@ impl Correlator {
             return;
         }
         self.ticked_ns = now_ns;
+        self.counts.packs_unsent += self.packs.expire(now_ns);
         let connections: Vec<u64> = self.connections.keys().copied().collect();
         for connection in connections {
             self.flush_connection(connection);
@@ -133,6 +140,7 @@ impl Correlator {
     pub fn counts(&self) -> Counts {
         let mut counts = self.counts;
         counts.messages_open = self.flows.len() as u64;
+        counts.payloads_evicted = self.payloads.evicted;
         counts
     }
 
