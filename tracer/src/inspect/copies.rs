@@ -9,7 +9,8 @@ use iced_x86::FlowControl;
 
 use super::code::{Function, direct_target, pointer_target};
 use super::dwarf::InlinedCall;
-use super::inlined::constants;
+use super::fuel::Fuel;
+use super::inlined::{TOO_MUCH, constants};
 use super::region::{Graph, Region};
 
 /// More calls of one function from one place are not compared.
@@ -22,6 +23,7 @@ pub(super) fn refuse(
     graph: &Graph,
     region: &Region,
     body: &[bool],
+    fuel: &Fuel,
 ) -> Result<(), &'static str> {
     const TWICE: &str = "its code may be there twice";
     let loops = region.loops(graph);
@@ -41,6 +43,7 @@ pub(super) fn refuse(
         }
         for from in group {
             for to in group.iter().filter(|to| *to != from) {
+                fuel.spend(body.len()).ok_or(TOO_MUCH)?;
                 let same_loop = loops[*from] != 0 && loops[*from] == loops[*to];
                 if !same_loop && graph.leads(*from, *to, within) {
                     return Err(TWICE);
@@ -53,9 +56,10 @@ pub(super) fn refuse(
     let block = blocks(function, graph);
     let written: Vec<usize> = region.nodes.iter().copied().filter(|node| marks.writes[*node]).collect();
     let measured: Vec<usize> = region.nodes.iter().copied().filter(|node| marks.measures[*node]).collect();
-    for from in &written {
-        let later = measured.iter().filter(|to| block[**to] != block[*from]);
-        if later.into_iter().any(|to| graph.leads(*from, *to, within)) {
+    for same_block in written.chunk_by(|one, other| block[*one] == block[*other]) {
+        fuel.spend(body.len()).ok_or(TOO_MUCH)?;
+        let later = graph.reach(same_block.iter().copied(), false, within);
+        if measured.iter().any(|to| later[*to] && block[*to] != block[same_block[0]]) {
             return Err(TWICE);
         }
     }

@@ -11,6 +11,7 @@ use super::dwarf::InlinedCall;
 use super::exits::site;
 use super::flow::{Flow, Leave};
 use super::frames::Frames;
+use super::fuel::Fuel;
 use super::image::Image;
 use super::plan::{CallPlace, ExitKind, MessageFn, Site, TypeSource};
 use super::region::{Graph, Region, Work};
@@ -20,6 +21,11 @@ use super::returns::Returns;
 const MAX_WALK: usize = 32;
 /// Functions with inlined calls larger than this are not analysed, in bytes.
 const MAX_FUNCTION: u64 = 1 << 20;
+
+/// Instructions that are looked at in all, each as often as it is.
+const MAX_WORK: u64 = 4 << 30;
+/// Why the rest is refused.
+pub(super) const TOO_MUCH: &str = "the analysis takes too long";
 
 /// What became of the inlined calls.
 #[derive(Debug, Default)]
@@ -40,6 +46,7 @@ pub(super) fn plan(image: &Image<'_>, calls: Vec<InlinedCall>, returns: &Returns
         by_function.entry(call.function).or_default().push(call);
     }
     let frames = Frames::read(image);
+    let fuel = Fuel::new(MAX_WORK);
     for ((start, end), mut calls) in by_function {
         // Units that are there twice say the same twice.
         calls.sort_by(|one, other| one.ranges.cmp(&other.ranges));
@@ -50,7 +57,7 @@ pub(super) fn plan(image: &Image<'_>, calls: Vec<InlinedCall>, returns: &Returns
             planned.refused.extend(calls.into_iter().map(|call| (call, "the function around it cannot be decoded")));
             continue;
         };
-        Around::new(image, &function, returns, &frames).plan(calls, &mut planned);
+        Around::new(image, &function, returns, &frames).plan(calls, &fuel, &mut planned);
     }
     planned
 }
@@ -91,10 +98,10 @@ impl<'f, 'i, 'a> Around<'f, 'i, 'a> {
         Self { image, function, flow, graph: Graph::new(successors, work), deltas, astray }
     }
 
-    fn plan(&self, calls: Vec<InlinedCall>, planned: &mut Planned) {
+    fn plan(&self, calls: Vec<InlinedCall>, fuel: &Fuel, planned: &mut Planned) {
         let mut found: Vec<(InlinedCall, Result<(Region, MessageFn), &'static str>)> = Vec::new();
         for call in calls {
-            let result = self.region(&call).and_then(|region| {
+            let result = self.region(&call, fuel).and_then(|region| {
                 let message = self.message(&call, &region)?;
                 Ok((region, message))
             });
@@ -102,7 +109,7 @@ impl<'f, 'i, 'a> Around<'f, 'i, 'a> {
         }
         let regions: Vec<Option<&Region>> =
             found.iter().map(|(_, result)| result.as_ref().ok().map(|(region, _)| region)).collect();
-        let mixed: Vec<bool> = (0..found.len()).map(|index| self.mixed(&regions, index)).collect();
+        let mixed: Vec<bool> = (0..found.len()).map(|index| self.mixed(&regions, index, fuel)).collect();
         for ((call, result), mixed) in found.into_iter().zip(mixed) {
             match result {
                 Ok(_) if mixed => planned.refused.push((call, "its code is mixed with that of another call")),
@@ -114,24 +121,23 @@ impl<'f, 'i, 'a> Around<'f, 'i, 'a> {
 
     /// Whether another call begins in the middle of this one, or the other way round. Where the end of one and the beginning of
     /// the next are shuffled, the programs end the first when the second begins.
-    fn mixed(&self, regions: &[Option<&Region>], index: usize) -> bool {
+    fn mixed(&self, regions: &[Option<&Region>], index: usize, fuel: &Fuel) -> bool {
         let Some(one) = regions[index] else { return false };
         let inside = |first: &Region, second: &Region| {
-            first.contains(second.entry) && {
-                let within = |node| first.contains(node) && !second.contains(node) && node != first.entry;
-                first.entry == second.entry
-                    || first.nodes.iter().any(|node| {
-                        within(*node)
-                            && self.graph.work[*node].calls
-                            && self.graph.leads(second.entry, *node, |node| first.contains(node) && node != first.entry)
-                    })
-            }
+            let within = |node: usize| first.contains(node) && node != first.entry;
+            let work = |node: &&usize| within(**node) && !second.contains(**node) && self.graph.work[**node].calls;
+            let leads = |node: &usize| {
+                fuel.spend(self.deltas.len()).is_none() || self.graph.leads(second.entry, *node, within)
+            };
+            first.contains(second.entry) && (first.entry == second.entry || first.nodes.iter().filter(work).any(leads))
         };
         let others = regions.iter().enumerate().filter(|(other, _)| *other != index).filter_map(|(_, other)| *other);
         others.into_iter().any(|other| inside(one, other) || inside(other, one))
     }
 
-    fn region(&self, call: &InlinedCall) -> Result<Region, &'static str> {
+    fn region(&self, call: &InlinedCall, fuel: &Fuel) -> Result<Region, &'static str> {
+        // What is done for one call takes so many passes over its function.
+        fuel.spend(self.deltas.len() * 16).ok_or(TOO_MUCH)?;
         if self.astray {
             return Err("the function around it has a jump that may lead anywhere");
         }
@@ -155,7 +161,7 @@ impl<'f, 'i, 'a> Around<'f, 'i, 'a> {
         if region.nodes.iter().find(works).is_none() {
             return Err("hardly anything is left of it");
         }
-        copies::refuse(call, self.function, &self.graph, &region, &body)?;
+        copies::refuse(call, self.function, &self.graph, &region, &body, fuel)?;
         Ok(region)
     }
 

@@ -25,6 +25,7 @@ mod error;
 mod exits;
 mod flow;
 mod frames;
+mod fuel;
 mod image;
 mod inlined;
 mod layout;

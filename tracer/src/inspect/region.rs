@@ -45,7 +45,7 @@ impl Graph {
     }
 
     /// Marks what can be reached from the nodes, these not included; `enter` says where to go.
-    fn reach(&self, from: impl IntoIterator<Item = usize>, backwards: bool, enter: impl Fn(usize) -> bool) -> Vec<bool> {
+    pub(super) fn reach(&self, from: impl IntoIterator<Item = usize>, backwards: bool, enter: impl Fn(usize) -> bool) -> Vec<bool> {
         let edges = if backwards { &self.predecessors } else { &self.successors };
         let mut seen = vec![false; edges.len()];
         let mut work: VecDeque<usize> = from.into_iter().collect();

@@ -21,6 +21,7 @@ impl Lines {
     pub(super) fn read(sections: &Sections<'_>, unit: &Unit<'_>) -> Option<Self> {
         let offset = unit.lines?;
         let size = usize::try_from(sections.lines.word(offset)?).ok()?.checked_add(4)?;
+        sections.fuel.spend(size)?;
         let program = sections.lines.read_up_to(offset, size.min(MAX_PROGRAM))?;
         let directory = unit.directory.as_ref().and_then(|text| resolve(&sections.strings, text));
         Some(Self { program, directory, address_size: unit.header.address_size() })

@@ -15,6 +15,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 use std::rc::Rc;
 
+use super::fuel::Fuel;
 use super::image::Image;
 use super::plan::Operation;
 use super::symbols::demangle;
@@ -26,6 +27,8 @@ use unit::{Next, Sections, Unit};
 
 /// More calls than this are not planned.
 const MAX_CALLS: usize = 65_536;
+/// Bytes of tables and lists that are read again for each unit or entry, all together.
+const MAX_WORK: u64 = 1 << 30;
 /// Abbreviations beyond this many bytes are not read.
 const MAX_ABBREVIATIONS: usize = 64 << 20;
 
@@ -84,6 +87,7 @@ pub(super) fn inlined_calls(image: &Image<'_>) -> Found {
         lines: open(".debug_line"),
         line_strings: open(".debug_line_str"),
         abbreviations,
+        fuel: Fuel::new(MAX_WORK),
     };
     let names = names::find(&sections.strings);
     if names.is_empty() {
@@ -96,7 +100,9 @@ pub(super) fn inlined_calls(image: &Image<'_>) -> Found {
     let own: BTreeSet<u64> = methods.values().map(|(unit, _)| *unit).collect();
     let references = Needles::new(methods.keys().copied());
     let mut raw = Vec::new();
-    each_unit(&sections, &mut found.incomplete, |offset, bytes| {
+    // Only units that can refer to others are of interest besides those that have a method themselves.
+    let needed = |place: Range<u64>| own.contains(&place.start) || unit::refers_outside(&sections, place.start).unwrap_or(true);
+    some_units(&sections, needed, &mut found.incomplete, |offset, bytes| {
         if own.contains(&offset) || references.any_in(bytes) {
             let unit = Unit::parse(&sections, offset, bytes)?;
             walk::calls(&sections, &unit, &methods, &mut raw)?;
@@ -175,7 +181,7 @@ fn string_tables(sections: &Sections<'_>, names: &Needles) -> BTreeSet<u64> {
     let mut offset = 0;
     while let Some(bytes) = sections.string_offsets.read_up_to(offset, CHUNK).filter(|bytes| !bytes.is_empty()) {
         for (index, word) in bytes.chunks_exact(4).enumerate() {
-            if names.any_in(word) {
+            if names.has(u32::from_le_bytes([word[0], word[1], word[2], word[3]])) {
                 places.insert(offset + index as u64 * 4);
             }
         }

@@ -1,42 +1,46 @@
 //! Whether bytes hold one of many numbers: a quick look before a unit is read entry by entry.
 
-use std::collections::HashSet;
-
 /// The numbers, of four bytes each.
 pub(super) struct Needles {
     bits: Vec<u64>,
-    set: HashSet<u32>,
+    /// In order.
+    numbers: Vec<u32>,
+    span: u32,
 }
 
 impl Needles {
-    const BITS: u32 = 1 << 18;
+    /// The filter has two to the power of this many bits: it stays in the processor's cache.
+    const POWER: u32 = 20;
 
     pub(super) fn new(numbers: impl Iterator<Item = u64>) -> Self {
-        let mut needles = Self { bits: vec![0; (Self::BITS / 64) as usize], set: HashSet::new() };
-        for number in numbers.filter_map(|number| u32::try_from(number).ok()) {
-            let (word, bit) = Self::place(number);
-            needles.bits[word] |= 1 << bit;
-            needles.set.insert(number);
+        let mut numbers: Vec<u32> = numbers.filter_map(|number| u32::try_from(number).ok()).collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        let mut bits = vec![0; 1 << (Self::POWER - 6)];
+        for number in &numbers {
+            let (word, bit) = Self::place(*number);
+            bits[word] |= 1 << bit;
         }
-        needles
+        let span = numbers.last().zip(numbers.first()).map_or(0, |(last, first)| last - first);
+        Self { bits, numbers, span }
     }
 
     fn place(number: u32) -> (usize, u32) {
-        let hash = (number ^ number >> 18) % Self::BITS;
+        let hash = number.wrapping_mul(0x9e37_79b1) >> (32 - Self::POWER);
         ((hash / 64) as usize, hash % 64)
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.set.is_empty()
+    pub(super) fn has(&self, number: u32) -> bool {
+        let (word, bit) = Self::place(number);
+        self.bits[word] >> bit & 1 != 0 && self.numbers.binary_search(&number).is_ok()
     }
 
     /// Whether one of them is in the bytes, at whatever place.
     pub(super) fn any_in(&self, bytes: &[u8]) -> bool {
-        !self.is_empty()
-            && bytes.windows(4).any(|bytes| {
-                let number = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
-                let (word, bit) = Self::place(number);
-                self.bits[word] >> bit & 1 != 0 && self.set.contains(&number)
-            })
+        let Some(&first) = self.numbers.first() else { return false };
+        bytes.windows(4).any(|bytes| {
+            let number = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+            number.wrapping_sub(first) <= self.span && self.has(number)
+        })
     }
 }

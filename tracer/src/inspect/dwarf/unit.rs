@@ -1,15 +1,18 @@
 //! One unit of `.debug_info` in memory: its entries, and the attributes that matter here.
 
 use gimli::{
-    Abbreviations, AttributeValue, DebugAbbrev, DebugInfo, EndianSlice, EntriesRaw, LittleEndian, UnitHeader, constants as dw,
+    Abbreviations, AttributeValue, DebugAbbrev, DebugInfo, EndianSlice, EntriesRaw, LittleEndian, Reader as _, UnitHeader, constants as dw,
 };
 
 use super::section::DebugSection;
+use crate::inspect::fuel::Fuel;
 
 pub(super) type Slice<'u> = EndianSlice<'u, LittleEndian>;
 
 /// Units larger than this are passed over, in bytes.
 const MAX_UNIT: u64 = 128 << 20;
+/// Largest table of abbreviations of one unit, in bytes.
+const MAX_TABLE: usize = 1 << 20;
 /// Longest list of ranges, in bytes.
 const MAX_RANGES: usize = 1 << 20;
 
@@ -24,6 +27,7 @@ pub(super) struct Sections<'i> {
     pub(super) lines: DebugSection<'i>,
     pub(super) line_strings: DebugSection<'i>,
     pub(super) abbreviations: Vec<u8>,
+    pub(super) fuel: Fuel,
 }
 
 /// The next unit's bytes.
@@ -38,6 +42,50 @@ pub(super) enum Next {
 pub(super) fn end(info: &DebugSection<'_>, offset: u64) -> Option<u64> {
     let length = info.word(offset).filter(|length| *length < 0xffff_fff0)?;
     Some(offset + u64::from(length) + 4)
+}
+
+/// Whether entries of a unit can refer to other units, by its abbreviations; none if that cannot be told.
+pub(super) fn refers_outside(sections: &Sections<'_>, offset: u64) -> Option<bool> {
+    let version = sections.info.word(offset.checked_add(4)?)? as u16;
+    let place = offset.checked_add(if version >= 5 { 8 } else { 6 })?;
+    let start = sections.info.word(place)? as usize;
+    Some(Table::skim(sections, start)?.outside)
+}
+
+/// The abbreviations of a unit.
+struct Table {
+    /// In bytes.
+    size: usize,
+    outside: bool,
+}
+
+impl Table {
+    /// Finds the end of a table. Many units can share one, or pretend to.
+    fn skim(sections: &Sections<'_>, start: usize) -> Option<Self> {
+        let bytes = sections.abbreviations.get(start..)?;
+        let mut rest = EndianSlice::new(bytes, LittleEndian);
+        let mut outside = false;
+        while rest.read_uleb128().ok()? != 0 {
+            rest.read_uleb128().ok()?;
+            rest.read_u8().ok()?;
+            loop {
+                let (name, form) = (rest.read_uleb128().ok()?, rest.read_uleb128().ok()?);
+                outside |= form == u64::from(dw::DW_FORM_ref_addr.0);
+                if form == u64::from(dw::DW_FORM_implicit_const.0) {
+                    rest.read_sleb128().ok()?;
+                }
+                if (name, form) == (0, 0) {
+                    break;
+                }
+            }
+            if bytes.len() - rest.len() > MAX_TABLE {
+                return None;
+            }
+        }
+        let size = bytes.len() - rest.len();
+        sections.fuel.spend(size)?;
+        Some(Self { size, outside })
+    }
 }
 
 /// Reads the unit at an offset into the buffer, and gives the offset of the next one.
@@ -104,8 +152,11 @@ impl<'u> Unit<'u> {
     pub(super) fn parse(sections: &'u Sections<'u>, offset: u64, bytes: &'u [u8]) -> Option<Self> {
         let info = DebugInfo::new(bytes, LittleEndian);
         let header = info.units().next().ok()??;
-        let abbreviations =
-            header.abbreviations(&DebugAbbrev::new(&sections.abbreviations, LittleEndian)).ok()?;
+        let start = header.debug_abbrev_offset().0;
+        let table = Table::skim(sections, start)?;
+        let table = sections.abbreviations.get(start..start.checked_add(table.size)?)?;
+        let table = DebugAbbrev::new(table, LittleEndian);
+        let abbreviations = table.abbreviations(gimli::DebugAbbrevOffset(0)).ok()?;
         let mut unit = Self {
             offset,
             header,
@@ -285,7 +336,10 @@ impl<'u> Unit<'u> {
         let encoding = self.header.encoding();
         let section = if encoding.version <= 4 { &self.sections.ranges } else { &self.sections.range_lists };
         // Most lists are short.
-        [1 << 10, MAX_RANGES].into_iter().find_map(|most| self.decode(&section.read_up_to(offset, most)?))
+        [1 << 10, MAX_RANGES].into_iter().find_map(|most| {
+            self.sections.fuel.spend(most / 16)?;
+            self.decode(&section.read_up_to(offset, most)?)
+        })
     }
 
     fn decode(&self, bytes: &[u8]) -> Option<Vec<(u64, u64)>> {
@@ -320,6 +374,7 @@ impl<'u> Unit<'u> {
                 StartEnd { begin, end } => (begin, end),
                 StartLength { begin, length } => (begin, begin.wrapping_add(length)),
             };
+            self.sections.fuel.spend(16)?;
             if begin < end {
                 found.push((begin, end));
             }

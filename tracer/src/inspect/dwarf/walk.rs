@@ -156,6 +156,7 @@ pub(super) fn calls(
                         files.push((call, false, attributes.call_file));
                     }
                     if raw.call.scopes.len() < MAX_SCOPES {
+                        sections.fuel.spend(size_of::<Scope>())?;
                         let ranges = unit.ranges(attributes.ranges).unwrap_or_default();
                         raw.call.scopes.push(Scope { depth: depth + 1, name: None, ranges });
                         raw.origins.push(attributes.origin);
