@@ -107,7 +107,9 @@ pub fn main(args: &Args) -> Result<()> {
     run::visible(workspace::cargo("build").args(["--release", "--package", "tracer", "--bin", "tracer"]))?;
     let rounds: u64 = MESSAGES.iter().map(|(_, rounds)| rounds).sum();
     let all = rounds * CALLS.iter().map(|(_, count)| count).sum::<u64>();
-    let mut table = String::from("| build | calls seen | with message type | with size | with place in the source |\n|---|---|---|---|---|\n");
+    let mut table = String::from(
+        "| build | calls seen | with message type | with size | with place in the source |\n|---|---|---|---|---|\n",
+    );
     for build in BUILDS.iter().filter(|build| args.only.as_ref().is_none_or(|only| build.name.contains(only))) {
         let seen = run::step(build.name, || see(build)).with_context(|| format!("{}:", build.name))?;
         let share = |count: u64| if count == 0 { "-".to_owned() } else { format!("{} %", count * 100 / all) };

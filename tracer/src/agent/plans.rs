@@ -138,7 +138,8 @@ fn own_folder(folder: &Path) -> io::Result<()> {
 
 /// The running agent: its version, and which build of it.
 fn agent() -> String {
-    let build = fs::metadata("/proc/self/exe").map(|metadata| (metadata.len(), metadata.mtime(), metadata.mtime_nsec()));
+    let build =
+        fs::metadata("/proc/self/exe").map(|metadata| (metadata.len(), metadata.mtime(), metadata.mtime_nsec()));
     format!("{} {build:?}", env!("CARGO_PKG_VERSION"))
 }
 

@@ -82,8 +82,12 @@ struct Marks {
 impl Marks {
     fn of(call: &InlinedCall, function: &Function<'_>, body: &[bool]) -> Self {
         let count = body.len();
-        let mut marks =
-            Self { innermost: vec![0; count], measures: vec![false; count], writes: vec![false; count], keys: vec![false; count] };
+        let mut marks = Self {
+            innermost: vec![0; count],
+            measures: vec![false; count],
+            writes: vec![false; count],
+            keys: vec![false; count],
+        };
         for (number, scope) in call.scopes.iter().enumerate() {
             let name = scope.name.as_deref().unwrap_or_default();
             for (start, end) in &scope.ranges {

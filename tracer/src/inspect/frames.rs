@@ -1,6 +1,11 @@
 //! The height of the stack from `.eh_frame`, where following the instructions does not tell it.
 
-use gimli::{BaseAddresses, CfaRule, EhFrame, EndianSlice, LittleEndian, UnwindContext, UnwindSection as _, X86_64};
+use std::collections::HashMap;
+
+use gimli::{
+    BaseAddresses, CfaRule, CommonInformationEntry, EhFrame, EndianSlice, LittleEndian, UnwindContext,
+    UnwindSection as _, X86_64,
+};
 
 use super::code::Function;
 use super::image::Image;
@@ -28,11 +33,21 @@ impl<'a> Frames<'a> {
     fn functions(&self) -> Vec<(u64, u64, usize)> {
         let mut index = Vec::new();
         let mut entries = self.section.entries(&self.bases);
+        // Most functions share one.
+        let mut common: HashMap<usize, CommonInformationEntry<_>> = HashMap::new();
         while let Ok(Some(entry)) = entries.next() {
             let gimli::CieOrFde::Fde(partial) = entry else { continue };
             let offset = partial.offset();
-            if let Ok(entry) = partial.parse(EhFrame::cie_from_offset) {
-                index.push((entry.initial_address(), entry.end_address(), offset.into()));
+            let parsed = partial.parse(|section, bases, at| match common.get(&at.0) {
+                Some(known) => Ok(known.clone()),
+                None => {
+                    let parsed = EhFrame::cie_from_offset(section, bases, at)?;
+                    common.insert(at.0, parsed.clone());
+                    Ok(parsed)
+                }
+            });
+            if let Ok(entry) = parsed {
+                index.push((entry.initial_address(), entry.end_address(), offset));
             }
         }
         index.sort_unstable();

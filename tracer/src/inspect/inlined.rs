@@ -81,9 +81,7 @@ impl<'f, 'i, 'a> Around<'f, 'i, 'a> {
         let mut work = vec![Work::default(); count];
         for (index, instruction) in function.instructions.iter().enumerate() {
             let call = matches!(instruction.flow_control(), FlowControl::Call | FlowControl::IndirectCall);
-            if matches!(instruction.mnemonic(), Mnemonic::Ud2 | Mnemonic::Int3)
-                || call && returns.never(instruction)
-            {
+            if matches!(instruction.mnemonic(), Mnemonic::Ud2 | Mnemonic::Int3) || call && returns.never(instruction) {
                 continue;
             }
             let next = &mut successors[index];
@@ -99,7 +97,7 @@ impl<'f, 'i, 'a> Around<'f, 'i, 'a> {
     }
 
     fn plan(&self, calls: Vec<InlinedCall>, fuel: &Fuel, planned: &mut Planned) {
-        let mut found: Vec<(InlinedCall, Result<(Region, MessageFn), &'static str>)> = Vec::new();
+        let mut found = Vec::new();
         for call in calls {
             let result = self.region(&call, fuel).and_then(|region| {
                 let message = self.message(&call, &region)?;
@@ -108,7 +106,7 @@ impl<'f, 'i, 'a> Around<'f, 'i, 'a> {
             found.push((call, result));
         }
         let regions: Vec<Option<&Region>> =
-            found.iter().map(|(_, result)| result.as_ref().ok().map(|(region, _)| region)).collect();
+            found.iter().map(|(_, result)| result.as_ref().map(|(region, _)| region).ok()).collect();
         let mixed: Vec<bool> = (0..found.len()).map(|index| self.mixed(&regions, index, fuel)).collect();
         for ((call, result), mixed) in found.into_iter().zip(mixed) {
             match result {
@@ -126,13 +124,12 @@ impl<'f, 'i, 'a> Around<'f, 'i, 'a> {
         let inside = |first: &Region, second: &Region| {
             let within = |node: usize| first.contains(node) && node != first.entry;
             let work = |node: &&usize| within(**node) && !second.contains(**node) && self.graph.work[**node].calls;
-            let leads = |node: &usize| {
-                fuel.spend(self.deltas.len()).is_none() || self.graph.leads(second.entry, *node, within)
-            };
+            let leads =
+                |node: &usize| fuel.spend(self.deltas.len()).is_none() || self.graph.leads(second.entry, *node, within);
             first.contains(second.entry) && (first.entry == second.entry || first.nodes.iter().filter(work).any(leads))
         };
         let others = regions.iter().enumerate().filter(|(other, _)| *other != index).filter_map(|(_, other)| *other);
-        others.into_iter().any(|other| inside(one, other) || inside(other, one))
+        others.into_iter().any(|other| fuel.spend(1).is_none() || inside(one, other) || inside(other, one))
     }
 
     fn region(&self, call: &InlinedCall, fuel: &Fuel) -> Result<Region, &'static str> {
@@ -143,7 +140,8 @@ impl<'f, 'i, 'a> Around<'f, 'i, 'a> {
         }
         let mut body = vec![false; self.function.instructions.len()];
         for (start, end) in &call.ranges {
-            let (Some(first), Some(last)) = (self.function.index_over(*start), self.function.index_over(end - 1)) else {
+            let (Some(first), Some(last)) = (self.function.index_over(*start), self.function.index_over(end - 1))
+            else {
                 return Err("a part of it is in another function");
             };
             if self.function.instructions[first].ip() != *start || self.function.instructions[last].next_ip() != *end {

@@ -63,8 +63,8 @@ use symbols::Symbols;
 
 pub use error::InspectError;
 pub use plan::{
-    CallPlace, ExitKind, FunctionEntry, MessageFn, Operation, PackFn, ProbePlan, Remark, RemarkKind, Semaphore, Site, SocketFn,
-    TlsSymbol, TlsSymbols, TypeSource, UsdtNote,
+    CallPlace, ExitKind, FunctionEntry, MessageFn, Operation, PackFn, ProbePlan, Remark, RemarkKind, Semaphore, Site,
+    SocketFn, TlsSymbol, TlsSymbols, TypeSource, UsdtNote,
 };
 
 /// Plans the probes of a file, with its debug info where that was split off.

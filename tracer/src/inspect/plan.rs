@@ -380,8 +380,7 @@ fn probe<S: Serializer>(probe: &Probe, serializer: S) -> Result<S::Ok, S::Error>
     let [encode_result, inlined] = FLAGS.map(|flag| probe.flags & flag != 0);
     let operation = Operation::ALL.into_iter().find(|operation| operation.code() == probe.operation);
     let operation = operation.map_or("", Operation::name).to_owned();
-    ProbeView { operation, buffer: buffer.to_owned(), pointer, length, encode_result, inlined }
-        .serialize(serializer)
+    ProbeView { operation, buffer: buffer.to_owned(), pointer, length, encode_result, inlined }.serialize(serializer)
 }
 
 fn from_view<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Probe, D::Error> {
@@ -435,7 +434,8 @@ mod tests {
             let flags = map::PROBE_ENCODE_RESULT | map::PROBE_INLINED;
             let operation = OP_DECODE;
             let one = Probe { operation, buffer, reg_a, reg_b, ptr_offset, len_offset, flags, reserved: 0 };
-            let text = serde_json::to_string(&probe(&one, serde_json::value::Serializer).expect("a tree")).expect("text");
+            let text =
+                serde_json::to_string(&probe(&one, serde_json::value::Serializer).expect("a tree")).expect("text");
             let mut deserializer = serde_json::Deserializer::from_str(&text);
             assert_eq!(from_view(&mut deserializer).expect("its own text"), one);
         }

@@ -45,7 +45,12 @@ impl Graph {
     }
 
     /// Marks what can be reached from the nodes, these not included; `enter` says where to go.
-    pub(super) fn reach(&self, from: impl IntoIterator<Item = usize>, backwards: bool, enter: impl Fn(usize) -> bool) -> Vec<bool> {
+    pub(super) fn reach(
+        &self,
+        from: impl IntoIterator<Item = usize>,
+        backwards: bool,
+        enter: impl Fn(usize) -> bool,
+    ) -> Vec<bool> {
         let edges = if backwards { &self.predecessors } else { &self.successors };
         let mut seen = vec![false; edges.len()];
         let mut work: VecDeque<usize> = from.into_iter().collect();
@@ -92,15 +97,15 @@ impl Region {
             }
         }
         let outside = graph.reach(nodes.iter().copied(), false, |node| node != entry && !inside[node]);
-        let returns = |node: &usize| {
-            *node != entry && graph.predecessors[*node].iter().any(|before| outside[*before as usize])
-        };
-        if nodes.iter().any(|node| returns(node)) {
+        let returns =
+            |node: &usize| *node != entry && graph.predecessors[*node].iter().any(|before| outside[*before as usize]);
+        if nodes.iter().any(returns) {
             return Err("code of its caller runs in the middle of it");
         }
         // Round and round without a step in the caller: a loop of the call, or one around it?
         let idle = graph.reach([entry], true, |node| node != entry && nowhere[node] && !inside[node]);
-        let leads_back = |node: usize| graph.successors[node].iter().any(|next| *next as usize == entry || idle[*next as usize]);
+        let leads_back =
+            |node: usize| graph.successors[node].iter().any(|next| *next as usize == entry || idle[*next as usize]);
         if nodes.iter().any(|node| leads_back(*node)) {
             return Err("a loop of it cannot be told from one around it");
         }
@@ -119,7 +124,10 @@ impl Region {
             exits.extend(ways.filter(|next| !self.inside[*next]).map(|next| (next, *node)));
         }
         exits.sort_unstable();
-        exits.chunk_by(|a, b| a.0 == b.0).map(|same| (same[0].0, same.iter().map(|(_, from)| *from).collect())).collect()
+        exits
+            .chunk_by(|a, b| a.0 == b.0)
+            .map(|same| (same[0].0, same.iter().map(|(_, from)| *from).collect()))
+            .collect()
     }
 
     /// The number of the loop that each node is in, while the call lasts; zero if it is in none. (Tarjan's algorithm.)
@@ -193,7 +201,10 @@ fn entry(graph: &Graph, body: &mut [bool]) -> Result<usize, &'static str> {
         }
         let leads_in = |node: &usize| {
             let next = &graph.successors[*node];
-            before[*node] && !graph.work[*node].calls && !next.is_empty() && next.iter().all(|next| body[*next as usize])
+            before[*node]
+                && !graph.work[*node].calls
+                && !next.is_empty()
+                && next.iter().all(|next| body[*next as usize])
         };
         let more: Vec<usize> = (0..body.len()).filter(leads_in).collect();
         if more.is_empty() {

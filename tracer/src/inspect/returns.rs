@@ -6,8 +6,8 @@ use std::collections::HashMap;
 use iced_x86::Instruction;
 
 use super::callees::Callees;
-use super::flow::{Flow, Leave};
 use super::code::direct_target;
+use super::flow::{Flow, Leave};
 use super::image::Image;
 
 /// How many functions are followed that end in each other.
@@ -36,15 +36,16 @@ impl<'c, 'a> Returns<'c, 'a> {
         }
         // Stands for functions that end in themselves, while one is looked at.
         self.known.borrow_mut().insert(address, false);
-        let never = depth > 0 && self.callees.decode(address).is_some_and(|function| {
-            let flow = Flow::new(self.image, &function);
-            (0..function.instructions.len()).all(|index| match flow.leaves(index) {
-                None => true,
-                Some(Leave::TailCall) => direct_target(&function.instructions[index])
-                    .is_some_and(|target| self.never_from(target, depth - 1)),
-                Some(Leave::Return | Leave::Indirect) => false,
-            })
-        });
+        let never = depth > 0
+            && self.callees.decode(address).is_some_and(|function| {
+                let flow = Flow::new(self.image, &function);
+                (0..function.instructions.len()).all(|index| match flow.leaves(index) {
+                    None => true,
+                    Some(Leave::TailCall) => direct_target(&function.instructions[index])
+                        .is_some_and(|target| self.never_from(target, depth - 1)),
+                    Some(Leave::Return | Leave::Indirect) => false,
+                })
+            });
         self.known.borrow_mut().insert(address, never);
         never
     }

@@ -72,13 +72,7 @@ impl<'a> Symbols<'a> {
         symbols
     }
 
-    fn add_table(
-        &mut self,
-        image: &Image<'a>,
-        holder: &Image<'a>,
-        section: &Section<'a>,
-        dynamic: bool,
-    ) -> Option<()> {
+    fn add_table(&mut self, image: &Image<'a>, holder: &Image<'a>, section: &Section<'a>, dynamic: bool) -> Option<()> {
         let entries = holder.section_bytes(section)?;
         let strings = holder.section_bytes(holder.sections.get(section.link)?)?;
         if dynamic {

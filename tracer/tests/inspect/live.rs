@@ -11,7 +11,8 @@ use std::process::{Child, Command, Stdio};
 
 use libc::{c_long, c_uint, pid_t, user_regs_struct};
 use tracer::inspect::{MessageFn, Operation, ProbePlan, Site, inspect_file};
-use tracer_common::map::{BUFFER_INPUT, BUFFER_OUTPUT, BUFFER_RESULT, BUFFER_SLICE, PROBE_ENCODE_RESULT, PROBE_INLINED, Probe,
+use tracer_common::map::{
+    BUFFER_INPUT, BUFFER_OUTPUT, BUFFER_RESULT, BUFFER_SLICE, PROBE_ENCODE_RESULT, PROBE_INLINED, Probe,
 };
 
 use crate::sample::{Build, FAT_LTO, FAT_LTO_LINES, LEGACY, V0};
@@ -47,7 +48,7 @@ fn inlined_calls_are_seen_as_often_as_they_are_made() {
     }
     assert!(passed.values().all(|counts| counts.len() == 1), "{passed:?}");
     let refused = plan.remarks.iter().filter(|remark| remark.text.contains("inlined call")).count();
-    assert!(sites > 50 && refused * 5 < sites, "{sites} sites, {refused} refused");
+    assert!(sites > 50 && refused * 4 < sites, "{sites} sites, {refused} refused");
 }
 
 /// Sizes of each message, alone and with the length in front, as the sample prints them.

@@ -73,9 +73,8 @@ impl Lines {
         let Ok(program) = program.program(DebugLineOffset(0), self.address_size, None, None) else {
             return (files, nowhere);
         };
-        let wanted = |address: u64| {
-            functions.range(..=(address, u64::MAX)).next_back().is_some_and(|(_, end)| address < *end)
-        };
+        let wanted =
+            |address: u64| functions.range(..=(address, u64::MAX)).next_back().is_some_and(|(_, end)| address < *end);
         let mut rows = program.rows();
         let mut before: Option<(u64, u64, bool)> = None;
         while let Ok(Some((_, row))) = rows.next_row() {

@@ -101,7 +101,8 @@ pub(super) fn inlined_calls(image: &Image<'_>) -> Found {
     let references = Needles::new(methods.keys().copied());
     let mut raw = Vec::new();
     // Only units that can refer to others are of interest besides those that have a method themselves.
-    let needed = |place: Range<u64>| own.contains(&place.start) || unit::refers_outside(&sections, place.start).unwrap_or(true);
+    let needed =
+        |place: Range<u64>| own.contains(&place.start) || unit::refers_outside(&sections, place.start).unwrap_or(true);
     some_units(&sections, needed, &mut found.incomplete, |offset, bytes| {
         if own.contains(&offset) || references.any_in(bytes) {
             let unit = Unit::parse(&sections, offset, bytes)?;
@@ -160,13 +161,14 @@ fn methods(
     let mut methods = BTreeMap::new();
     let Found { functions, incomplete, .. } = found;
     each_unit(sections, incomplete, |offset, bytes| {
-        let wide = bytes.get(4).is_some_and(|version| *version >= 5);
-        if !direct.any_in(bytes) && !(wide && !tables.is_empty()) {
+        // From version 5 on a unit has its strings by number, in a table of its own.
+        let by_number = bytes.get(4).is_some_and(|version| *version >= 5) && !tables.is_empty();
+        let by_offset = direct.any_in(bytes);
+        if !by_offset && !by_number {
             return Some(());
         }
         let unit = Unit::parse(sections, offset, bytes)?;
-        let start = unit.string_table();
-        if wide && !direct.any_in(bytes) && tables.range(start..).next().is_none() {
+        if !by_offset && tables.range(unit.string_table()).next().is_none() {
             return Some(());
         }
         walk::methods(&unit, names, &mut methods, functions)

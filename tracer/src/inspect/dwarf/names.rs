@@ -118,7 +118,14 @@ mod tests {
     #[test]
     fn leaves_other_functions_alone() {
         // The encoders of single fields have one type, the methods of user types none.
-        for other in ["encode<bytes::bytes_mut::BytesMut>", "encode", "decode<>", "merge<a, b, c>", "encode_raw<a, b>", "decode<a, b>>"] {
+        for other in [
+            "encode<bytes::bytes_mut::BytesMut>",
+            "encode",
+            "decode<>",
+            "merge<a, b, c>",
+            "encode_raw<a, b>",
+            "decode<a, b>>",
+        ] {
             assert_eq!(parts(other), None, "{other}");
         }
     }

@@ -8,7 +8,8 @@ pub(super) fn is_message_file(path: &str) -> bool {
     }
     // A registry has `prost-0.14.1`, a checkout and a vendored copy have `prost`.
     parts.next().and_then(|name| name.strip_prefix("prost")).is_some_and(|rest| {
-        rest.is_empty() || rest.strip_prefix('-').is_some_and(|version| version.starts_with(|c: char| c.is_ascii_digit()))
+        rest.is_empty()
+            || rest.strip_prefix('-').is_some_and(|version| version.starts_with(|c: char| c.is_ascii_digit()))
     })
 }
 

@@ -1,7 +1,10 @@
 //! One unit of `.debug_info` in memory: its entries, and the attributes that matter here.
 
+use std::ops::Range;
+
 use gimli::{
-    Abbreviations, AttributeValue, DebugAbbrev, DebugInfo, EndianSlice, EntriesRaw, LittleEndian, Reader as _, UnitHeader, constants as dw,
+    Abbreviations, AttributeValue, DebugAbbrev, DebugInfo, EndianSlice, EntriesRaw, LittleEndian, Reader as _,
+    UnitHeader, constants as dw,
 };
 
 use super::section::DebugSection;
@@ -301,9 +304,7 @@ impl<'u> Unit<'u> {
     fn range_list(&self, index: u64) -> Ranges {
         let place = index.checked_mul(4).and_then(|into| self.range_base.checked_add(into));
         let offset = place.and_then(|place| self.sections.range_lists.word(place));
-        offset
-            .and_then(|offset| self.range_base.checked_add(offset.into()))
-            .map_or(Ranges::None, Ranges::List)
+        offset.and_then(|offset| self.range_base.checked_add(offset.into())).map_or(Ranges::None, Ranges::List)
     }
 
     fn text(&self, value: &AttributeValue<Slice<'u>>) -> Option<Text> {
@@ -321,9 +322,12 @@ impl<'u> Unit<'u> {
         }
     }
 
-    /// The offset in the strings that the unit's table gives for each index lies in here.
-    pub(super) fn string_table(&self) -> u64 {
-        self.string_base
+    /// Where the table is in `.debug_str_offsets` that has the unit's strings.
+    pub(super) fn string_table(&self) -> Range<u64> {
+        // Its length stands eight bytes before its first entry, and counts from four bytes before that.
+        let length = self.string_base.checked_sub(8).and_then(|place| self.sections.string_offsets.word(place));
+        let start = self.string_base;
+        start..start.saturating_add(length.unwrap_or(0).into())
     }
 
     /// The ranges of an entry, in the order of the list; none if they cannot be read.

@@ -180,7 +180,12 @@ pub(super) fn calls(
     Some(())
 }
 
-fn raw_call(unit: &Unit<'_>, attributes: &Attributes, method: &MethodName, function: (u64, u64)) -> Option<InlinedCall> {
+fn raw_call(
+    unit: &Unit<'_>,
+    attributes: &Attributes,
+    method: &MethodName,
+    function: (u64, u64),
+) -> Option<InlinedCall> {
     let mut ranges = unit.ranges(attributes.ranges).filter(|ranges| !ranges.is_empty())?;
     // The first range is where it begins, unless the entry says otherwise.
     if let Some(entry) = attributes.entry

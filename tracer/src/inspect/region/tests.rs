@@ -199,9 +199,7 @@ fn a_hole_is_part_of_the_call_and_a_loop_around_it_is_not() {
 
 #[test]
 fn a_call_with_two_beginnings_is_refused_unless_a_branch_leads_to_both() {
-    let graph = |first: Vec<u32>| {
-        Graph::new(vec![first, vec![3], vec![3], vec![4], vec![]], vec![Work::default(); 5])
-    };
+    let graph = |first: Vec<u32>| Graph::new(vec![first, vec![3], vec![3], vec![4], vec![]], vec![Work::default(); 5]);
     let body = [false, true, true, true, false];
     assert_eq!(Region::find(&graph(vec![1, 2]), &body, &[false; 5]).expect("one call").entry, 0);
     assert!(Region::find(&graph(vec![1, 2, 4]), &body, &[false; 5]).is_err());
