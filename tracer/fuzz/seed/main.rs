@@ -1,4 +1,6 @@
-//! The smallest program with an inlined prost call, from which the fuzzers start. `tracer/fuzz/seed/build.sh` builds it.
+//! The smallest program with an inlined prost call, from which the fuzzers start:
+//! `rustc --edition 2024 -C opt-level=2 -C panic=abort -C debuginfo=line-tables-only -C dwarf-version=4 -C link-arg=-nostartfiles
+//! -C link-arg=-nostdlib main.rs`, and with version 5.
 #![no_std]
 #![no_main]
 
