@@ -46,6 +46,12 @@ pub fn v0_program(name: &str) -> PathBuf {
     PathBuf::from(folder).join(name)
 }
 
+/// The same program in fat LTO with line tables, which `cargo xtask test` builds beside the others.
+pub fn lto_program(name: &str) -> PathBuf {
+    let folder = std::env::var_os("TRACER_LTO_PROGRAMS").expect("`cargo xtask test` sets it");
+    PathBuf::from(folder).join(name)
+}
+
 /// Waits until `done` says so, and fails the test if it does not in time.
 pub fn wait_for<T>(what: &str, mut done: impl FnMut() -> Option<T>) -> T {
     let start = std::time::Instant::now();

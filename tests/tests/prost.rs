@@ -82,6 +82,26 @@ fn with_legacy_symbols_no_call_is_missed_and_no_type_is_wrong() {
     assert!(spans.iter().any(|span| short_type(span) == "Order"), "some types are found through the callees");
 }
 
+/// In fat LTO calls are inlined into their callers, and the line tables say where: every call is one span, with its type.
+#[test]
+fn inlined_calls_are_spans_with_their_place_in_the_source() {
+    let (truth, spans) = traced_rounds(&tracer_tests::lto_program("prost_target"));
+    let mut seen: BTreeMap<String, u64> = BTreeMap::new();
+    for span in &spans {
+        *seen.entry(format!("{} {}", span.attribute("tracer.message.operation"), short_type(span))).or_default() += 1;
+    }
+    let expected: BTreeMap<String, u64> =
+        truth.iter().map(|(call, truth)| (call.clone(), truth["count"].as_u64().expect("a number"))).collect();
+    assert_eq!(seen, expected);
+    let inlined: Vec<&Span> = spans.iter().filter(|span| !span.attribute("code.line.number").is_empty()).collect();
+    assert!(inlined.len() as u64 >= ROUNDS, "{} inlined calls", inlined.len());
+    for span in inlined {
+        assert!(span.attribute("code.file.path").ends_with("src/messages.rs"), "{span:?}");
+        assert!(span.attribute("code.function.name").contains("round_"), "{span:?}");
+    }
+    assert!(spans.iter().all(|span| span.status != 2), "no call fails");
+}
+
 #[test]
 fn a_target_whose_probed_functions_panic_survives_and_is_traced() {
     require_root();

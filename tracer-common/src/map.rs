@@ -38,11 +38,11 @@ pub const BUFFER_INPUT: u8 = 2;
 pub const BUFFER_OUTPUT: u8 = 3;
 /// `Probe::buffer`: argument `reg_a` points to the place where the call leaves a struct with pointer and length.
 pub const BUFFER_RESULT: u8 = 4;
-/// `Probe::buffer`: as [`BUFFER_SLICE`] when `reg_b` is below 4 GiB, else unknown (the plan could not tell the two apart).
-pub const BUFFER_MAYBE_SLICE: u8 = 5;
 
 /// `Probe::flags`: the first argument points to a `Result<(), EncodeError>`: 1, required, remaining when it failed.
 pub const PROBE_ENCODE_RESULT: u8 = 1;
+/// `Probe::flags`: an inlined call. It is named by the frame of the function around it, which it shares with other calls.
+pub const PROBE_INLINED: u8 = 2;
 
 /// What a prost entry site means. Argument registers count 0 to 5: rdi, rsi, rdx, rcx, r8, r9.
 #[repr(C)]
@@ -68,25 +68,25 @@ pub struct Probe {
 
 /// Attach cookie: what to do at this site, and for which probe.
 ///
-/// Bits 0..32 probe index, bits 32..48 signed stack delta, bits 48..56 site kind. `rsp + delta` is the address of the
-/// call's return address, at the entry and at every exit: it names the call.
+/// Bits 0..32 probe index, bits 32..64 signed stack delta. `rsp + delta` is the address of the call's return address, at the
+/// entry and at every exit: it names the call. An inlined call has that of the function around it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cookie {
     /// Index of the [`Probe`].
     pub probe: u32,
     /// Added to rsp to get the address of the return address.
-    pub sp_delta: i16,
+    pub sp_delta: i32,
 }
 
 impl Cookie {
     /// Packs into the 64 bits that the kernel hands back at each hit.
     pub const fn pack(self) -> u64 {
-        self.probe as u64 | ((self.sp_delta as u16 as u64) << 32)
+        self.probe as u64 | ((self.sp_delta as u32 as u64) << 32)
     }
 
     /// Inverse of [`Cookie::pack`].
     pub const fn unpack(raw: u64) -> Self {
-        Self { probe: raw as u32, sp_delta: (raw >> 32) as u16 as i16 }
+        Self { probe: raw as u32, sp_delta: (raw >> 32) as i32 }
     }
 }
 

@@ -74,6 +74,8 @@ pub struct Call {
     pub args: [u64; 3],
     /// 1 while the call is open.
     pub open: u64,
+    /// 1 if the call is inlined.
+    pub inlined: u64,
     /// The record under construction; the payload follows it directly.
     pub record: Message,
     pub payload: [u8; tracer_common::record::MESSAGE_PREFIX + tracer_common::record::MESSAGE_TAIL],

@@ -1,7 +1,7 @@
 //! prost calls: entry and exit sites, and where calls end early.
 //!
-//! A call is named by the address of its return address (`rsp + cookie.sp_delta`). Only the outermost call of a nested group
-//! makes a record. A call whose frame is gone without an exit (a panic passed through it) is reported as such.
+//! A call is named by the address of its return address (`rsp + cookie.sp_delta`), an inlined one by that of the function
+//! around it. Only the outermost call of a nested group makes a record. A call whose frame is gone without an exit (a panic passed through it) is reported as such.
 
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::pt_regs;
@@ -38,7 +38,9 @@ pub fn message_exit(ctx: ProbeContext) -> u32 {
         }
         return 0;
     };
-    if frame(&ctx) == call.frame {
+    let cookie = cookie(&ctx);
+    // Inlined calls of one function share its frame: each has exits of its own.
+    if frame(&ctx, cookie) == call.frame && (call.inlined == 0 || call.record.probe == cookie.probe) {
         finish(call, 0);
     }
     0
@@ -97,8 +99,8 @@ fn cookie(ctx: &ProbeContext) -> Cookie {
 }
 
 #[inline(always)]
-fn frame(ctx: &ProbeContext) -> u64 {
-    registers(ctx).rsp.wrapping_add_signed(cookie(ctx).sp_delta as i64)
+fn frame(ctx: &ProbeContext, cookie: Cookie) -> u64 {
+    registers(ctx).rsp.wrapping_add_signed(cookie.sp_delta as i64)
 }
 
 #[inline(always)]
@@ -111,15 +113,22 @@ fn enter(ctx: &ProbeContext) -> Option<()> {
     let probe = PROBES.get(cookie.probe)?;
     let regs = registers(ctx);
     let args = arguments(regs);
-    let frame = regs.rsp.wrapping_add_signed(cookie.sp_delta as i64);
+    let frame = frame(ctx, cookie);
     let return_address = user::<u64>(frame).unwrap_or(0);
 
     if let Some(call) = open_call(pid_tgid) {
-        if frame < call.frame && user::<u64>(call.frame) == Some(call.return_address) {
+        let intact = user::<u64>(call.frame) == Some(call.return_address);
+        if intact && frame < call.frame {
             count(Counter::MessagesNested);
             return None;
         }
-        finish(call, FLAG_UNWOUND | FLAG_ERROR);
+        let beside = intact && frame == call.frame && call.inlined == 1;
+        if beside && call.record.probe != cookie.probe {
+            // The compiler has mixed the end of one call with the beginning of the next.
+            finish(call, 0);
+        } else {
+            finish(call, FLAG_UNWOUND | FLAG_ERROR);
+        }
     }
     let call = match CALLS.get_ptr_mut(pid_tgid) {
         Some(call) => call,
@@ -140,6 +149,7 @@ fn enter(ctx: &ProbeContext) -> Option<()> {
     call.return_address = return_address;
     call.args = [args[0], args[1], args[2]];
     call.open = 1;
+    call.inlined = (probe.flags & PROBE_INLINED != 0) as u64;
     call.record = Message {
         head: Head {
             kind: KIND_MESSAGE,
@@ -156,9 +166,6 @@ fn enter(ctx: &ProbeContext) -> Option<()> {
     context::fill(&mut call.record.head, target);
     match probe.buffer {
         BUFFER_SLICE => capture(call, argument(&args, probe.reg_a), argument(&args, probe.reg_b)),
-        BUFFER_MAYBE_SLICE if argument(&args, probe.reg_b) < MAX_LEN => {
-            capture(call, argument(&args, probe.reg_a), argument(&args, probe.reg_b));
-        }
         BUFFER_INPUT => {
             if let Some((pointer, len)) = view(argument(&args, probe.reg_a), probe) {
                 capture(call, pointer, len);

@@ -17,7 +17,8 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 
 use self::service::Service;
-use crate::{build_ebpf, run, setup, v0, workspace};
+use crate::variant::Variant;
+use crate::{build_ebpf, run, setup, workspace};
 
 /// How long a server may take to start.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -38,7 +39,7 @@ pub fn main(args: &Args) -> Result<()> {
     build_ebpf::main()?;
     let mut build = workspace::cargo("build");
     run::visible(build.args(["--release", "--package", "tracer", "--bin", "tracer"]))?;
-    v0::build(&["order_target"])?;
+    Variant::V0.build(&["order_target"])?;
 
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [libc::SIGINT, libc::SIGTERM] {
@@ -47,7 +48,7 @@ pub fn main(args: &Args) -> Result<()> {
     let dir = tempfile::tempdir()?;
     let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
     let _redis = start_redis(address, dir.path())?;
-    let mut target = Command::new(v0::dir().join("order_target"));
+    let mut target = Command::new(Variant::V0.programs().join("order_target"));
     let mut target = Service::start(target.arg(address.to_string()).stdin(Stdio::piped()).stdout(Stdio::piped()))?;
     let mut orders = target.stdin()?;
     let mut answers = BufReader::new(target.stdout()?).lines();

@@ -4,11 +4,12 @@ mod bench;
 mod build_ebpf;
 mod demo;
 mod lint;
+mod matrix;
 mod run;
 mod setup;
 mod test;
 mod tokio_table;
-mod v0;
+mod variant;
 mod vm;
 mod workspace;
 
@@ -35,6 +36,8 @@ enum Task {
     Test(test::Args),
     /// Measure what tracing costs: the agent, tracing-opentelemetry, bpftrace and the shim, as ratios
     Bench(bench::Args),
+    /// Build a sample in every way and write what is seen of it into the README's table
+    Matrix(matrix::Args),
     /// Check format, clippy, generated code and the rules between the layers
     Lint(lint::Args),
     /// Write anew where each tokio version keeps the id of the current task
@@ -50,6 +53,7 @@ fn main() -> ExitCode {
         Task::Demo(args) => demo::main(&args),
         Task::Test(args) => test::main(&args),
         Task::Bench(args) => bench::main(&args),
+        Task::Matrix(args) => matrix::main(&args),
         Task::Lint(args) => lint::main(&args),
         Task::TokioTable => tokio_table::main(),
         Task::Vm(args) => vm::main(&args),

@@ -7,7 +7,8 @@ use std::process::Command;
 use anyhow::{Result, bail};
 
 use self::tally::Tally;
-use crate::{build_ebpf, setup, v0, vm, workspace};
+use crate::variant::Variant;
+use crate::{build_ebpf, matrix, setup, vm, workspace};
 
 /// The crate of the end-to-end tests and their targets.
 const END_TO_END: &str = "tracer-tests";
@@ -55,6 +56,13 @@ pub fn main(args: &Args) -> Result<()> {
             eprintln!("{error:#}");
             failed.push("other kernels");
         }
+        if args.full
+            && args.filter.is_empty()
+            && let Err(error) = matrix::main(&matrix::Args::checking())
+        {
+            eprintln!("{error:#}");
+            failed.push("the matrix of builds");
+        }
     }
     println!("\n{tally}");
     if !failed.is_empty() {
@@ -85,7 +93,8 @@ fn build_end_to_end() -> Result<()> {
         "tracer-shim-demo",
     ]);
     crate::run::visible(&mut build)?;
-    v0::build(&["prost_target", "relay_target"])
+    Variant::V0.build(&["prost_target", "relay_target"])?;
+    Variant::FatLto.build(&["prost_target"])
 }
 
 /// What the end-to-end tests are told.
@@ -94,7 +103,8 @@ fn environment() -> Result<Vec<(&'static str, std::ffi::OsString)>> {
         // A test that would skip fails instead, unless the kernel lacks the feature.
         ("TRACER_STRICT", "1".into()),
         ("TRACER_BIN", workspace::target().join("release/tracer").into()),
-        ("TRACER_V0_PROGRAMS", v0::dir().into()),
+        ("TRACER_V0_PROGRAMS", Variant::V0.programs().into()),
+        ("TRACER_LTO_PROGRAMS", Variant::FatLto.programs().into()),
         ("TRACER_ROTEL", setup::rotel::agent().into()),
         ("PATH", workspace::path_with_tools()?),
     ])

@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 
 use tracer_common::map::{Cookie, Executable, MAX_PROBES, Probe, TLS_NONE, TLS_STATIC, Target, Tls};
 
+use super::plans::Plans;
 use super::{Sink, usdt};
 use crate::capture::{Item, ProbeInfo};
-use crate::inspect::{InspectError, MessageFn, ProbePlan, Site, TlsSymbol, inspect_file};
+use crate::inspect::{InspectError, MessageFn, ProbePlan, Site, TlsSymbol};
 use crate::probe::{Link, LinkError, LoadError, Programs};
 use crate::target::{MappedFile, Process};
 use crate::trace::packs::PACK;
@@ -80,13 +81,14 @@ pub struct Attachments {
     /// By inode number and the kernel's number of the device.
     watched: HashMap<(u64, u32), PathBuf>,
     next_probe: u32,
+    plans: Plans,
     /// Attach to single processes: others that run the same file pay nothing.
     per_process: bool,
 }
 
 impl Attachments {
     pub(super) fn new(per_process: bool) -> Self {
-        Self { files: HashMap::new(), watched: HashMap::new(), next_probe: 0, per_process }
+        Self { files: HashMap::new(), watched: HashMap::new(), next_probe: 0, plans: Plans::open(), per_process }
     }
 
     /// Attaches to the executable of a process and to every shared object that it has mapped.
@@ -170,7 +172,7 @@ impl Attachments {
         {
             return Ok(attached.attached);
         }
-        let plan = inspect_file(path).map_err(|source| AttachError::Inspect { path: path.to_owned(), source })?;
+        let plan = self.plans.plan(path).map_err(|source| AttachError::Inspect { path: path.to_owned(), source })?;
         let mut links = Links { path, pid, links: Vec::new() };
         let with_shim = usdt::shim_notes(&plan).next().is_some();
         // The shim calls prost itself: its messages would have two spans.
@@ -210,13 +212,19 @@ impl Attachments {
         // Ends before beginnings: a call is never seen to begin without its end being seen.
         let mut entries = Vec::new();
         for function in messages {
-            let (operation, message_type) = (function.operation.name(), function.message_type.clone());
-            let index = self.probe(function.probe, operation, message_type, programs, sink)?;
+            let info = ProbeInfo {
+                index: 0,
+                operation: function.operation.name().to_owned(),
+                message_type: function.message_type.clone(),
+                call: function.call.clone(),
+            };
+            let index = self.probe(function.probe, info, programs, sink)?;
             links.exits(programs, index, &function.exits)?;
             entries.push((function.entry, index));
         }
         for function in &plan.packs {
-            let index = self.probe(function.probe, PACK, None, programs, sink)?;
+            let info = ProbeInfo { index: 0, operation: PACK.to_owned(), message_type: None, call: None };
+            let index = self.probe(function.probe, info, programs, sink)?;
             links.exits(programs, index, &function.exits)?;
             entries.push((function.entry, index));
         }
@@ -235,8 +243,7 @@ impl Attachments {
     fn probe<S: Sink>(
         &mut self,
         probe: Probe,
-        operation: &str,
-        message_type: Option<String>,
+        info: ProbeInfo,
         programs: &mut Programs,
         sink: &mut S,
     ) -> Result<u32, AttachError> {
@@ -246,7 +253,7 @@ impl Attachments {
         let index = self.next_probe;
         self.next_probe += 1;
         programs.set_probe(index, probe)?;
-        sink.item(&Item::Probe(ProbeInfo { index, operation: operation.to_owned(), message_type }));
+        sink.item(&Item::Probe(ProbeInfo { index, ..info }));
         Ok(index)
     }
 }

@@ -4,6 +4,7 @@
 
 mod attach;
 mod balance;
+mod plans;
 mod sink;
 mod usdt;
 

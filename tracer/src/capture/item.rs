@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::inspect::CallPlace;
 use crate::trace::span::ProcessId;
 
 /// One step of a capture, in order.
@@ -47,4 +48,7 @@ pub struct ProbeInfo {
     pub operation: String,
     /// The message type, if known.
     pub message_type: Option<String>,
+    /// Where an inlined call is in the source.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub call: Option<CallPlace>,
 }

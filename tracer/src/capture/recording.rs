@@ -200,7 +200,7 @@ mod tests {
     fn items() -> Vec<Item<'static>> {
         vec![
             Item::Process(ProcessInfo { id: Default::default(), service: "svc".into(), attributes: Vec::new() }),
-            Item::Probe(ProbeInfo { index: 3, operation: "encode".into(), message_type: None }),
+            Item::Probe(ProbeInfo { index: 3, operation: "encode".into(), message_type: None, call: None }),
             Item::Record(b"bytes"),
         ]
     }

@@ -114,7 +114,7 @@ pub(super) fn site(image: &Image<'_>, function: &Function<'_>, instruction: &Ins
     Some(Site {
         offset: image.code_offset(instruction.ip())?,
         address: instruction.ip(),
-        sp_delta: i16::try_from(delta).ok()?,
+        sp_delta: i32::try_from(delta).ok()?,
         cheap: function.emulated(instruction),
     })
 }

@@ -118,6 +118,11 @@ impl<'f, 'a> Flow<'f, 'a> {
 
     /// What to add to rsp at each instruction to get the address of the return address; none where that is not known.
     pub(super) fn stack_deltas(&self) -> Vec<Option<i64>> {
+        self.stack_deltas_along(|index| self.successors(index))
+    }
+
+    /// The same, where the caller knows better which instructions can follow.
+    pub(super) fn stack_deltas_along<I: Iterator<Item = usize>>(&self, next: impl Fn(usize) -> I) -> Vec<Option<i64>> {
         #[derive(Clone, Copy, PartialEq)]
         enum Height {
             Unseen,
@@ -137,7 +142,7 @@ impl<'f, 'a> Flow<'f, 'a> {
                 }
                 other => other,
             };
-            for next in self.successors(index) {
+            for next in next(index) {
                 let joined = match heights[next] {
                     Height::Unseen => after,
                     same if same == after => same,

@@ -6,12 +6,14 @@
 use std::cell::{Cell, OnceCell};
 
 use object::elf::{
-    EM_X86_64, ET_DYN, ET_EXEC, FileHeader64, PF_X, PT_INTERP, PT_LOAD, PT_TLS, SHT_DYNAMIC, SHT_NOBITS, SectionType,
+    EM_X86_64, ET_DYN, ET_EXEC, FileHeader64, PF_X, PT_INTERP, PT_LOAD, PT_TLS, SHF_COMPRESSED, SHT_DYNAMIC,
+    SHT_NOBITS, SectionType,
 };
 use object::read::elf::{FileHeader as _, ProgramHeader as _, SectionHeader as _};
 use object::{LittleEndian, ReadRef};
 
 use super::error::Fault;
+use super::source::ReadAt;
 
 /// Sections and segments beyond this many are not looked at.
 const MAX_HEADERS: usize = 4_096;
@@ -55,6 +57,14 @@ pub(super) struct Section<'a> {
     pub(super) size: u64,
     pub(super) link: usize,
     pub(super) align: u64,
+    pub(super) compressed: bool,
+}
+
+impl Section<'_> {
+    /// Whether the file holds its bytes.
+    pub(super) fn in_file(&self) -> bool {
+        self.kind != SHT_NOBITS && self.size > 0
+    }
 }
 
 /// Executable bytes.
@@ -82,13 +92,15 @@ pub(super) struct Image<'a> {
     pub(super) interpreter: bool,
     /// Is a program, not a library.
     pub(super) program: bool,
+    /// For sections that are read in pieces.
+    pub(super) source: &'a dyn ReadAt,
     read: Box<dyn Fn(u64, u64) -> Option<&'a [u8]> + 'a>,
     budget: Cell<u64>,
     decode_budget: Cell<u64>,
 }
 
 impl<'a> Image<'a> {
-    pub(super) fn parse<R: ReadRef<'a> + 'a>(data: R) -> Result<Self, Fault> {
+    pub(super) fn parse<R: ReadRef<'a> + 'a>(data: R, source: &'a dyn ReadAt) -> Result<Self, Fault> {
         let ident = data.read_bytes_at(0, 16).map_err(|()| Fault::NotElf)?;
         if !ident.starts_with(b"\x7fELF") {
             return Err(Fault::NotElf);
@@ -106,6 +118,7 @@ impl<'a> Image<'a> {
             fixed: kind == ET_EXEC,
             interpreter: false,
             program: kind == ET_EXEC,
+            source,
             read: Box::new(move |offset, size| data.read_bytes_at(offset, size).ok()),
             budget: Cell::new(
                 data.len().map_err(|()| Fault::Truncated("file"))?.saturating_mul(2).saturating_add(1 << 20),
@@ -153,6 +166,7 @@ impl<'a> Image<'a> {
                 size: section.sh_size(LE),
                 link: section.sh_link(LE) as usize,
                 align: section.sh_addralign(LE),
+                compressed: section.sh_flags(LE).0 & SHF_COMPRESSED.0 != 0,
             });
         }
         Ok(())
@@ -192,6 +206,11 @@ impl<'a> Image<'a> {
     /// The first section of this name.
     pub(super) fn section(&self, name: &[u8]) -> Option<&Section<'a>> {
         self.sections.iter().find(|section| section.name == name)
+    }
+
+    /// Whether the file holds a section of this name.
+    pub(super) fn has(&self, name: &[u8]) -> bool {
+        self.section(name).is_some_and(|section| section.in_file())
     }
 
     /// Offset in the file of an address in executable memory.

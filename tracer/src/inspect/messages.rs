@@ -7,14 +7,17 @@ use tracer_common::map::Probe;
 use super::buffers::{self, Guess};
 use super::callees::{Callee, Callees};
 use super::code::Function;
+use super::dwarf;
 use super::entry::{ALL_ARGUMENTS, entry};
 use super::exits::{AfterCalls, exits};
 use super::flow::Flow;
 use super::image::Image;
+use super::inlined;
 use super::names::{self, Method};
 use super::plan::{FunctionEntry, MessageFn, Operation, ProbePlan, Remark, RemarkKind, TypeSource};
 use super::references::Hits;
 use super::relocations::Relocations;
+use super::returns::Returns;
 use super::symbols::{Symbols, demangle};
 use super::types;
 use super::values::{self, Uses, Value};
@@ -77,6 +80,7 @@ pub(super) fn plan<'a>(
     relocations: &Relocations,
     catalog: &Catalog,
     compiler_known: bool,
+    inlined: dwarf::Found,
     plan: &mut ProbePlan,
 ) {
     let operations: HashMap<u64, Operation> = catalog
@@ -95,6 +99,7 @@ pub(super) fn plan<'a>(
         after_calls,
         open,
         compiler_known,
+        said: &inlined.functions,
     };
     let mut types = HashMap::new();
     let mut delegates = Vec::new();
@@ -121,6 +126,7 @@ pub(super) fn plan<'a>(
             });
         }
     }
+    inlined_calls(image, &planner.callees, inlined.calls, inlined.incomplete, plan);
     for (list, found) in [(&catalog.errors, &mut plan.errors), (&catalog.panics, &mut plan.panics)] {
         for (address, name) in list {
             match decode(image, symbols, *address)
@@ -135,6 +141,35 @@ pub(super) fn plan<'a>(
                 }),
             }
         }
+    }
+}
+
+/// Adds the calls that are inlined, where there is debug info.
+fn inlined_calls<'a>(
+    image: &Image<'a>,
+    callees: &Callees<'_, 'a>,
+    calls: Vec<dwarf::InlinedCall>,
+    incomplete: bool,
+    plan: &mut ProbePlan,
+) {
+    if incomplete {
+        plan.remarks.push(Remark {
+            kind: RemarkKind::Damaged,
+            subject: None,
+            text: "a part of the debug info cannot be read".to_owned(),
+            remedy: None,
+        });
+    }
+    let planned = inlined::plan(image, calls, &Returns::new(image, callees));
+    plan.messages.extend(planned.messages);
+    for (call, reason) in planned.refused {
+        let place = call.line.map(|line| format!(" in {}:{line}", call.file.as_deref().unwrap_or("?")));
+        plan.remarks.push(Remark {
+            kind: RemarkKind::Untraceable,
+            subject: Some(format!("{} of {}{}", call.operation.name(), call.message, place.unwrap_or_default())),
+            text: format!("this inlined call cannot be probed: {reason}"),
+            remedy: None,
+        });
     }
 }
 
@@ -156,6 +191,8 @@ struct Planner<'i, 'a> {
     /// Functions that are called from where nobody can see.
     open: HashSet<u64>,
     compiler_known: bool,
+    /// What the debug info says of functions: message and buffer.
+    said: &'i HashMap<u64, Option<(String, Option<String>)>>,
 }
 
 impl<'a> Planner<'_, 'a> {
@@ -173,7 +210,12 @@ impl<'a> Planner<'_, 'a> {
         let mut buffer_type = same(methods.iter().map(|method| method.buffer.as_deref()));
         let mut layout = buffer_type;
         let legacy = methods.iter().all(|method| method.message.is_none());
-        if legacy {
+        let said = self.said.get(&address).and_then(Option::as_ref).filter(|_| legacy);
+        if let Some((message, buffer)) = said {
+            (message_type, type_source) = (Some(message.clone()), TypeSource::DebugInfo);
+            buffer_type = buffer.as_deref();
+            layout = buffer_type;
+        } else if legacy {
             let uses = self.uses(&flow);
             if let Some((name, source)) = types::message_type(image, &flow, &self.callees, &uses, operation) {
                 (message_type, type_source) = (Some(name), source);
@@ -197,6 +239,7 @@ impl<'a> Planner<'_, 'a> {
             } else {
                 Probe { operation: operation.code(), ..Probe::default() }
             },
+            call: None,
         };
         Ok((message, self.delegate(&function, operation)))
     }

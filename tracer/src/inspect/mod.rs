@@ -4,7 +4,7 @@
 //! errors, panics, libc socket functions, USDT probes and thread-local variables. What cannot be probed is a [`Remark`] with
 //! the build flag that would change it.
 //!
-//! The file may be hostile or huge: sections are read when needed, `.debug_*` never, and every step has a bound.
+//! The file may be hostile or huge: sections are read when needed, `.debug_*` in pieces, and every step has a bound.
 //!
 //! ```no_run
 //! let plan = tracer::inspect::inspect_file("/usr/bin/service".as_ref())?;
@@ -17,11 +17,17 @@
 mod buffers;
 mod callees;
 mod code;
+mod copies;
+mod debug_file;
+mod dwarf;
 mod entry;
 mod error;
 mod exits;
 mod flow;
+mod frames;
+mod fuel;
 mod image;
+mod inlined;
 mod layout;
 mod messages;
 mod names;
@@ -29,10 +35,13 @@ mod notes;
 mod packs;
 mod plan;
 mod references;
+mod region;
 mod relocations;
 mod remarks;
 pub mod render;
+mod returns;
 mod sockets;
+mod source;
 mod symbols;
 mod tls;
 mod tokio;
@@ -40,35 +49,46 @@ mod types;
 mod values;
 
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use object::{ReadCache, ReadRef};
+use object::ReadCache;
+use serde::{Deserialize, Serialize};
 
 use error::Fault;
 use image::Image;
 use messages::Catalog;
 use relocations::Relocations;
+use source::ReadAt as _;
 use symbols::Symbols;
 
 pub use error::InspectError;
 pub use plan::{
-    ExitKind, FunctionEntry, MessageFn, Operation, PackFn, ProbePlan, Remark, RemarkKind, Semaphore, Site, SocketFn,
-    TlsSymbol, TlsSymbols, TypeSource, UsdtNote,
+    CallPlace, ExitKind, FunctionEntry, MessageFn, Operation, PackFn, ProbePlan, Remark, RemarkKind, Semaphore, Site,
+    SocketFn, TlsSymbol, TlsSymbols, TypeSource, UsdtNote,
 };
 
-/// Plans the probes of a file.
+/// Plans the probes of a file, with its debug info where that was split off.
 ///
 /// # Errors
 /// If the file cannot be read, or is not an executable or shared object for x86-64.
 pub fn inspect_file(path: &Path) -> Result<ProbePlan, InspectError> {
-    let io = |source| InspectError::Io { path: path.to_owned(), source };
-    let file = File::open(path).map_err(io)?;
-    if file.metadata().map_err(io)?.is_dir() {
-        return Err(Fault::NotElf.at(path));
+    let (cache, file) = open(path)?;
+    let parts = split_off(path, &Image::parse(&cache, &file).map_err(|fault| fault.at(path))?);
+    let debug = parts.as_ref().and_then(|(cache, file)| Image::parse(cache, file).ok());
+    let image = Image::parse(&cache, &file).map_err(|fault| fault.at(path))?;
+    Ok(inspect(&image, debug.as_ref()))
+}
+
+/// The file with what a file lacks of debug info and symbols.
+fn split_off(path: &Path, image: &Image<'_>) -> Option<(ReadCache<File>, File)> {
+    if image.has(b".debug_info") && image.has(b".symtab") {
+        return None;
     }
-    // Not mapped: a file that somebody truncates while it is mapped kills the reader with SIGBUS.
-    let cache = ReadCache::new(file);
-    inspect(&cache).map_err(|fault| fault.at(path))
+    debug_file::candidates(path, image).into_iter().find_map(|candidate| {
+        let (cache, file) = open(&candidate).ok()?;
+        let belongs = Image::parse(&cache, &file).is_ok_and(|debug| debug_file::belongs(image, &debug, &file));
+        belongs.then_some((cache, file))
+    })
 }
 
 /// Plans the probes of a file's content; `path` is only for messages.
@@ -76,33 +96,96 @@ pub fn inspect_file(path: &Path) -> Result<ProbePlan, InspectError> {
 /// # Errors
 /// As [`inspect_file`].
 pub fn inspect_bytes(bytes: &[u8], path: &Path) -> Result<ProbePlan, InspectError> {
-    inspect(bytes).map_err(|fault| fault.at(path))
+    let image = Image::parse(bytes, &bytes).map_err(|fault| fault.at(path))?;
+    Ok(inspect(&image, None))
 }
 
-fn inspect<'a, R: ReadRef<'a> + 'a>(data: R) -> Result<ProbePlan, Fault> {
-    let image = Image::parse(data)?;
-    let symbols = Symbols::read(&image);
+/// What tells a file from another one, without looking at its code.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// The GNU build-id in hexadecimal digits.
+    pub build_id: String,
+    /// Size in bytes.
+    pub size: u64,
+    /// The file with its debug info if that was split off, with its size in bytes.
+    pub debug: Option<(PathBuf, u64)>,
+}
+
+/// Says which file it is; none if it has no build-id.
+///
+/// # Errors
+/// As [`inspect_file`].
+pub fn identity(path: &Path) -> Result<Option<Identity>, InspectError> {
+    let (cache, file) = open(path)?;
+    let image = Image::parse(&cache, &file).map_err(|fault| fault.at(path))?;
+    let Some(build_id) = notes::build_id(&image).map(hex::encode) else { return Ok(None) };
+    let size = file.metadata().map_or(0, |metadata| metadata.len());
+    let existing = |path: PathBuf| path.metadata().ok().map(|metadata| (path, metadata.len()));
+    let debug = debug_file::candidates(path, &image).into_iter().find_map(existing);
+    Ok(Some(Identity { build_id, size, debug }))
+}
+
+/// The code around every site of a plan: what a plan that was kept must still find in the file.
+///
+/// # Errors
+/// As [`inspect_file`]. None if a site is not where its address says, or not in executable memory.
+pub fn code_at_sites(path: &Path, plan: &ProbePlan) -> Result<Option<Vec<u8>>, InspectError> {
+    const AROUND: u64 = 16;
+    let (cache, file) = open(path)?;
+    let image = Image::parse(&cache, &file).map_err(|fault| fault.at(path))?;
+    let size = file.metadata().map_or(0, |metadata| metadata.len());
+    let mut code = Vec::new();
+    for site in plan.sites() {
+        if image.code_offset(site.address) != Some(site.offset) || site.offset >= size {
+            return Ok(None);
+        }
+        let mut bytes = [0; AROUND as usize];
+        let some = &mut bytes[..(size - site.offset).min(AROUND) as usize];
+        if !file.read_at(site.offset, some) {
+            return Ok(None);
+        }
+        code.extend(bytes);
+    }
+    let placed = |semaphore: &Semaphore| image.file_offset(semaphore.address) == Some(semaphore.offset);
+    Ok(plan.notes.iter().filter_map(|note| note.semaphore.as_ref()).all(placed).then_some(code))
+}
+
+/// Opens a file twice: what is kept of it is read through the cache.
+fn open(path: &Path) -> Result<(ReadCache<File>, File), InspectError> {
+    let io = |source| InspectError::Io { path: path.to_owned(), source };
+    let file = File::open(path).map_err(io)?;
+    if file.metadata().map_err(io)?.is_dir() {
+        return Err(Fault::NotElf.at(path));
+    }
+    // Not mapped: a file that somebody truncates while it is mapped kills the reader with SIGBUS.
+    Ok((ReadCache::new(file.try_clone().map_err(io)?), file))
+}
+
+fn inspect<'a>(image: &Image<'a>, debug: Option<&Image<'a>>) -> ProbePlan {
+    let symbols = Symbols::read(image, debug);
     let catalog = Catalog::read(&symbols);
-    let relocations = Relocations::read(&image, &symbols, &catalog.wanted());
-    let producers = producers(&image);
+    let relocations = Relocations::read(image, &symbols, &catalog.wanted());
+    let producers = producers(image);
     let compiler_known = !producers.is_empty() && producers.iter().all(|producer| layout::known_compiler(producer));
     let producer = producers.into_iter().next();
+    let with_dwarf = [Some(image), debug].into_iter().flatten().find(|image| image.has(b".debug_info"));
     let mut plan = ProbePlan {
-        build_id: notes::build_id(&image),
+        build_id: notes::build_id(image),
         stripped: symbols.stripped,
-        has_dwarf: image.section(b".debug_info").is_some(),
+        has_dwarf: with_dwarf.is_some(),
         is_rust: producer.is_some() || !catalog.panics.is_empty() || catalog.has_prost,
         static_exe: image.program && !image.interpreter,
         producer,
-        notes: notes::usdt(&image),
-        tls: tls::tls(&image, &symbols, &relocations),
+        notes: notes::usdt(image),
+        tls: tls::tls(image, &symbols, &relocations),
         ..ProbePlan::default()
     };
-    messages::plan(&image, &symbols, &relocations, &catalog, compiler_known, &mut plan);
-    packs::plan(&image, &symbols, &relocations, compiler_known, &mut plan);
-    plan.sockets = sockets::sockets(&image, &symbols, plan.static_exe, &mut plan.remarks);
+    let inlined = with_dwarf.map(dwarf::inlined_calls).unwrap_or_default();
+    messages::plan(image, &symbols, &relocations, &catalog, compiler_known, inlined, &mut plan);
+    packs::plan(image, &symbols, &relocations, compiler_known, &mut plan);
+    plan.sockets = sockets::sockets(image, &symbols, plan.static_exe, &mut plan.remarks);
     remarks::add(&symbols, &catalog, compiler_known, &mut plan);
-    Ok(plan)
+    plan
 }
 
 /// The Rust compilers named in `.comment`; several if objects of several were linked.
@@ -113,4 +196,16 @@ fn producers(image: &Image<'_>) -> Vec<String> {
     let lines =
         bytes.split(|byte| *byte == 0).filter(|line| line.starts_with(b"rustc version ") && line.len() < LONGEST);
     lines.take(MOST).map(|line| String::from_utf8_lossy(line).into_owned()).collect()
+}
+
+/// Reads a name in every way; for the fuzzers.
+#[doc(hidden)]
+pub fn fuzz_names(name: &str) {
+    let demangled = symbols::demangle(name);
+    for name in [name, &demangled] {
+        let _ = names::method(name);
+        let _ = names::short_name(name);
+        let _ = (names::makes_decode_error(name), names::is_rust_panic(name));
+        dwarf::fuzz_name(name);
+    }
 }

@@ -1,16 +1,16 @@
 //! What a plan says.
 
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use tracer_common::map::{
     self, OP_DECODE, OP_DECODE_LENGTH_DELIMITED, OP_ENCODE, OP_ENCODE_LENGTH_DELIMITED,
     OP_ENCODE_LENGTH_DELIMITED_TO_VEC, OP_ENCODE_TO_VEC, OP_MERGE, OP_MERGE_LENGTH_DELIMITED, Probe,
 };
 
 /// Everything that can be probed in one file, and what cannot and why.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct ProbePlan {
     /// The GNU build-id, by which plans can be cached.
-    #[serde(serialize_with = "hex_option")]
+    #[serde(serialize_with = "hex_option", deserialize_with = "from_hex")]
     pub build_id: Option<Vec<u8>>,
     /// The compiler, as `rustc version 1.95.0 (...)`, from `.comment`.
     pub producer: Option<String>,
@@ -40,8 +40,19 @@ pub struct ProbePlan {
     pub remarks: Vec<Remark>,
 }
 
+impl ProbePlan {
+    /// Every place that a probe may be attached to.
+    pub fn sites(&self) -> impl Iterator<Item = &Site> {
+        let messages = self.messages.iter().flat_map(|function| function.exits.iter().chain([&function.entry]));
+        let calls = self.errors.iter().chain(&self.panics).map(|function| &function.entry);
+        let sockets = self.sockets.iter().flat_map(|function| function.exits.iter().chain([&function.entry]));
+        let packs = self.packs.iter().flat_map(|function| function.exits.iter().chain([&function.entry]));
+        messages.chain(calls).chain(sockets).chain(packs).chain(self.notes.iter().map(|note| &note.site))
+    }
+}
+
 /// A method of `prost::Message`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Operation {
     /// `encode`
@@ -117,7 +128,7 @@ impl Operation {
 }
 
 /// How the message type of a function is known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TypeSource {
     /// The function's own symbol names it.
@@ -126,22 +137,26 @@ pub enum TypeSource {
     Callees,
     /// The name that it pushes on a decode error.
     ErrorString,
+    /// The name in the debug info.
+    DebugInfo,
     /// Not known.
     Unknown,
 }
 
 /// Where a function is left.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ExitKind {
     /// In its callers, behind each call: all of them are known.
     AfterCall,
     /// At its `ret` instructions and tail calls.
     Return,
+    /// It is inlined: where control leaves its code.
+    Inlined,
 }
 
 /// A prost function with its probe.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct MessageFn {
     /// Which method.
     pub operation: Operation,
@@ -158,12 +173,26 @@ pub struct MessageFn {
     /// What kind of exits these are.
     pub exit_kind: ExitKind,
     /// How the eBPF program finds the bytes.
-    #[serde(serialize_with = "probe")]
+    #[serde(serialize_with = "probe", deserialize_with = "from_view")]
     pub probe: Probe,
+    /// Where the call is in the source, if it is inlined: then this is not a function but one call.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub call: Option<CallPlace>,
+}
+
+/// Where an inlined call is in the source.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CallPlace {
+    /// The function that calls.
+    pub function: Option<String>,
+    /// Path of its source file, as the compiler was given it.
+    pub file: Option<String>,
+    /// Line of the call.
+    pub line: Option<u32>,
 }
 
 /// A function that packs Redis commands.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct PackFn {
     /// The function's name.
     pub name: String,
@@ -174,25 +203,25 @@ pub struct PackFn {
     /// What kind of exits these are.
     pub exit_kind: ExitKind,
     /// How the eBPF program finds the bytes.
-    #[serde(serialize_with = "probe")]
+    #[serde(serialize_with = "probe", deserialize_with = "from_view")]
     pub probe: Probe,
 }
 
 /// A place to attach a uprobe to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Site {
     /// Offset in the file, to attach to.
     pub offset: u64,
     /// Virtual address in the file's own numbering.
     pub address: u64,
     /// `rsp + sp_delta` is the address of the call's return address.
-    pub sp_delta: i16,
+    pub sp_delta: i32,
     /// The kernel emulates the instruction, else it single-steps it, ten times dearer.
     pub cheap: bool,
 }
 
 /// The entry of a function whose call alone says something.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct FunctionEntry {
     /// The function's name.
     pub name: String,
@@ -201,7 +230,7 @@ pub struct FunctionEntry {
 }
 
 /// A libc function on a descriptor.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct SocketFn {
     /// `send`, `read` and so on.
     pub name: String,
@@ -212,7 +241,7 @@ pub struct SocketFn {
 }
 
 /// A USDT probe from `.note.stapsdt`.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct UsdtNote {
     /// Provider.
     pub provider: String,
@@ -227,7 +256,7 @@ pub struct UsdtNote {
 }
 
 /// The semaphore of a USDT probe.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Semaphore {
     /// Offset in the file.
     pub offset: u64,
@@ -236,7 +265,7 @@ pub struct Semaphore {
 }
 
 /// Thread-local variables, and what is needed to find them at run time.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct TlsSymbols {
     /// `otel_thread_ctx_v1` (OTEP 4947).
     pub thread_context: Option<TlsSymbol>,
@@ -251,7 +280,7 @@ pub struct TlsSymbols {
 }
 
 /// A thread-local variable.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct TlsSymbol {
     /// The symbol's name.
     pub name: String,
@@ -270,7 +299,7 @@ pub struct TlsSymbol {
 }
 
 /// Why something is not, or not fully, traced.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Remark {
     /// What kind of trouble.
     pub kind: RemarkKind,
@@ -283,7 +312,7 @@ pub struct Remark {
 }
 
 /// Kind of a [`Remark`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RemarkKind {
     /// There is no symbol table.
@@ -310,15 +339,23 @@ fn hex_option<S: Serializer>(bytes: &Option<Vec<u8>>, serializer: S) -> Result<S
     bytes.as_ref().map(hex::encode).serialize(serializer)
 }
 
+fn from_hex<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<u8>>, D::Error> {
+    let text = Option::<String>::deserialize(deserializer)?;
+    text.map(hex::decode).transpose().map_err(de::Error::custom)
+}
+
 /// [`Probe`] with names instead of numbers.
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
 struct ProbeView {
-    buffer: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    operation: String,
+    buffer: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pointer: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     length: Option<String>,
     encode_result: bool,
+    #[serde(default)]
+    inlined: bool,
 }
 
 const ARGUMENTS: [&str; 6] = ["rdi", "rsi", "rdx", "rcx", "r8", "r9"];
@@ -329,9 +366,6 @@ pub(super) fn describe(probe: &Probe) -> (&'static str, Option<String>, Option<S
     let field = |offset: u8| Some(format!("[{}+{offset}]", register(probe.reg_a)));
     match probe.buffer {
         map::BUFFER_SLICE => ("slice", Some(register(probe.reg_a).into()), Some(register(probe.reg_b).into())),
-        map::BUFFER_MAYBE_SLICE => {
-            ("maybe_slice", Some(register(probe.reg_a).into()), Some(register(probe.reg_b).into()))
-        }
         map::BUFFER_INPUT => ("input", field(probe.ptr_offset), field(probe.len_offset)),
         map::BUFFER_OUTPUT => ("output", field(probe.ptr_offset), field(probe.len_offset)),
         map::BUFFER_RESULT => ("result", field(probe.ptr_offset), field(probe.len_offset)),
@@ -339,8 +373,71 @@ pub(super) fn describe(probe: &Probe) -> (&'static str, Option<String>, Option<S
     }
 }
 
+const FLAGS: [u8; 2] = [map::PROBE_ENCODE_RESULT, map::PROBE_INLINED];
+
 fn probe<S: Serializer>(probe: &Probe, serializer: S) -> Result<S::Ok, S::Error> {
     let (buffer, pointer, length) = describe(probe);
-    ProbeView { buffer, pointer, length, encode_result: probe.flags & map::PROBE_ENCODE_RESULT != 0 }
-        .serialize(serializer)
+    let [encode_result, inlined] = FLAGS.map(|flag| probe.flags & flag != 0);
+    let operation = Operation::ALL.into_iter().find(|operation| operation.code() == probe.operation);
+    let operation = operation.map_or("", Operation::name).to_owned();
+    ProbeView { operation, buffer: buffer.to_owned(), pointer, length, encode_result, inlined }.serialize(serializer)
+}
+
+fn from_view<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Probe, D::Error> {
+    let view = ProbeView::deserialize(deserializer)?;
+    view.probe().ok_or_else(|| de::Error::custom("no such probe"))
+}
+
+impl ProbeView {
+    /// Inverse of [`describe`].
+    fn probe(&self) -> Option<Probe> {
+        // Functions that are none of prost's have no operation.
+        let operation = if self.operation.is_empty() { 0 } else { Operation::from_name(&self.operation)?.code() };
+        let mut probe = Probe { operation, ..Probe::default() };
+        for (set, flag) in [self.encode_result, self.inlined].into_iter().zip(FLAGS) {
+            probe.flags |= if set { flag } else { 0 };
+        }
+        let register = |name: &str| ARGUMENTS.iter().position(|argument| *argument == name).map(|index| index as u8);
+        let field = |text: &Option<String>| {
+            let (name, offset) = text.as_deref()?.strip_prefix('[')?.strip_suffix(']')?.split_once('+')?;
+            Some((register(name)?, offset.parse().ok()?))
+        };
+        probe.buffer = match self.buffer.as_str() {
+            "unknown" => return Some(probe),
+            "slice" => {
+                probe.reg_a = register(self.pointer.as_deref()?)?;
+                probe.reg_b = register(self.length.as_deref()?)?;
+                probe.buffer = map::BUFFER_SLICE;
+                return Some(probe);
+            }
+            "input" => map::BUFFER_INPUT,
+            "output" => map::BUFFER_OUTPUT,
+            "result" => map::BUFFER_RESULT,
+            _ => return None,
+        };
+        (probe.reg_a, probe.ptr_offset) = field(&self.pointer)?;
+        (_, probe.len_offset) = field(&self.length)?;
+        Some(probe)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_probe_survives_its_text() {
+        for (buffer, reg_b, ptr_offset, len_offset) in
+            [(map::BUFFER_UNKNOWN, 0, 0, 0), (map::BUFFER_SLICE, 2, 0, 0), (map::BUFFER_OUTPUT, 0, 8, 16)]
+        {
+            let reg_a = if buffer == map::BUFFER_UNKNOWN { 0 } else { 1 };
+            let flags = map::PROBE_ENCODE_RESULT | map::PROBE_INLINED;
+            let operation = OP_DECODE;
+            let one = Probe { operation, buffer, reg_a, reg_b, ptr_offset, len_offset, flags, reserved: 0 };
+            let text =
+                serde_json::to_string(&probe(&one, serde_json::value::Serializer).expect("a tree")).expect("text");
+            let mut deserializer = serde_json::Deserializer::from_str(&text);
+            assert_eq!(from_view(&mut deserializer).expect("its own text"), one);
+        }
+    }
 }

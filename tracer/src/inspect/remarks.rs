@@ -27,7 +27,7 @@ pub(super) fn add(symbols: &Symbols<'_>, catalog: &Catalog, compiler_known: bool
         add(
             RemarkKind::Inlined,
             "prost messages are there, but their encode and decode functions are inlined",
-            Some("set lto = \"thin\" or lto = false, and codegen-units above 1, in the Cargo profile"),
+            Some("set debug = \"line-tables-only\" in the Cargo profile, or lto = false and codegen-units above 1"),
         );
     }
     if plan.tls.tokio_context.is_some() && plan.tls.task_id_offset.is_none() {

@@ -16,6 +16,8 @@ pub fn table(plan: &ProbePlan, width: u16) -> String {
         &["operation", "message", "buffer", "entry", "exits", "bytes"],
         messages(plan),
     );
+    let inlined = plan.messages.iter().filter_map(inlined).collect();
+    section(&mut out, "inlined prost calls", width, &["operation", "message", "in", "at", "entry", "exits"], inlined);
     let packs = plan.packs.iter().map(|f| vec![f.name.clone(), one(&f.entry), many(&f.exits)]).collect();
     section(&mut out, "functions that pack Redis commands", width, &["function", "entry", "exits"], packs);
     let calls = plan.errors.iter().map(|f| ("decode error", f)).chain(plan.panics.iter().map(|f| ("panic", f)));
@@ -71,10 +73,12 @@ fn messages(plan: &ProbePlan) -> Vec<Vec<String>> {
             TypeSource::Symbol | TypeSource::Unknown => "",
             TypeSource::Callees => " (by callees)",
             TypeSource::ErrorString => " (by error string)",
+            TypeSource::DebugInfo => " (by debug info)",
         };
         let exits = match function.exit_kind {
             ExitKind::AfterCall => format!("{} behind calls", many(&function.exits)),
             ExitKind::Return => format!("{} on return", many(&function.exits)),
+            ExitKind::Inlined => format!("{} where it is left", many(&function.exits)),
         };
         let (buffer, pointer, length) = describe(&function.probe);
         let bytes = match (pointer, length) {
@@ -90,7 +94,22 @@ fn messages(plan: &ProbePlan) -> Vec<Vec<String>> {
             bytes,
         ]
     };
-    plan.messages.iter().map(row).collect()
+    plan.messages.iter().filter(|function| function.call.is_none()).map(row).collect()
+}
+
+fn inlined(function: &super::plan::MessageFn) -> Option<Vec<String>> {
+    let call = function.call.as_ref()?;
+    // The end of a path tells more than its beginning.
+    let file = call.file.as_deref().unwrap_or("?");
+    let short = file.rmatch_indices('/').nth(2).map_or(file, |(at, _)| &file[at + 1..]);
+    Some(vec![
+        function.operation.name().to_owned(),
+        function.message_type.clone().unwrap_or_default(),
+        call.function.clone().unwrap_or_default(),
+        call.line.map_or_else(String::new, |line| format!("{short}:{line}")),
+        one(&function.entry),
+        many(&function.exits),
+    ])
 }
 
 /// An address; a star says that the kernel single-steps the instruction there.

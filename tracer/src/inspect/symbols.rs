@@ -54,23 +54,27 @@ struct Entry {
 }
 
 impl<'a> Symbols<'a> {
-    pub(super) fn read(image: &Image<'a>) -> Self {
+    /// Reads them; the full one can be in the file with the debug info.
+    pub(super) fn read(image: &Image<'a>, debug: Option<&Image<'a>>) -> Self {
         let mut symbols = Self { stripped: true, ..Self::default() };
+        let table = |image: &Image<'a>, kind| {
+            image.sections.iter().find(|section| section.kind == kind && section.in_file()).copied()
+        };
         for kind in [SHT_SYMTAB, SHT_DYNSYM] {
-            let Some(section) = image.sections.iter().find(|section| section.kind == kind) else {
-                continue;
-            };
             let dynamic = kind == SHT_DYNSYM;
+            let own = table(image, kind).map(|section| (image, section));
+            let other = debug.filter(|_| !dynamic).and_then(|debug| Some((debug, table(debug, kind)?)));
+            let Some((holder, section)) = own.or(other) else { continue };
             symbols.stripped &= dynamic;
-            symbols.damaged |= symbols.add_table(image, section, dynamic).is_none();
+            symbols.damaged |= symbols.add_table(image, holder, &section, dynamic).is_none();
         }
         symbols.functions.sort_unstable();
         symbols
     }
 
-    fn add_table(&mut self, image: &Image<'a>, section: &Section<'a>, dynamic: bool) -> Option<()> {
-        let entries = image.section_bytes(section)?;
-        let strings = image.section_bytes(image.sections.get(section.link)?)?;
+    fn add_table(&mut self, image: &Image<'a>, holder: &Image<'a>, section: &Section<'a>, dynamic: bool) -> Option<()> {
+        let entries = holder.section_bytes(section)?;
+        let strings = holder.section_bytes(holder.sections.get(section.link)?)?;
         if dynamic {
             self.dynamic_strings = strings;
         } else {

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use opentelemetry_semantic_conventions::attribute;
 use tracer_common::record::{FLAG_ERROR, FLAG_PANIC, FLAG_UNWOUND, Message, SIZE_UNKNOWN};
 
 use super::content::Source;
@@ -13,6 +14,7 @@ use super::payload::{Origin, Print};
 use super::place::Place;
 use super::span::{Attribute, FLAG_SAMPLED, Link, ProcessId, Span, SpanContext, SpanKind, Status, Value};
 use crate::capture::ProbeInfo;
+use crate::inspect::CallPlace;
 use crate::protocol::trace_context::find_trace_context;
 
 /// What a probed function encodes or decodes, with the span names made once.
@@ -26,6 +28,8 @@ pub struct MessageType {
     full_name: Option<Arc<str>>,
     span_name: Arc<str>,
     process_name: Arc<str>,
+    /// `code.*` of an inlined call.
+    code: Vec<Attribute>,
 }
 
 impl MessageType {
@@ -41,8 +45,19 @@ impl MessageType {
             full_name: probe.message_type.as_deref().map(Into::into),
             span_name: format!("{} {short}", if encodes { "encode" } else { "decode" }).into(),
             process_name: format!("process {short}").into(),
+            code: probe.call.as_ref().map(code).unwrap_or_default(),
         }
     }
+}
+
+/// Where a call is in the source, by the semantic conventions.
+fn code(call: &CallPlace) -> Vec<Attribute> {
+    let text = |name: &'static str, value: &Option<String>| {
+        value.as_deref().map(|value| (name.into(), Value::Shared(value.into())))
+    };
+    let line = call.line.map(|line| (attribute::CODE_LINE_NUMBER.into(), Value::Int(line.into())));
+    let names = [(attribute::CODE_FUNCTION_NAME, &call.function), (attribute::CODE_FILE_PATH, &call.file)];
+    names.into_iter().filter_map(|(name, value)| text(name, value)).chain(line).collect()
 }
 
 /// `tgt::Order` is `Order`; generic arguments keep their paths.
@@ -230,7 +245,7 @@ fn varint(bytes: &[u8]) -> Option<(u64, usize)> {
 
 fn call_span(call: &Decoded, place: &Place, kind: SpanKind) -> Span {
     let head = &call.record.head;
-    let mut attributes: Vec<Attribute> = Vec::with_capacity(4);
+    let mut attributes: Vec<Attribute> = Vec::with_capacity(4 + call.kind.code.len());
     attributes.push(("tracer.message.operation".into(), Value::Shared(Arc::clone(&call.kind.operation))));
     if let Some(name) = &call.kind.full_name {
         attributes.push(("tracer.message.type".into(), Value::Shared(Arc::clone(name))));
@@ -238,6 +253,7 @@ fn call_span(call: &Decoded, place: &Place, kind: SpanKind) -> Span {
     if let Some(size) = call.size {
         attributes.push(("tracer.message.size".into(), Value::Int(size as i64)));
     }
+    attributes.extend_from_slice(&call.kind.code);
     let error = match head.flags & (FLAG_ERROR | FLAG_PANIC | FLAG_UNWOUND) {
         0 => None,
         flags if flags & FLAG_PANIC != 0 => Some(("panic", "the call panicked")),

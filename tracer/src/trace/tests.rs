@@ -56,7 +56,7 @@ fn correlator(sampler: &str) -> Correlator {
     }
     for (index, operation) in [(ENCODE, "encode"), (DECODE, "decode")] {
         let message_type = Some("app::Order".to_owned());
-        correlator.feed(&Item::Probe(ProbeInfo { index, operation: operation.to_owned(), message_type }));
+        correlator.feed(&Item::Probe(ProbeInfo { index, operation: operation.to_owned(), message_type, call: None }));
     }
     correlator
 }

@@ -11,9 +11,11 @@ use std::process::{Child, Command, Stdio};
 
 use libc::{c_long, c_uint, pid_t, user_regs_struct};
 use tracer::inspect::{MessageFn, Operation, ProbePlan, Site, inspect_file};
-use tracer_common::map::{BUFFER_INPUT, BUFFER_OUTPUT, BUFFER_RESULT, BUFFER_SLICE, PROBE_ENCODE_RESULT, Probe};
+use tracer_common::map::{
+    BUFFER_INPUT, BUFFER_OUTPUT, BUFFER_RESULT, BUFFER_SLICE, PROBE_ENCODE_RESULT, PROBE_INLINED, Probe,
+};
 
-use crate::sample::{Build, FAT_LTO, LEGACY, V0};
+use crate::sample::{Build, FAT_LTO, FAT_LTO_LINES, LEGACY, V0};
 
 #[test]
 fn v0_calls_are_seen_as_they_are() {
@@ -28,6 +30,25 @@ fn legacy_calls_are_seen_as_they_are() {
 #[test]
 fn calls_that_were_not_inlined_are_seen_as_they_are() {
     check(FAT_LTO);
+}
+
+/// Each call site of the sample is passed once, or twice where the compiler has merged two equal functions.
+#[test]
+fn inlined_calls_are_seen_as_often_as_they_are_made() {
+    let plan = FAT_LTO_LINES.plan();
+    let (seen, _) = run(&FAT_LTO_LINES.path(), &plan);
+    let mut passed: BTreeMap<&str, BTreeSet<usize>> = BTreeMap::new();
+    let mut sites = 0;
+    for (index, function) in plan.messages.iter().enumerate() {
+        let Some(call) = &function.call else { continue };
+        let count = seen.iter().filter(|call| call.function == index).count();
+        assert!(matches!(count, 1 | 2), "{count} calls: {function:?}");
+        passed.entry(call.function.as_deref().unwrap()).or_default().insert(count);
+        sites += 1;
+    }
+    assert!(passed.values().all(|counts| counts.len() == 1), "{passed:?}");
+    let refused = plan.remarks.iter().filter(|remark| remark.text.contains("inlined call")).count();
+    assert!(sites > 50 && refused * 4 < sites, "{sites} sites, {refused} refused");
 }
 
 /// Sizes of each message, alone and with the length in front, as the sample prints them.
@@ -148,12 +169,19 @@ fn run(path: &Path, plan: &ProbePlan) -> (Vec<Call>, Truth) {
         for Stop { function, entry, sp_delta } in &breakpoints.stops[&address] {
             let return_slot = registers.rsp.wrapping_add_signed(*sp_delta);
             if *entry {
-                let stale = open.iter().find(|call| call.return_slot == return_slot);
-                assert!(stale.is_none(), "no exit was seen of {:?}", stale.map(|call| call.function));
                 let probe = match function {
                     Function::Message(index) => plan.messages[*index].probe,
                     Function::Socket(_) => Probe::default(),
                 };
+                if let Some(at) = open.iter().position(|call| call.return_slot == return_slot) {
+                    let beside = probe.flags & PROBE_INLINED != 0 && open[at].function != *function;
+                    assert!(beside, "no exit was seen of {:?}", open[at].function);
+                    // As the eBPF program does it: the next inlined call of a function ends the one before.
+                    let before = open.remove(at);
+                    if let Function::Message(index) = before.function {
+                        calls.push(tracee.leave(before, index, plan.messages[index].probe));
+                    }
+                }
                 open.push(tracee.enter(*function, probe, return_slot, &registers));
                 continue;
             }

@@ -25,6 +25,16 @@ pub const FAT_LTO: Build = Build {
     flags: "",
     environment: &[("CARGO_PROFILE_RELEASE_LTO", "fat"), ("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1")],
 };
+/// Everything inlined, and the debug info says where.
+pub const FAT_LTO_LINES: Build = Build {
+    name: "lto-lines",
+    flags: "",
+    environment: &[
+        ("CARGO_PROFILE_RELEASE_LTO", "fat"),
+        ("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1"),
+        ("CARGO_PROFILE_RELEASE_DEBUG", "line-tables-only"),
+    ],
+};
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
 impl Build {
