@@ -13,9 +13,12 @@ use crate::{run, workspace};
 
 /// A program that a Debian package holds.
 pub struct Program {
-    program: &'static str,
-    package: &'static str,
-    purpose: &'static str,
+    /// Its file name.
+    pub program: &'static str,
+    /// The Debian package that holds it.
+    pub package: &'static str,
+    /// What the project does with it.
+    pub purpose: &'static str,
 }
 
 /// `redis-tools` holds the server's binary too, under another name, and starts no service when it is installed.
