@@ -20,7 +20,7 @@ struct Hop {
     end_ns: u64,
 }
 
-/// What a service did when, under the name that the span of it has. `--log PATH` names the file: a line `ORDER START END NAME` per step, times in nanoseconds of
+/// What a service did when, under the name that the span of it has (but for `process `). `--log PATH` names the file: a line `ORDER START END NAME` per step, times in nanoseconds of
 /// CLOCK_MONOTONIC. Without the flag nothing is kept.
 #[derive(Debug)]
 pub struct Hops(Option<Mutex<Log>>);

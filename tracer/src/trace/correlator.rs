@@ -14,6 +14,7 @@ use super::place::Place;
 use super::redis::Connection;
 use super::sampler::Sampler;
 use super::span::{Attribute, ProcessId, Resource, Span, SpanContext, SpanId, TraceId, Value};
+use super::transit::Encodes;
 use crate::capture::item::ResourceValue;
 use crate::capture::{Event, Item, ProbeInfo, ProcessInfo};
 use crate::protocol::redis::QueryText;
@@ -57,6 +58,7 @@ pub struct Correlator {
     pub(super) probes: Vec<Option<Arc<MessageType>>>,
     pub(super) flows: HashMap<FlowKey, Flow<Decoded>>,
     pub(super) connections: HashMap<u64, Connection>,
+    pub(super) encodes: Encodes,
     ticked_ns: u64,
 }
 
@@ -72,6 +74,7 @@ impl Correlator {
             probes: Vec::new(),
             flows: HashMap::new(),
             connections: HashMap::new(),
+            encodes: Encodes::default(),
             ticked_ns: 0,
         }
     }

@@ -20,6 +20,7 @@ mod shim;
 pub mod span;
 #[cfg(test)]
 mod tests;
+mod transit;
 
 pub use correlator::{Correlator, Options, Output};
 pub use counts::Counts;

@@ -10,7 +10,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use prost::Message;
 use tracer_pipeline::{Hops, Settings, Stop, frames, now};
 use tracer_proto::order::{Order, OrderReply, Outcome, Side, SubOrder};
@@ -88,7 +88,9 @@ fn main() -> Result<()> {
         match answered.recv_timeout(Duration::from_millis(50)) {
             Ok((reply, arrived)) => {
                 last = Instant::now();
-                let at = sent.lock().expect("no thread panics with it")[(reply.order_id - first) as usize];
+                let index = reply.order_id.checked_sub(first).and_then(|index| usize::try_from(index).ok());
+                let at = sent.lock().expect("no thread panics with it").get(index.unwrap_or(usize::MAX)).copied();
+                let at = at.with_context(|| format!("an answer to order {}, which was not sent", reply.order_id))?;
                 hops.add_until(reply.order_id, reply.outcome().as_str_name(), at, arrived);
                 tally.add(&reply, at, arrived);
             }

@@ -101,8 +101,8 @@ impl Work {
 
     fn name(&self) -> &'static str {
         match self {
-            Self::Request(_) => "process RiskRequest",
-            Self::Report(_) => "process ExecutionReport",
+            Self::Request(_) => "RiskRequest",
+            Self::Report(_) => "ExecutionReport",
         }
     }
 }

@@ -50,11 +50,11 @@ fn main() -> Result<()> {
                 let (order, _scope) = tracer_shim::Traced::enter(order);
                 let (order, session, queued): (Order, u64, u64) = order;
                 #[cfg(feature = "shim")]
-                let _span = tracer_shim::process("process Order");
+                let _span = tracer_shim::process("Order");
                 let (start, id) = (now(), order.order_id);
                 service.hops.add_until(id, "queue", queued, start);
                 service.order(order, session);
-                service.hops.add(id, "process Order", start);
+                service.hops.add(id, "Order", start);
             }
         });
     }
