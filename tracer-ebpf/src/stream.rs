@@ -215,7 +215,7 @@ fn recognise(
         return false;
     };
     let Some(number) = CONNECTION_NUMBERS.get_ptr_mut(0) else { return false };
-    // SAFETY: a per-CPU value, used with preemption off (raw tracepoint) or by a rare first write.
+    // SAFETY: a per-CPU value, used with preemption off (tracepoint) or by a rare first write.
     let next = unsafe {
         *number += 1;
         *number

@@ -70,7 +70,11 @@ impl Balance {
         equations.push(Equation {
             what: "prost calls received".to_owned(),
             produced: counts.messages,
-            fates: vec![fate("traced", counts.messages_traced), fate("unknown process", counts.messages_unknown)],
+            fates: vec![
+                fate("traced", counts.messages_traced),
+                fate("packed commands", counts.packs),
+                fate("unknown process", counts.messages_unknown),
+            ],
         });
         equations.push(Equation {
             what: "shim spans received".to_owned(),
@@ -118,6 +122,7 @@ impl Balance {
             ("messages_unknown".to_owned(), self.counts.messages_unknown),
             ("sockets_unknown".to_owned(), self.counts.sockets_unknown),
             ("shim_unknown".to_owned(), self.counts.shim_unknown),
+            ("packs_dropped".to_owned(), self.counts.packs_dropped),
             ("shim_malformed".to_owned(), self.counts.shim_malformed),
             ("redis_commands_unpaired".to_owned(), redis.commands_unpaired),
             ("redis_commands_unaligned".to_owned(), redis.commands_unaligned),

@@ -313,7 +313,8 @@ impl<S: Sink> Agent<S> {
 
 /// What the programs should do for a process with these probes.
 fn target(attached: &Attached) -> Target {
-    Target { flags: TARGET_SOCKETS, thread_context: attached.thread_context, ..Target::default() }
+    let (tokio_context, task_id_offset) = attached.tokio_context;
+    Target { flags: TARGET_SOCKETS, task_id_offset, thread_context: attached.thread_context, tokio_context }
 }
 
 enum Lifecycle {

@@ -1,7 +1,7 @@
 //! Records of the eBPF programs, read from bytes.
 
 use bytemuck::{AnyBitPattern, pod_read_unaligned};
-use tracer_common::record::{self, Connection, Head, Message, Socket};
+use tracer_common::record::{self, Connection, Head, Message, Short, Socket};
 
 /// A record that is not as long as it says, or of an unknown kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -26,12 +26,16 @@ pub enum Event<'a> {
     /// A target forked; `task_id` is the child.
     Fork(Head),
     /// A span of the shim.
-    Shim(Head, &'a [u8]),
+    Shim(Short, &'a [u8]),
 }
 
 impl<'a> Event<'a> {
     /// Reads one record. Bytes behind its payload are ignored: the ring buffer hands out fixed sizes.
     pub fn read(bytes: &'a [u8]) -> Result<Self, Malformed> {
+        let (short, rest) = fixed::<Short>(bytes)?;
+        if short.kind == record::KIND_SHIM {
+            return Ok(Self::Shim(short, rest.get(..short.payload_len as usize).ok_or(Malformed)?));
+        }
         let head: Head = fixed(bytes)?.0;
         Ok(match head.kind {
             record::KIND_MESSAGE => {
@@ -47,7 +51,6 @@ impl<'a> Event<'a> {
             record::KIND_EXEC => Self::Exec(head),
             record::KIND_EXIT => Self::Exit(head),
             record::KIND_FORK => Self::Fork(head),
-            record::KIND_SHIM => Self::Shim(head, payload(head, fixed::<Head>(bytes)?.1)?),
             _ => return Err(Malformed),
         })
     }

@@ -11,6 +11,7 @@ use super::counts::Counts;
 use super::flow::{Flow, FlowKey, IDLE_NS, Worker};
 use super::ids::Ids;
 use super::message::{Decoded, MessageType};
+use super::packs::Packs;
 use super::place::Place;
 use super::sampler::Sampler;
 use super::span::{Attribute, ProcessId, Resource, Span, SpanContext, SpanId, TraceId, Value};
@@ -59,6 +60,7 @@ pub struct Correlator {
     pub(super) flows: HashMap<FlowKey, Flow<Decoded>>,
     pub(super) connections: HashMap<u64, Connection>,
     pub(super) encodes: Encodes,
+    pub(super) packs: Packs,
     ticked_ns: u64,
 }
 
@@ -75,6 +77,7 @@ impl Correlator {
             flows: HashMap::new(),
             connections: HashMap::new(),
             encodes: Encodes::default(),
+            packs: Packs::default(),
             ticked_ns: 0,
         }
     }
@@ -100,6 +103,7 @@ impl Correlator {
             return;
         }
         self.ticked_ns = now_ns;
+        self.counts.packs_unsent += self.packs.expire(now_ns);
         let connections: Vec<u64> = self.connections.keys().copied().collect();
         for connection in connections {
             self.flush_connection(connection);

@@ -15,6 +15,12 @@ pub struct Counts {
     pub messages_unknown: u64,
     /// Message spans made.
     pub messages_traced: u64,
+    /// Message records that were the packing of Redis commands, which makes no span.
+    pub packs: u64,
+    /// Packed commands that were never seen to be sent.
+    pub packs_unsent: u64,
+    /// Packed commands that were forgotten because there were too many.
+    pub packs_dropped: u64,
     /// Messages that are still in an open flow; 0 at the end.
     pub messages_open: u64,
     /// Socket records received.

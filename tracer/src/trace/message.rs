@@ -7,6 +7,7 @@ use tracer_common::record::{FLAG_ERROR, FLAG_PANIC, FLAG_UNWOUND, Message, SIZE_
 
 use super::correlator::{Correlator, flow_key, thread_context};
 use super::flow::Flow;
+use super::packs::PACK;
 use super::place::Place;
 use super::span::{Attribute, FLAG_SAMPLED, ProcessId, Span, SpanContext, SpanKind, Status, Value};
 use crate::capture::ProbeInfo;
@@ -18,6 +19,8 @@ pub struct MessageType {
     operation: Arc<str>,
     encodes: bool,
     delimited: bool,
+    /// Not a message: Redis commands.
+    packs: bool,
     full_name: Option<Arc<str>>,
     span_name: Arc<str>,
     process_name: Arc<str>,
@@ -31,6 +34,7 @@ impl MessageType {
         Self {
             operation: probe.operation.as_str().into(),
             encodes,
+            packs: probe.operation == PACK,
             delimited: probe.operation.contains("length_delimited"),
             full_name: probe.message_type.as_deref().map(Into::into),
             span_name: format!("{} {short}", if encodes { "encode" } else { "decode" }).into(),
@@ -64,6 +68,10 @@ impl Correlator {
             self.counts.messages_unknown += 1;
             return;
         };
+        if kind.packs {
+            self.counts.packs += 1;
+            return self.pack(record, &payload[..payload.len().min(record.prefix_len as usize)]);
+        }
         self.counts.messages_traced += 1;
         let key = flow_key(&record.head);
         let (prefix, tail) = payload.split_at_checked(record.prefix_len as usize).unwrap_or((payload, &[]));

@@ -14,6 +14,7 @@ mod counts;
 mod flow;
 mod ids;
 mod message;
+pub mod packs;
 mod place;
 mod redis;
 pub mod sampler;

@@ -21,6 +21,8 @@ pub struct Command<T> {
     pub args: u32,
     /// Bytes of the command.
     pub request_bytes: u64,
+    /// Fingerprint of the command's first bytes, as [`fingerprints`](super::fingerprints) makes it, if they were all seen.
+    pub print: Option<u64>,
     /// Bytes of the reply.
     pub response_bytes: u64,
     /// Start of the send call in which the first byte went.

@@ -167,6 +167,7 @@ impl<T> Session<T> {
             query_text: request.text,
             args: request.args,
             request_bytes: request.bytes,
+            print: request.print,
             response_bytes: 0,
             start_ns: sent.start_ns,
             sent_ns: sent.end_ns,
