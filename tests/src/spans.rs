@@ -29,6 +29,8 @@ pub struct Span {
     pub end: u64,
     /// Attributes as text.
     pub attributes: BTreeMap<String, String>,
+    /// Linked spans: trace id and span id.
+    pub links: Vec<(String, String)>,
 }
 
 impl Span {
@@ -73,6 +75,12 @@ fn parse_one(span: &Value, resource: &BTreeMap<String, String>) -> Span {
         start: time("startTimeUnixNano"),
         end: time("endTimeUnixNano"),
         attributes: attributes(&span["attributes"]),
+        links: list(&span["links"])
+            .map(|link| {
+                let text = |name: &str| link[name].as_str().unwrap_or_default().to_owned();
+                (text("traceId"), text("spanId"))
+            })
+            .collect(),
     }
 }
 

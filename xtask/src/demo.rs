@@ -96,7 +96,7 @@ pub fn main(args: &Args) -> Result<()> {
         traces.len()
     );
     if args.unmodified {
-        println!("Without the shim a trace ends where a message leaves a process: no header says what caused it.");
+        println!("Without the shim no header says what caused a message: parents are found by its bytes, where they are known.");
     }
     Ok(())
 }

@@ -180,6 +180,11 @@ impl Balance {
                 "commands": counts.commands,
                 "commands_open": counts.commands_open,
                 "flows_evicted": counts.flows_evicted,
+                "packs": counts.packs,
+                "packs_unsent": counts.packs_unsent,
+                "payload_parents": counts.payload_parents,
+                "payload_ambiguous": counts.payload_ambiguous,
+                "payloads_evicted": counts.payloads_evicted,
                 "shim_traced": counts.shim_traced,
             },
         })

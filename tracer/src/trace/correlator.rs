@@ -12,6 +12,7 @@ use super::flow::{Flow, FlowKey, IDLE_NS, Worker};
 use super::ids::Ids;
 use super::message::{Decoded, MessageType};
 use super::packs::Packs;
+use super::payload::Payloads;
 use super::place::Place;
 use super::sampler::Sampler;
 use super::span::{Attribute, ProcessId, Resource, Span, SpanContext, SpanId, TraceId, Value};
@@ -61,6 +62,7 @@ pub struct Correlator {
     pub(super) connections: HashMap<u64, Connection>,
     pub(super) encodes: Encodes,
     pub(super) packs: Packs,
+    pub(super) payloads: Payloads,
     ticked_ns: u64,
 }
 
@@ -78,6 +80,7 @@ impl Correlator {
             connections: HashMap::new(),
             encodes: Encodes::default(),
             packs: Packs::default(),
+            payloads: Payloads::default(),
             ticked_ns: 0,
         }
     }
@@ -140,6 +143,7 @@ impl Correlator {
     pub fn counts(&self) -> Counts {
         let mut counts = self.counts;
         counts.messages_open = self.flows.len() as u64;
+        counts.payloads_evicted = self.payloads.evicted;
         counts
     }
 

@@ -21,6 +21,12 @@ pub struct Counts {
     pub packs_unsent: u64,
     /// Packed commands that were forgotten because there were too many.
     pub packs_dropped: u64,
+    /// Decoded messages whose parent is known by the payload alone.
+    pub payload_parents: u64,
+    /// Decoded messages without a header of which equal ones were sent: they have a link instead of a parent.
+    pub payload_ambiguous: u64,
+    /// Encoded messages forgotten early because there were too many to remember.
+    pub payloads_evicted: u64,
     /// Messages that are still in an open flow; 0 at the end.
     pub messages_open: u64,
     /// Socket records received.

@@ -8,8 +8,9 @@ use tracer_common::record::{FLAG_ERROR, FLAG_PANIC, FLAG_UNWOUND, Message, SIZE_
 use super::correlator::{Correlator, flow_key, thread_context};
 use super::flow::Flow;
 use super::packs::PACK;
+use super::payload::{Origin, Print, payload_attribute};
 use super::place::Place;
-use super::span::{Attribute, FLAG_SAMPLED, ProcessId, Span, SpanContext, SpanKind, Status, Value};
+use super::span::{Attribute, FLAG_SAMPLED, Link, ProcessId, Span, SpanContext, SpanKind, Status, Value};
 use crate::capture::ProbeInfo;
 use crate::protocol::trace_context::find_trace_context;
 
@@ -57,6 +58,10 @@ pub struct Decoded {
     record: Message,
     size: Option<u64>,
     kind: Arc<MessageType>,
+    /// The parent is known by the payload alone.
+    by_payload: bool,
+    /// What it may have come from.
+    links: Vec<Link>,
 }
 
 impl Correlator {
@@ -83,8 +88,10 @@ impl Correlator {
             remote: !kind.encodes,
             trace_state: "".into(),
         });
-        let decoded = Decoded { process, record: *record, size: body.size, kind };
-        if decoded.kind.encodes {
+        let print = Print::of(body.size, body.prefix, tail);
+        let mut call =
+            Decoded { process, record: *record, size: body.size, kind, by_payload: false, links: Vec::new() };
+        if call.kind.encodes {
             let parent = thread_context(&record.head)
                 .or(header)
                 .or_else(|| self.flows.get(&key).map(|flow| flow.context().clone()));
@@ -92,25 +99,52 @@ impl Correlator {
                 flow.touch(record.head.end_ns);
             }
             let place = Place::below(parent.as_ref(), &mut self.ids, &self.options.sampler);
-            self.emit(&place, |_| call_span(&decoded, &place, SpanKind::Producer));
+            if let Some(print) = print {
+                self.payloads.sent(print, process.pid, place.context.clone(), record.head.end_ns);
+            }
+            self.emit(&place, |_| call_span(&call, &place, SpanKind::Producer));
         } else {
-            let parent = thread_context(&record.head).or(header);
+            let mut parent = thread_context(&record.head).or(header);
+            if parent.is_none()
+                && let Some(print) = print
+            {
+                match self.payloads.received(print, process.pid, record.head.start_ns) {
+                    Some(Origin::Parent(context)) => {
+                        self.counts.payload_parents += 1;
+                        call.by_payload = true;
+                        parent = Some(context);
+                    }
+                    Some(Origin::Ambiguous(link)) => {
+                        self.counts.payload_ambiguous += 1;
+                        call.links.push(link);
+                    }
+                    None => {}
+                }
+            }
             let place = Place::below(parent.as_ref(), &mut self.ids, &self.options.sampler);
-            self.begin_flow(key, Flow { place, last_ns: record.head.end_ns, children: 0, decode: decoded });
+            self.begin_flow(key, Flow { place, last_ns: record.head.end_ns, children: 0, decode: call });
         }
     }
 
     /// The spans of a flow that is over.
     pub(super) fn process_spans(&mut self, flow: Flow<Decoded>) {
+        let outer = |call: &Decoded| {
+            let mut span = call_span(call, &flow.place, SpanKind::Consumer);
+            span.links.clone_from(&call.links);
+            if call.by_payload {
+                span.attributes.push(payload_attribute());
+            }
+            span
+        };
         if flow.children == 0 {
-            self.emit(&flow.place, |_| call_span(&flow.decode, &flow.place, SpanKind::Consumer));
+            self.emit(&flow.place, |_| outer(&flow.decode));
             return;
         }
         self.emit(&flow.place, |_| Span {
             name: Cow::Owned(flow.decode.kind.process_name.to_string()),
             end_ns: flow.last_ns,
             status: Status::Unset,
-            ..call_span(&flow.decode, &flow.place, SpanKind::Consumer)
+            ..outer(&flow.decode)
         });
         let place = Place::below(Some(flow.context()), &mut self.ids, &self.options.sampler);
         self.emit(&place, |_| call_span(&flow.decode, &place, SpanKind::Internal));
