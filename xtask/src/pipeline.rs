@@ -14,7 +14,8 @@ use anyhow::{Context, Result};
 pub use self::chain::{Chain, Load, SERVICES, outcome};
 use crate::{run, setup, workspace};
 
-const PACKAGE: &str = "tracer-pipeline";
+/// The package of the services.
+pub const PACKAGE: &str = "tracer-pipeline";
 
 /// Which build of the same sources.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,9 +36,14 @@ impl Variant {
     }
 }
 
+/// Where the variants are, each in a folder of its name.
+pub fn folder() -> PathBuf {
+    workspace::target().join("pipeline")
+}
+
 /// Where a variant's programs are.
 pub fn dir(variant: Variant) -> PathBuf {
-    workspace::target().join("pipeline").join(variant.name())
+    folder().join(variant.name())
 }
 
 /// A cargo call on the package. Always of the release profile: Aeron is built once.

@@ -7,7 +7,11 @@ use std::process::Command;
 use anyhow::{Result, bail};
 
 use self::tally::Tally;
-use crate::{build_ebpf, setup, v0, vm, workspace};
+use crate::{
+    build_ebpf,
+    pipeline::{self, Variant},
+    setup, v0, vm, workspace,
+};
 
 /// The crate of the end-to-end tests and their targets.
 const END_TO_END: &str = "tracer-tests";
@@ -34,7 +38,8 @@ pub fn main(args: &Args) -> Result<()> {
 
     let mut tally = Tally::default();
     let mut failed = Vec::new();
-    let others = ["--workspace", "--exclude", END_TO_END];
+    // The order services are what the end-to-end tests run; they have no unit tests, and need Aeron.
+    let others = ["--workspace", "--exclude", END_TO_END, "--exclude", pipeline::PACKAGE];
     if !tally.run(&mut runner(&others, args))? {
         failed.push("unit tests");
     }
@@ -85,7 +90,9 @@ fn build_end_to_end() -> Result<()> {
         "tracer-shim-demo",
     ]);
     crate::run::visible(&mut build)?;
-    v0::build(&["prost_target", "relay_target"])
+    v0::build(&["prost_target", "relay_target"])?;
+    pipeline::build(Variant::Unmodified)?;
+    pipeline::build(Variant::Shim)
 }
 
 /// What the end-to-end tests are told.
@@ -95,6 +102,7 @@ fn environment() -> Result<Vec<(&'static str, std::ffi::OsString)>> {
         ("TRACER_STRICT", "1".into()),
         ("TRACER_BIN", workspace::target().join("release/tracer").into()),
         ("TRACER_V0_PROGRAMS", v0::dir().into()),
+        ("TRACER_PIPELINE", pipeline::folder().into()),
         ("TRACER_ROTEL", setup::rotel::agent().into()),
         ("PATH", workspace::path_with_tools()?),
     ])
