@@ -2,6 +2,7 @@
 
 pub mod agent;
 pub mod mariadb;
+pub mod network;
 pub mod pipeline;
 pub mod redis;
 pub mod rotel;
@@ -12,6 +13,7 @@ use std::path::PathBuf;
 
 pub use agent::{Agent, Outcome};
 pub use mariadb::MariaDb;
+pub use network::Network;
 pub use pipeline::Pipeline;
 pub use redis::RedisServer;
 pub use spans::Span;

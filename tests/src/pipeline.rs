@@ -10,7 +10,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::redis::free_port;
-use crate::{MariaDb, RedisServer};
+use crate::{MariaDb, Network, RedisServer};
 
 /// The services, in the order in which an order meets them.
 pub const SERVICES: [&str; 4] = ["ufes", "risk_control", "msg_order_engine", "counter"];
@@ -28,21 +28,12 @@ pub struct Pipeline {
     pub redis: RedisServer,
     /// The database server.
     pub database: MariaDb,
-    /// Services whose network is another one.
-    elsewhere: HashMap<&'static str, Network>,
+    /// Where the counter is that is on another host.
+    elsewhere: Option<Network>,
     counter: SocketAddr,
     ufes: SocketAddr,
     folder: TempDir,
     shared: TempDir,
-}
-
-/// Where a service runs and listens that is on another host.
-#[derive(Clone, Debug)]
-pub struct Network {
-    /// Path of the network namespace.
-    pub namespace: PathBuf,
-    /// Its address.
-    pub address: Ipv4Addr,
 }
 
 /// What to send.
@@ -77,11 +68,11 @@ pub type Truth = HashMap<(String, String, u64), Vec<Step>>;
 impl Pipeline {
     /// Starts the services, those of `with_shim` in the build with the shim, and lets orders through them.
     pub fn start(with_shim: &[&str]) -> Self {
-        Self::start_in(with_shim, HashMap::new())
+        Self::start_with(with_shim, None)
     }
 
-    /// The same, with some of them in other networks.
-    pub fn start_in(with_shim: &[&str], elsewhere: HashMap<&'static str, Network>) -> Self {
+    /// The same, with the counter on another host.
+    pub fn start_with(with_shim: &[&str], elsewhere: Option<Network>) -> Self {
         let folder = TempDir::new().expect("a temporary folder");
         let shared = tempfile::tempdir_in("/dev/shm").expect("shared memory");
         // Files of its own: tests that run at the same time find their targets by path.
@@ -92,7 +83,7 @@ impl Pipeline {
             std::fs::copy(programs().join(variant).join(program), copy).expect("a copy");
         }
         let local = |address: Ipv4Addr| SocketAddr::V4(SocketAddrV4::new(address, free_port()));
-        let counter = elsewhere.get("counter").map_or(Ipv4Addr::LOCALHOST, |network| network.address);
+        let counter = elsewhere.as_ref().map_or(Ipv4Addr::LOCALHOST, Network::there);
         let mut pipeline = Self {
             services: HashMap::new(),
             driver: None,
@@ -120,6 +111,11 @@ impl Pipeline {
     /// Process number of a service.
     pub fn pid(&self, name: &str) -> u32 {
         self.services[name].id()
+    }
+
+    /// Where the counter is that is on another host.
+    pub fn network(&self) -> Option<&Network> {
+        self.elsewhere.as_ref()
     }
 
     /// Where ufes takes orders.
@@ -197,13 +193,9 @@ impl Pipeline {
 
     fn start_service(&mut self, name: &'static str) {
         let path = self.folder.path().join("services").join(name);
-        let mut command = match self.elsewhere.get(name) {
-            None => Command::new(path),
-            Some(network) => {
-                let mut inside = Command::new("nsenter");
-                inside.arg(format!("--net={}", network.namespace.display())).arg(path);
-                inside
-            }
+        let mut command = match &self.elsewhere {
+            Some(network) if name == "counter" => network.command(&path),
+            _ => Command::new(path),
         };
         command.arg("--log").arg(self.log(name));
         if name != "counter" {

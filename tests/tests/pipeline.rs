@@ -1,9 +1,13 @@
 //! One order is one trace: the order services over Aeron, gRPC, Redis and MySQL, held against what they say themselves.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::SocketAddr;
+use std::path::Path;
 
 use tracer_tests::pipeline::{FIRST_WARM_UP, Load, Pipeline, SERVICES, Step, Truth};
-use tracer_tests::{Agent, Outcome, Span, require_root};
+use tracer_tests::redis::free_port;
+use tracer_tests::rotel::{self, Collector, Sink};
+use tracer_tests::{Agent, Network, Outcome, Span, require_root};
 
 /// The clock of the spans is that of the services but for the offset to wall-clock time, which is measured anew for each batch.
 const CLOCK_NS: i64 = 20_000;
@@ -239,6 +243,40 @@ fn nothing_hangs_and_the_agent_finds_what_was_started_again() {
     assert!(calls.count() > 0, "calls that the counter did not answer");
     let calm: Vec<Span> = calm(&outcome);
     assert_whole(&Outcome { spans: calm, ..outcome }, 100_000..100_500, &SHAPE);
+}
+
+/// Engine and counter on two hosts, an agent on each, and one collector for both.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trace_over_two_hosts_is_whole_in_the_collector() {
+    require_root();
+    const ORDERS: u64 = 500;
+    let pipeline = Pipeline::start_with(&SERVICES, Some(Network::start()));
+    let network = pipeline.network().expect("it was just given");
+    let directory = tempfile::tempdir().expect("a temporary folder");
+    let sink = Sink::start().await.expect("a sink");
+    let program = rotel::agent(Path::new(env!("CARGO_TARGET_TMPDIR"))).expect("a collector");
+    let port = || SocketAddr::from((network.here(), free_port()));
+    let collector = Collector::start_at(&program, directory.path(), sink.address, port(), port()).expect("it starts");
+    let export = format!("otlp:http://{}", collector.http);
+    let pids = SERVICES.map(|name| pipeline.pid(name).to_string());
+    let [here @ .., there] = &pids;
+    let attach = |pids: &[String]| {
+        let pids = pids.iter().flat_map(|pid| ["-p", pid]);
+        ["--query-text", "full", "--export", &export].into_iter().chain(pids).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let (here, there) = (attach(here), attach(std::slice::from_ref(there)));
+    let here = Agent::run(&here.iter().map(String::as_str).collect::<Vec<_>>());
+    let there = Agent::run_in(network, &there.iter().map(String::as_str).collect::<Vec<_>>());
+    assert_eq!(pipeline.send(Load { count: ORDERS, rate: 500, burst: 50, first: 1 })["filled"], ORDERS);
+    let (here, there) = (here.stop(), there.stop());
+    here.assert_complete();
+    there.assert_complete();
+    assert_eq!(there.spans.len() as u64, ORDERS, "the counter's");
+    let received = sink.take(here.spans.len() + there.spans.len()).expect("all spans of both");
+    let lines = received.iter().map(|request| serde_json::to_string(request).expect("JSON")).collect::<Vec<_>>();
+    let spans = tracer_tests::spans::parse(&lines.join("\n"));
+    assert_whole(&Outcome { spans, ..here }, 1..ORDERS + 1, &SHAPE);
+    pipeline.end();
 }
 
 /// Commands that Redis has carried out.
