@@ -36,6 +36,14 @@ pub const MARIADB: Program =
 pub const MARIADB_CLIENT: Program =
     Program { program: "mariadb", package: "mariadb-client-core", purpose: "steers the MySQL server of the tests" };
 
+/// For the test of `tracer top`.
+pub const TMUX: Program =
+    Program { program: "tmux", package: "tmux", purpose: "the terminal in which `tracer top` is tested" };
+
+/// Networks for a test with two hosts.
+pub const IPROUTE: Program =
+    Program { program: "ip", package: "iproute2", purpose: "the second host of a test is a network namespace" };
+
 /// For `cargo xtask bench`.
 pub const BPFTRACE: Program = Program {
     program: "bpftrace",
