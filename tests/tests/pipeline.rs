@@ -1,9 +1,13 @@
 //! One order is one trace: the order services over Aeron, gRPC, Redis and MySQL, held against what they say themselves.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::net::SocketAddr;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 
+use tracer_proto::order::Outcome::Filled;
+use tracer_proto::order::{Order, OrderReply, SubOrder};
+use tracer_shim::{Context, Message};
 use tracer_tests::pipeline::{FIRST_WARM_UP, Load, Pipeline, SERVICES, Step, Truth};
 use tracer_tests::redis::free_port;
 use tracer_tests::rotel::{self, Collector, Sink};
@@ -203,6 +207,50 @@ fn an_order_of_a_sender_without_the_shim_starts_its_trace_at_the_first_service_t
     shape[0] = ["risk_control", "decode RiskRequest", "", ""];
     assert_whole(&outcome, 1..501, &shape);
     assert_eq!(by_trace(&outcome.spans).len(), 500);
+}
+
+/// A client that has a trace of its own gets an answer that carries it (requirement A4).
+#[test]
+fn the_answer_carries_the_trace_of_the_order() {
+    require_root();
+    let pipeline = Pipeline::start(&SERVICES);
+    let agent = attach(&pipeline);
+    let part = SubOrder { quantity: 1, ..SubOrder::default() };
+    let order = Order { order_id: 7, account: "A001".to_owned(), sub_orders: vec![part] };
+    let mut stream = TcpStream::connect(pipeline.address()).expect("ufes listens");
+    // The context that the answer carries: decoding makes it the active one.
+    let mut ask = |order: Order| {
+        let bytes = Message::encode_to_vec(&order);
+        stream.write_all(&[&(bytes.len() as u32).to_le_bytes(), &bytes[..]].concat()).expect("ufes reads");
+        let mut length = [0; 4];
+        stream.read_exact(&mut length).expect("ufes answers");
+        let mut reply = vec![0; u32::from_le_bytes(length) as usize];
+        stream.read_exact(&mut reply).expect("ufes answers");
+        let _scope = Context::NONE.attach();
+        let reply = <OrderReply as Message>::decode(reply.as_slice()).expect("a reply");
+        assert_eq!((reply.order_id, reply.outcome()), (order.order_id, Filled));
+        Context::current()
+    };
+    let client = Context::from_traceparent("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01").expect("it is one");
+    let traced = {
+        let _scope = client.attach();
+        ask(order.clone())
+    };
+    let untraced = ask(Order { order_id: 8, ..order });
+    assert_eq!(traced.trace_id(), client.trace_id(), "the client's trace goes on");
+    assert_ne!(untraced.trace_id(), client.trace_id(), "an order without a context starts a trace");
+    let outcome = agent.stop();
+    pipeline.end();
+    let traces = by_trace(&outcome.spans);
+    let parent = client.span_id().to_string();
+    for (answer, order, parent) in [(traced, 7, parent.as_str()), (untraced, 8, "")] {
+        let spans = &traces[answer.trace_id().to_string().as_str()];
+        assert_eq!(order_of(spans), order);
+        let last = spans.iter().find(|span| span.name == "encode OrderReply").expect("the answer");
+        assert_eq!(last.id, answer.span_id().to_string(), "the answer says who sent it");
+        let first = spans.iter().find(|span| span.name == "decode Order").expect("the order");
+        assert_eq!(first.parent, parent);
+    }
 }
 
 /// Services, servers and the media driver end and come back while orders are under way.

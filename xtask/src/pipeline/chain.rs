@@ -87,6 +87,11 @@ impl Chain {
         Ok(chain)
     }
 
+    /// Process number of a service.
+    pub fn id(&self, name: &str) -> Option<u32> {
+        self.services.iter().find(|(service, _)| *service == name).map(|(_, service)| service.id())
+    }
+
     /// An order goes the whole way.
     fn wait(&mut self) -> Result<()> {
         let ends = Instant::now() + PATIENCE;

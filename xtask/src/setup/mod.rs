@@ -103,7 +103,9 @@ pub fn databases() -> Vec<Box<dyn Tool>> {
 
 /// What the benchmark needs beside a build.
 pub fn to_bench() -> Vec<Box<dyn Tool>> {
-    vec![Box::new(packages::REDIS), Box::new(packages::BPFTRACE)]
+    let mut tools = to_demo();
+    tools.push(Box::new(packages::BPFTRACE));
+    tools
 }
 
 /// What booting another kernel needs.
