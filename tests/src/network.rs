@@ -54,6 +54,7 @@ impl Drop for Network {
 }
 
 fn ip(arguments: &[&str]) {
-    let output = Command::new("ip").args(arguments).output().expect("iproute2 is installed; `cargo xtask test` does it");
+    let output =
+        Command::new("ip").args(arguments).output().expect("iproute2 is installed; `cargo xtask test` does it");
     assert!(output.status.success(), "ip {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr));
 }

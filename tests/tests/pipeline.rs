@@ -174,7 +174,8 @@ fn check(count: u64) {
     assert_eq!(by_trace(&outcome.spans).len() as u64, count, "and no other trace");
     assert_times(&outcome, &truth);
     // Four messages go from one process to another that has the shim.
-    let transits = outcome.spans.iter().filter(|span| span.attributes.contains_key("tracer.message.transit_time")).count();
+    let transits =
+        outcome.spans.iter().filter(|span| span.attributes.contains_key("tracer.message.transit_time")).count();
     assert_eq!(transits as u64, 4 * count);
 }
 
@@ -231,7 +232,8 @@ fn the_answer_carries_the_trace_of_the_order() {
         assert_eq!((reply.order_id, reply.outcome()), (order.order_id, Filled));
         Context::current()
     };
-    let client = Context::from_traceparent("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01").expect("it is one");
+    let client =
+        Context::from_traceparent("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01").expect("it is one");
     let traced = {
         let _scope = client.attach();
         ask(order.clone())
@@ -269,7 +271,11 @@ fn nothing_hangs_and_the_agent_finds_what_was_started_again() {
         what(pipeline);
         let answers = sender.wait();
         let answered: u64 = ["filled", "rejected", "failed"].iter().filter_map(|kind| answers[kind].as_u64()).sum();
-        assert_eq!((answers["sent"].as_u64(), answered), (Some(load.count), load.count), "each order is answered: {answers}");
+        assert_eq!(
+            (answers["sent"].as_u64(), answered),
+            (Some(load.count), load.count),
+            "each order is answered: {answers}"
+        );
         pipeline.wait_until_whole();
     };
     disturb(&mut pipeline, &|pipeline| pipeline.restart("risk_control"));

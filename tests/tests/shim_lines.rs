@@ -30,7 +30,8 @@ fn changed(source: &str) -> (Vec<&str>, Vec<&str>) {
 fn a_service_changes_five_lines_at_most() {
     let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("pipeline/src");
     for service in tracer_tests::pipeline::SERVICES {
-        let source = std::fs::read_to_string(sources.join("bin").join(service).with_extension("rs")).expect("a service");
+        let source =
+            std::fs::read_to_string(sources.join("bin").join(service).with_extension("rs")).expect("a service");
         let (with, without) = changed(&source);
         assert!((1..=MOST).contains(&with.len()), "{service} changes {} lines: {with:#?}", with.len());
         assert!(without.len() <= with.len(), "what goes is replaced: {without:#?}");

@@ -96,7 +96,9 @@ pub fn main(args: &Args) -> Result<()> {
         traces.len()
     );
     if args.unmodified {
-        println!("Without the shim no header says what caused a message: parents are found by its bytes, where they are known.");
+        println!(
+            "Without the shim no header says what caused a message: parents are found by its bytes, where they are known."
+        );
     }
     Ok(())
 }

@@ -45,7 +45,10 @@ impl Pipeline {
 
     /// For people.
     pub fn print(&self) {
-        println!("\n{:<58} {:>10} {:>12} {:>10} {:>12}", "an order, through four services", "orders/s", "ratio", "p99, µs", "ratio");
+        println!(
+            "\n{:<58} {:>10} {:>12} {:>10} {:>12}",
+            "an order, through four services", "orders/s", "ratio", "p99, µs", "ratio"
+        );
         for (row, name) in ROWS.iter().enumerate() {
             let [throughput, throughput_ratio, p99, p99_ratio] = self.medians(row);
             println!("  {name:<56} {throughput:>10.0} {throughput_ratio:>12.2} {p99:>10.0} {p99_ratio:>12.2}");

@@ -23,7 +23,8 @@ pub fn start(address: SocketAddr, dir: &Path) -> Result<(Service, String)> {
     run::output(install.arg(format!("--datadir={}", data.display())))?;
     // The first thing that the server does: no client is needed.
     let init = dir.join("init.sql");
-    let grants = "CREATE DATABASE trading; CREATE USER 'demo'@'%' IDENTIFIED BY 'demo'; GRANT ALL ON *.* TO 'demo'@'%';\n";
+    let grants =
+        "CREATE DATABASE trading; CREATE USER 'demo'@'%' IDENTIFIED BY 'demo'; GRANT ALL ON *.* TO 'demo'@'%';\n";
     std::fs::write(&init, grants.replace("; ", ";\n"))?;
     let mut server = command("mariadbd")?;
     server.args(["--no-defaults", "--user=root", "--skip-name-resolve", "--innodb-buffer-pool-size=32M"]);
