@@ -8,6 +8,7 @@ mod bpftrace;
 mod empty_probe;
 mod machine;
 mod observer;
+mod pipeline;
 mod replay;
 mod report;
 mod samples;
@@ -25,12 +26,14 @@ use serde_json::Value;
 use self::{
     bpftrace::Script,
     observer::Observer,
+    pipeline::Pipeline,
     samples::{Row, Samples},
     target::Target,
 };
 use crate::{
     build_ebpf,
     demo::{self, service::Service},
+    pipeline::Variant,
     run, setup, workspace,
 };
 
@@ -48,6 +51,8 @@ pub struct Args {
 const MESSAGES: usize = 20_000;
 /// Redis commands per measurement.
 const COMMANDS: usize = 5_000;
+/// Rounds of the order services, each of which takes most of a minute.
+const ORDER_ROUNDS: u16 = 3;
 /// Hits of the bare probe per measurement.
 const HITS: usize = 100_000;
 
@@ -83,9 +88,14 @@ pub fn main(args: &Args) -> Result<()> {
     }
     progress.finish_and_clear();
     let replays = run::step("record and replay", || bench.replays())?;
+    let mut orders = Pipeline::default();
+    for round in 1..=args.rounds.min(ORDER_ROUNDS) {
+        run::step(&format!("orders through the services, round {round}"), || orders.round(&bench.agent, dir.path()))?;
+    }
     let path = workspace::target().join("bench.json");
     report::print(&bench.samples, &replays, args.rounds);
-    report::write(&bench.samples, &replays, args.rounds, &path)?;
+    orders.print();
+    report::write(&bench.samples, &replays, &orders, args.rounds, &path)?;
     println!("\n{}", path.display());
     Ok(())
 }
@@ -97,7 +107,9 @@ fn build() -> Result<()> {
     run::visible(agent.args(["--release", "--package", "tracer", "--bin", "tracer"]))?;
     let mut target = workspace::cargo("build");
     target.args(["--profile", "bench", "--package", "tracer-test-programs"]);
-    run::visible(target.args(["--bin", "bench_target", "--bin", "bench_shim_target"]))
+    run::visible(target.args(["--bin", "bench_target", "--bin", "bench_shim_target"]))?;
+    crate::pipeline::build(Variant::Unmodified)?;
+    crate::pipeline::build(Variant::Shim)
 }
 
 /// cargo's profile `bench` has no folder of its own.

@@ -17,6 +17,7 @@ use super::payload::Payloads;
 use super::place::Place;
 use super::sampler::Sampler;
 use super::span::{Attribute, ProcessId, Resource, Span, SpanContext, SpanId, TraceId, Value};
+use super::transit::Encodes;
 use crate::capture::item::ResourceValue;
 use crate::capture::{Event, Item, ProbeInfo, ProcessInfo};
 use crate::protocol::redis::QueryText;
@@ -62,6 +63,7 @@ pub struct Correlator {
     pub(super) probes: Vec<Option<Arc<MessageType>>>,
     pub(super) flows: HashMap<FlowKey, Flow<Decoded>>,
     pub(super) connections: HashMap<u64, Connection>,
+    pub(super) encodes: Encodes,
     pub(super) packs: Packs,
     pub(super) payloads: Payloads,
     pub(super) contents: Contents,
@@ -80,6 +82,7 @@ impl Correlator {
             probes: Vec::new(),
             flows: HashMap::new(),
             connections: HashMap::new(),
+            encodes: Encodes::default(),
             packs: Packs::default(),
             payloads: Payloads::default(),
             contents: Contents::default(),

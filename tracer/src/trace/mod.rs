@@ -27,6 +27,7 @@ pub mod span;
 mod speaks;
 #[cfg(test)]
 mod tests;
+mod transit;
 
 pub use correlator::{Correlator, Options, Output};
 pub use counts::Counts;

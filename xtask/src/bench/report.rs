@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::{
     machine,
+    pipeline::Pipeline,
     replay::Replay,
     samples::{Row, Samples, Spread},
 };
@@ -134,7 +135,7 @@ fn detached(samples: &Samples) -> Option<Spread> {
 }
 
 /// For programs.
-pub fn write(samples: &Samples, replays: &[Replay], rounds: u16, path: &Path) -> Result<()> {
+pub fn write(samples: &Samples, replays: &[Replay], orders: &Pipeline, rounds: u16, path: &Path) -> Result<()> {
     let group = |group: &Group| {
         let rows = group.rows.iter().map(|(row, name)| {
             json!({
@@ -167,6 +168,7 @@ pub fn write(samples: &Samples, replays: &[Replay], rounds: u16, path: &Path) ->
         "aims": AIMS.iter().map(aim).collect::<Vec<_>>(),
         "shim_detached_minus_plain_ns": detached(samples).map(of_spread),
         "replay": replays.iter().map(replay).collect::<Vec<_>>(),
+        "pipeline": orders.json(),
         "lost": { "agent": agent, "bpftrace": bpftrace },
         "notes": NOTES,
     });
