@@ -12,21 +12,22 @@ use tracer_common::map::*;
 
 use crate::maps::{CONNECTIONS, TARGETS};
 use crate::memory::{kernel, user};
+use crate::server;
 use crate::stream::{self, Buffers};
 
 // x86-64 system-call numbers (arch/x86/entry/syscalls/syscall_64.tbl).
-const READ: u64 = 0;
-const WRITE: u64 = 1;
-const CLOSE: u64 = 3;
-const READV: u64 = 19;
-const WRITEV: u64 = 20;
-const DUP2: u64 = 33;
-const CONNECT: u64 = 42;
-const SENDTO: u64 = 44;
-const RECVFROM: u64 = 45;
-const SENDMSG: u64 = 46;
-const RECVMSG: u64 = 47;
-const DUP3: u64 = 292;
+pub const READ: u64 = 0;
+pub const WRITE: u64 = 1;
+pub const CLOSE: u64 = 3;
+pub const READV: u64 = 19;
+pub const WRITEV: u64 = 20;
+pub const DUP2: u64 = 33;
+pub const CONNECT: u64 = 42;
+pub const SENDTO: u64 = 44;
+pub const RECVFROM: u64 = 45;
+pub const SENDMSG: u64 = 46;
+pub const RECVMSG: u64 = 47;
+pub const DUP3: u64 = 292;
 
 /// Bytes stay in the socket's queue: the next call returns them again.
 const MSG_PEEK: u64 = 2;
@@ -35,14 +36,20 @@ const MSG_PEEK: u64 = 2;
 #[raw_tracepoint(tracepoint = "sys_enter")]
 pub fn syscall_enter(ctx: RawTracePointContext) -> i32 {
     let number: u64 = ctx.arg(1);
-    if !matches!(number, WRITE | WRITEV | SENDTO | SENDMSG | CLOSE | CONNECT | DUP2 | DUP3) {
+    let concerns_client = matches!(number, WRITE | WRITEV | SENDTO | SENDMSG | CLOSE | CONNECT | DUP2 | DUP3);
+    if !concerns_client && !server::ends_execution(number) {
         return 0;
     }
     let pid_tgid = bpf_get_current_pid_tgid();
-    if target(pid_tgid).is_none() {
+    let Some(target) = target(pid_tgid) else { return 0 };
+    let regs: u64 = ctx.arg(0);
+    if target.flags & TARGET_SERVER != 0 {
+        server::enter(pid_tgid, number, regs);
         return 0;
     }
-    let regs: u64 = ctx.arg(0);
+    if !concerns_client {
+        return 0;
+    }
     let Some(fd) = argument(regs, if matches!(number, DUP2 | DUP3) { 1 } else { 0 }) else { return 0 };
     let key = ConnectionKey { pid: (pid_tgid >> 32) as u32, fd: fd as u32 };
     if matches!(number, CLOSE | CONNECT | DUP2 | DUP3) {
@@ -71,6 +78,10 @@ pub fn syscall_exit(ctx: RawTracePointContext) -> i32 {
     let pid_tgid = bpf_get_current_pid_tgid();
     let Some(target) = target(pid_tgid) else { return 0 };
     let regs: u64 = ctx.arg(0);
+    if target.flags & TARGET_SERVER != 0 {
+        server::exit(pid_tgid, regs, ctx.arg::<u64>(1) as i64);
+        return 0;
+    }
     let Some(number) = kernel::<u64>(regs + core::mem::offset_of!(pt_regs, orig_rax) as u64) else { return 0 };
     let sent = match number {
         WRITE | WRITEV | SENDTO | SENDMSG => true,
@@ -128,7 +139,7 @@ fn target(pid_tgid: u64) -> Option<&'static Target> {
 
 /// System-call argument by position, from the saved registers.
 #[inline(always)]
-fn argument(regs: u64, index: u32) -> Option<u64> {
+pub fn argument(regs: u64, index: u32) -> Option<u64> {
     let offset = match index {
         0 => core::mem::offset_of!(pt_regs, rdi),
         1 => core::mem::offset_of!(pt_regs, rsi),

@@ -1,0 +1,79 @@
+//! Redis servers of this host: which processes are some, and which of them serves a given connection.
+//!
+//! Only processes with the name of a server that executes commands on one thread are considered: others that speak the
+//! protocol (proxies, multi-threaded stores) would be misunderstood.
+
+use std::collections::HashSet;
+use std::net::SocketAddr;
+
+use procfs::net::{TcpState, UnixState};
+use procfs::process::FDTarget;
+
+use super::Process;
+
+/// Names of executables, with the prefix that tools such as `redis-check-rdb` do not share.
+const NAMES: [&str; 2] = ["redis-server", "valkey-server"];
+
+/// One end of a connection that a client has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Wanted {
+    /// TCP: the server's address and the client's.
+    Tcp {
+        /// The server's.
+        server: SocketAddr,
+        /// The client's.
+        client: SocketAddr,
+    },
+    /// A Unix socket, wherever it is bound.
+    Unix,
+}
+
+/// Whether the process is a server by its name.
+pub fn is_redis_server(process: &Process) -> bool {
+    // The executable of a Debian package is a link to a checker of its files with another name: the command's name tells.
+    NAMES.iter().any(|name| process.comm.starts_with(name) || process.name() == *name)
+        && !process.arguments.first().is_some_and(|first| first.starts_with("redis-rdb") || first.starts_with("redis-aof"))
+}
+
+/// The servers of this host that have the connection, in whatever network namespace they are. Sockets of a server whose
+/// descriptors cannot be read are taken to be its own.
+pub fn serving(wanted: Wanted) -> Vec<Process> {
+    let mut servers: Vec<Process> = Process::all().into_iter().filter(is_redis_server).collect();
+    servers.retain(|server| has(server, wanted));
+    servers
+}
+
+fn has(server: &Process, wanted: Wanted) -> bool {
+    let Ok(process) = procfs::process::Process::new(server.id.pid.cast_signed()) else { return false };
+    let inodes: HashSet<u64> = match wanted {
+        Wanted::Tcp { server, client } => {
+            let mut entries = process.tcp().unwrap_or_default();
+            entries.extend(process.tcp6().unwrap_or_default());
+            entries
+                .into_iter()
+                .filter(|entry| entry.state == TcpState::Established)
+                .filter(|entry| same(entry.local_address, server) && same(entry.remote_address, client))
+                .map(|entry| entry.inode)
+                .collect()
+        }
+        Wanted::Unix => process
+            .unix()
+            .unwrap_or_default()
+            .into_iter()
+            .filter(|entry| entry.state == UnixState::UNCONNECTED && entry.path.is_some())
+            .map(|entry| entry.inode)
+            .collect(),
+    };
+    if inodes.is_empty() {
+        return false;
+    }
+    let Ok(descriptors) = process.fd() else { return true };
+    descriptors
+        .filter_map(Result::ok)
+        .any(|descriptor| matches!(descriptor.target, FDTarget::Socket(inode) if inodes.contains(&inode)))
+}
+
+/// IPv4 addresses may be written as IPv6.
+fn same(one: SocketAddr, other: SocketAddr) -> bool {
+    one.port() == other.port() && one.ip().to_canonical() == other.ip().to_canonical()
+}
