@@ -6,12 +6,12 @@ use std::sync::Arc;
 use tracer_common::map::Advice;
 use tracer_common::record::{FLAG_CONTEXT, Head};
 
+use super::connection::Connection;
 use super::counts::Counts;
 use super::flow::{Flow, FlowKey, IDLE_NS, Worker};
 use super::ids::Ids;
 use super::message::{Decoded, MessageType};
 use super::place::Place;
-use super::redis::Connection;
 use super::sampler::Sampler;
 use super::span::{Attribute, ProcessId, Resource, Span, SpanContext, SpanId, TraceId, Value};
 use crate::capture::item::ResourceValue;

@@ -8,6 +8,7 @@
 //! Otherwise a new trace begins. A decoded message without a header begins one always (requirement A4): a consumer that
 //! handles one message after the other would else make one trace of them all.
 
+mod connection;
 mod correlator;
 mod counts;
 mod flow;
