@@ -155,7 +155,7 @@ pub struct Connection {
 /// Most [`Step`]s of one record.
 pub const MAX_STEPS: usize = 32;
 /// Bytes of a read that are kept: enough for the command's name.
-pub const STEP_BYTES: usize = 80;
+pub const STEP_BYTES: usize = 64;
 
 /// `Step::kind`: waited for something to do (`epoll_wait`).
 pub const STEP_IDLE: u16 = 1;
@@ -196,6 +196,6 @@ const _: () = {
     assert!(size_of::<Message>() == 88);
     assert!(size_of::<Socket>() == 104);
     assert!(size_of::<Connection>() == 152);
-    assert!(size_of::<Step>() == 128);
+    assert!(size_of::<Step>() == 112);
     assert!(align_of::<Head>() == 8 && align_of::<Connection>() == 8);
 };

@@ -11,7 +11,7 @@ use procfs::process::FDTarget;
 
 use super::Process;
 
-/// Names of executables, with the prefix that tools such as `redis-check-rdb` do not share.
+/// Names of the commands.
 const NAMES: [&str; 2] = ["redis-server", "valkey-server"];
 
 /// One end of a connection that a client has.
@@ -28,11 +28,17 @@ pub enum Wanted {
     Unix,
 }
 
-/// Whether the process is a server by its name.
+/// Whether an executable of this name is a server.
+pub fn is_redis_server_name(name: &str) -> bool {
+    NAMES.contains(&name)
+}
+
+/// Whether the process is a server by its name. Its children, which write files, are none.
 pub fn is_redis_server(process: &Process) -> bool {
-    // The executable of a Debian package is a link to a checker of its files with another name: the command's name tells.
-    NAMES.iter().any(|name| process.comm.starts_with(name) || process.name() == *name)
-        && !process.arguments.first().is_some_and(|first| first.starts_with("redis-rdb") || first.starts_with("redis-aof"))
+    // The program can be a link to one of another name (Debian: redis-check-rdb), so the command's name counts too.
+    let named = NAMES.iter().any(|name| process.comm == *name) || is_redis_server_name(&process.name());
+    let title = process.arguments.first().map_or("", String::as_str);
+    named && !["redis-rdb", "redis-aof", "valkey-rdb", "valkey-aof"].iter().any(|child| title.starts_with(child))
 }
 
 /// The servers of this host that have the connection, in whatever network namespace they are. Sockets of a server whose

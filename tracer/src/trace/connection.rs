@@ -1,22 +1,19 @@
 //! Connections of traced processes: whose they are, what they speak, what is held until that is known, and what the
 //! programs should know of them.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use tracer_common::map::{Advice, VERDICT_IGNORED, VERDICT_TRACKED};
-use tracer_common::record::{self, DIRECTION_SENT, FLAG_FAILED, FLAG_FRESH, Socket};
+use tracer_common::record::{self, DIRECTION_SENT, FLAG_FAILED, FLAG_FRESH, FLAG_SERVER, Socket};
 
 use super::correlator::{Correlator, flow_key};
 use super::flow::FlowKey;
 use super::place::Place;
-use super::redis;
 use super::span::{ProcessId, SpanContext};
+use crate::capture::addresses;
 use crate::protocol::redis::{Chunk, Command, Direction, Role, Tracker, Verdict, looks_like_redis, looks_like_replies};
 
 const AF_UNIX: u32 = 1;
-const AF_INET: u32 = 2;
-const AF_INET6: u32 = 10;
 /// The programs are told of a long value once this much of it is still to come.
 const SKIP_STEP: u64 = 16 * 1024;
 
@@ -29,6 +26,8 @@ pub struct Asker {
 
 /// A connection of a traced process.
 pub struct Connection {
+    /// Its number.
+    pub number: u64,
     /// Whose it is.
     pub process: ProcessId,
     tracker: Tracker<Asker>,
@@ -48,14 +47,12 @@ impl Correlator {
     /// The programs follow a new connection.
     pub(super) fn open(&mut self, record: &record::Connection) {
         let Some(&process) = self.processes.get(&record.head.pid) else { return };
-        let address = match record.family {
-            AF_INET => {
-                let [a, b, c, d, ..] = record.peer_addr;
-                Some(IpAddr::V4(Ipv4Addr::new(a, b, c, d)).to_string())
-            }
-            AF_INET6 => Some(Ipv6Addr::from(record.peer_addr).to_canonical().to_string()),
-            _ => None,
-        };
+        let address = addresses(record).map(|(_, server)| server.ip().to_string());
+        if record.head.flags & FLAG_SERVER != 0 {
+            self.servers.open_served(record);
+            return;
+        }
+        self.servers.open_client(record);
         let fresh = record.head.flags & FLAG_FRESH != 0;
         let connection = self.connection(record.connection, process, !fresh);
         connection.address = address.map(Into::into);
@@ -117,6 +114,7 @@ impl Correlator {
 
     /// A connection is gone: commands without a reply end here.
     pub(super) fn end_connection(&mut self, number: u64, now_ns: u64) {
+        self.servers.close(number);
         let Some(mut connection) = self.connections.remove(&number) else { return };
         let mut commands = std::mem::take(&mut connection.held);
         connection.tracker.close(now_ns, &mut commands);
@@ -154,6 +152,7 @@ impl Correlator {
     fn connection(&mut self, number: u64, process: ProcessId, opened_before: bool) -> &mut Connection {
         let query_text = self.options.query_text;
         self.connections.entry(number).or_insert_with(|| Connection {
+            number,
             process,
             tracker: Tracker::with(Role::Client, query_text, opened_before),
             verdict: Verdict::Maybe,
@@ -187,7 +186,7 @@ impl Correlator {
             flow.extend(command.end_ns);
         }
         let place = Place::below(command.tag.parent.as_ref(), &mut self.ids, &self.options.sampler);
-        self.emit(&place, |_| redis::span(connection, command, &place));
+        self.hold(connection, command, &place);
     }
 }
 

@@ -12,7 +12,10 @@ use super::flow::{Flow, FlowKey, IDLE_NS, Worker};
 use super::ids::Ids;
 use super::message::{Decoded, MessageType};
 use super::place::Place;
+use super::durations::Durations;
 use super::sampler::Sampler;
+use super::served::Wait;
+use super::server::Servers;
 use super::span::{Attribute, ProcessId, Resource, Span, SpanContext, SpanId, TraceId, Value};
 use crate::capture::item::ResourceValue;
 use crate::capture::{Event, Item, ProbeInfo, ProcessInfo};
@@ -45,6 +48,8 @@ pub struct Output {
     pub advice: Vec<(u64, Advice)>,
     /// Connections that are gone.
     pub closed: Vec<u64>,
+    /// Commands that waited for others, if [`Correlator::collect_waits`] asked for them.
+    pub waits: Vec<Wait>,
 }
 
 /// Turns events into spans.
@@ -57,6 +62,9 @@ pub struct Correlator {
     pub(super) probes: Vec<Option<Arc<MessageType>>>,
     pub(super) flows: HashMap<FlowKey, Flow<Decoded>>,
     pub(super) connections: HashMap<u64, Connection>,
+    pub(super) servers: Servers,
+    pub(super) durations: Durations,
+    pub(super) collects_waits: bool,
     ticked_ns: u64,
 }
 
@@ -72,6 +80,9 @@ impl Correlator {
             probes: Vec::new(),
             flows: HashMap::new(),
             connections: HashMap::new(),
+            servers: Servers::default(),
+            durations: Durations::default(),
+            collects_waits: false,
             ticked_ns: 0,
         }
     }
@@ -93,6 +104,7 @@ impl Correlator {
 
     /// Ends flows in which nothing has happened for long; `now_ns` is a time of the records' clock.
     pub fn tick(&mut self, now_ns: u64) {
+        self.look(now_ns, false);
         if now_ns < self.ticked_ns.saturating_add(TICK_NS) {
             return;
         }
@@ -118,10 +130,21 @@ impl Correlator {
         for connection in connections {
             self.leave_connection(connection);
         }
+        self.look(0, true);
         let flows: Vec<FlowKey> = self.flows.keys().copied().collect();
         for key in flows {
             self.end_flow(key);
         }
+    }
+
+    /// Keeps what is needed for a report of who waited for whom.
+    pub fn collect_waits(&mut self) {
+        self.collects_waits = true;
+    }
+
+    /// How long commands took, sampled or not.
+    pub fn durations(&self) -> &Durations {
+        &self.durations
     }
 
     /// What there is to export and to tell the programs.
@@ -133,6 +156,8 @@ impl Correlator {
     pub fn counts(&self) -> Counts {
         let mut counts = self.counts;
         counts.messages_open = self.flows.len() as u64;
+        counts.served_open = self.servers.held() as u64;
+        counts.timeline_evicted = self.servers.evicted();
         counts
     }
 
@@ -144,8 +169,10 @@ impl Correlator {
             Event::Close(record) => self.end_connection(record.connection, record.head.end_ns),
             Event::Exec(head) | Event::Exit(head) => self.end_process(head.pid, head.end_ns),
             Event::Shim(head, bytes) => self.shim(&head, bytes),
+            Event::Steps(head, bytes) => self.counts.server_steps += self.servers.steps(head.pid, bytes),
             Event::Fork(_) => {}
         }
+        self.look(0, false);
     }
 
     fn process(&mut self, process: &ProcessInfo) {
@@ -162,6 +189,7 @@ impl Correlator {
             };
             (name.clone().into(), value)
         }));
+        self.servers.name_process(process.id.pid, process.service.as_str().into());
         self.output.resources.push(Resource { process: process.id, attributes });
     }
 
@@ -180,6 +208,7 @@ impl Correlator {
     }
 
     fn end_process_state(&mut self, pid: u32, now_ns: u64) {
+        self.servers.end_process(pid);
         let connections: Vec<u64> = self
             .connections
             .iter()

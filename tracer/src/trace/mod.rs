@@ -11,12 +11,15 @@
 mod connection;
 mod correlator;
 mod counts;
+mod durations;
 mod flow;
 mod ids;
 mod message;
 mod place;
 mod redis;
 pub mod sampler;
+mod served;
+pub mod server;
 mod shim;
 pub mod span;
 #[cfg(test)]
@@ -24,3 +27,5 @@ mod tests;
 
 pub use correlator::{Correlator, Options, Output};
 pub use counts::Counts;
+pub use durations::{Durations, Figures, Histogram, Series};
+pub use served::Wait;

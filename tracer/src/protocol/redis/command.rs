@@ -21,6 +21,10 @@ pub struct Command<T> {
     pub args: u32,
     /// Bytes of the command.
     pub request_bytes: u64,
+    /// Offset of the byte after the command in the stream of requests.
+    pub request_end: u64,
+    /// Nothing else was under way on the connection when it was sent.
+    pub alone: bool,
     /// Bytes of the reply.
     pub response_bytes: u64,
     /// Start of the send call in which the first byte went.
