@@ -246,8 +246,6 @@ fn connection(key: ConnectionKey, reads: bool) -> Option<&'static mut Connection
 fn flush(server: &mut Server) {
     let count = server.count;
     server.count = 0;
-    // SAFETY: the address of a live local; see `step`.
-    let count = unsafe { (&raw const count).read_volatile() };
     if count == 0 || count > MAX_STEPS as u64 {
         return;
     }
@@ -256,10 +254,15 @@ fn flush(server: &mut Server) {
     let now = unsafe { bpf_ktime_get_ns() };
     server.head = Head { payload_len: bytes as u32, ..head(KIND_STEPS, now, now) };
     count_all(Counter::ServerSteps, count);
-    // SAFETY: the head and `count <= MAX_STEPS` steps follow each other without padding in the map value.
-    let record = unsafe {
-        core::slice::from_raw_parts((server as *const Server).cast::<u8>(), size_of::<Head>() + bytes as usize)
-    };
+    let len = size_of::<Head>() as u64 + bytes;
+    // The verifier must see the bound on the very number that is used.
+    // SAFETY: the address of a live local.
+    let len = unsafe { (&raw const len).read_volatile() };
+    if len > (size_of::<Head>() + MAX_STEPS * size_of::<Step>()) as u64 {
+        return;
+    }
+    // SAFETY: the head and the steps follow each other without padding in the map value, and `len` is within them.
+    let record = unsafe { core::slice::from_raw_parts((server as *const Server).cast::<u8>(), len as usize) };
     if EVENTS.output::<[u8]>(record, QUIET).is_err() {
         count_all(Counter::ServerStepsRingFull, count);
     }

@@ -217,6 +217,11 @@ impl<S: Sink> Agent<S> {
         &self.sink
     }
 
+    /// The sink, to take what it has collected.
+    pub fn sink_mut(&mut self) -> &mut S {
+        &mut self.sink
+    }
+
     fn drain(&mut self) {
         while let Some(lifecycle) = self.next_record() {
             match lifecycle {

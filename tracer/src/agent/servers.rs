@@ -21,7 +21,7 @@ pub const SERVER: Target = Target {
 const NO_TLS: tracer_common::map::Tls = tracer_common::map::Tls { kind: 0, module: 0, offset: 0 };
 
 /// A peer that was not found on this host is looked for again after this long.
-const AGAIN_NS: u64 = 5_000_000_000;
+const AGAIN_NS: u64 = 1_000_000_000;
 /// Peers that are remembered.
 const MAX_PEERS: usize = 4096;
 
@@ -53,7 +53,7 @@ impl<S: Sink> Agent<S> {
             return;
         }
         let wanted = match addresses(record) {
-            Some((local, peer)) => Wanted::Tcp { server: peer, client: local },
+            Some((local, peer)) => Wanted::Tcp { server: peer, client: local, netns: record.netns },
             None => Wanted::Unix,
         };
         let place = match wanted {

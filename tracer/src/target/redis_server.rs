@@ -5,8 +5,9 @@
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt as _;
 
-use procfs::net::{TcpState, UnixState};
+use procfs::net::{TcpNetEntry, TcpState, UnixState};
 use procfs::process::FDTarget;
 
 use super::Process;
@@ -23,6 +24,8 @@ pub enum Wanted {
         server: SocketAddr,
         /// The client's.
         client: SocketAddr,
+        /// Network namespace of the client.
+        netns: u32,
     },
     /// A Unix socket, wherever it is bound.
     Unix,
@@ -52,15 +55,22 @@ pub fn serving(wanted: Wanted) -> Vec<Process> {
 fn has(server: &Process, wanted: Wanted) -> bool {
     let Ok(process) = procfs::process::Process::new(server.id.pid.cast_signed()) else { return false };
     let inodes: HashSet<u64> = match wanted {
-        Wanted::Tcp { server, client } => {
+        Wanted::Tcp { server: wanted, client, netns } => {
             let mut entries = process.tcp().unwrap_or_default();
             entries.extend(process.tcp6().unwrap_or_default());
-            entries
-                .into_iter()
-                .filter(|entry| entry.state == TcpState::Established)
-                .filter(|entry| same(entry.local_address, server) && same(entry.remote_address, client))
-                .map(|entry| entry.inode)
-                .collect()
+            // The connection may be over already: who listens at its address, as the client sees it?
+            let number = std::fs::metadata(format!("/proc/{}/ns/net", server.id.pid)).map(|file| file.ino());
+            let listens = |entry: &TcpNetEntry| {
+                let at = entry.local_address;
+                let here = at.ip().is_unspecified() || at.ip().to_canonical() == wanted.ip().to_canonical();
+                entry.state == TcpState::Listen && at.port() == wanted.port() && here
+            };
+            let is_near = number.is_ok_and(|number| number == u64::from(netns));
+            let serves = |entry: &TcpNetEntry| {
+                let is_it = same(entry.local_address, wanted) && same(entry.remote_address, client);
+                (entry.state == TcpState::Established && is_it) || (is_near && listens(entry))
+            };
+            entries.into_iter().filter(serves).map(|entry| entry.inode).collect()
         }
         Wanted::Unix => process
             .unix()

@@ -11,7 +11,7 @@
 mod connection;
 mod correlator;
 mod counts;
-mod durations;
+pub mod durations;
 mod flow;
 mod ids;
 mod message;
