@@ -90,10 +90,11 @@ impl<S: Sink> Agent<S> {
     pub(super) fn adopt_server(&mut self, process: &Process) -> Result<(), AgentError> {
         let info = process_info(process, &self.options.host);
         let pid = process.id.pid;
-        tracing::info!("tracing {} (process {pid}) as a server: who waits for whom", info.service);
+        let service = info.service.clone();
         self.sink.item(&Item::Process(info));
         self.processes.insert(pid, process.id);
         self.programs.set_target(pid, SERVER)?;
+        tracing::info!("tracing {service} (process {pid}) as a server: who waits for whom");
         if self.options.selector.matches_successors(process)
             && let Some(executable) = process.executable()
         {

@@ -8,19 +8,22 @@
 //! Pure and deterministic, as all of [`crate::trace`].
 
 mod blame;
+mod command;
 mod estimate;
 mod kind;
 mod peers;
 mod split;
+#[cfg(test)]
+mod tests;
 mod timeline;
 
-use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use tracer_common::record::{self, STEP_READ, STEP_WRITE};
 
 pub use blame::{Blame, Blocker};
+pub use command::{Done, Explained, Held, Who, Work};
 use estimate::Line;
 pub use kind::Kind;
 use peers::Peers;
@@ -30,17 +33,17 @@ pub use timeline::Own;
 use timeline::{Asked, Timeline, Turn};
 pub use timeline::{Holder, Slot};
 
-use super::span::{ProcessId, Span, SpanContext};
+use super::span::SpanContext;
 use crate::capture::steps;
 
 /// How long a command is held at most for what the server did about it, in time of the records.
 const PATIENCE_NS: u64 = 1_000_000_000;
 /// How long it is held at most for the names of its blockers.
-const NAMES_NS: u64 = 2_000_000_000;
+const NAMES_NS: u64 = 10_000_000_000;
 /// How long a command of a server that is not attached to is held: replies of other connections come within this.
 const ESTIMATE_NS: u64 = 20_000_000;
 /// How long connections and processes that are gone are remembered; longer than any command is held.
-const FORGET_NS: u64 = 5_000_000_000;
+const FORGET_NS: u64 = 15_000_000_000;
 /// How often held commands are looked at.
 const LOOK_NS: u64 = 2_000_000;
 /// Commands held at once.
@@ -50,99 +53,6 @@ const MAX_TURNS: usize = 1 << 14;
 /// A blocker of less than this is not waited for.
 const WORTH_NS: u64 = 50_000;
 
-/// A command of a client, on its way to becoming a span.
-#[derive(Debug)]
-pub struct Held {
-    /// The client's process.
-    pub process: ProcessId,
-    /// Its `service.name`.
-    pub service: Arc<str>,
-    /// Number of the connection at the client.
-    pub connection: u64,
-    /// Where the server is, for people.
-    pub server: Arc<str>,
-    /// Name of the command.
-    pub operation: Cow<'static, str>,
-    /// Name of the batch that it is part of, else its own.
-    pub label: Cow<'static, str>,
-    /// It ended a transaction, which `label` names.
-    pub transaction: bool,
-    /// Bytes of the request.
-    pub request_bytes: u64,
-    /// Offset of the byte after it.
-    pub request_end: u64,
-    /// Nothing else was under way on the connection.
-    pub alone: bool,
-    /// It waits in the server by design.
-    pub blocking: bool,
-    /// It was answered; otherwise there is nothing to take apart.
-    pub answered: bool,
-    /// Start of the send.
-    pub start_ns: u64,
-    /// End of the send.
-    pub sent_ns: u64,
-    /// End of the reply.
-    pub end_ns: u64,
-    /// Its place in its trace.
-    pub context: SpanContext,
-    /// The span, if its trace is sampled.
-    pub span: Option<Box<Span>>,
-    /// Number of the command; the engine gives it.
-    pub number: u64,
-}
-
-/// What is known of a command's wait.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Explained {
-    /// The parts of its time.
-    pub split: Split,
-    /// When it waited.
-    pub waits: [Interval; 2],
-    /// Made from the clients' side alone.
-    pub estimate: bool,
-    /// The server's execution, when it is known.
-    pub work: Option<Work>,
-    /// Who had the thread meanwhile.
-    pub blame: Blame<Who>,
-}
-
-/// What the server did for a command.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Work {
-    /// The server's process number.
-    pub pid: u32,
-    /// The turn.
-    pub turn: u64,
-    /// Start of the execution.
-    pub start_ns: u64,
-    /// Its end.
-    pub end_ns: u64,
-    /// The command is the first of those that were executed together.
-    pub first: bool,
-}
-
-/// A group of blockers: the same work of the same service.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Who {
-    /// Service, or address of a client that is not traced.
-    pub client: Arc<str>,
-    /// The command, or what several are together.
-    pub label: Cow<'static, str>,
-    /// What kind of work.
-    pub kind: Kind,
-}
-
-/// A command that is held no longer.
-#[derive(Debug)]
-pub struct Done {
-    /// The command.
-    pub held: Held,
-    /// What is known of its wait.
-    pub explained: Option<Explained>,
-    /// The server was attached to, but what it did about this command was not found.
-    pub unmatched: bool,
-}
-
 #[derive(Debug)]
 struct Found {
     pid: u32,
@@ -150,6 +60,8 @@ struct Found {
     split: Split,
     waits: [Interval; 2],
     first: bool,
+    /// It is the last of its turn.
+    last: bool,
 }
 
 /// All servers, and the commands that wait to be explained.
@@ -268,7 +180,7 @@ impl Servers {
 
     /// Whether held commands should be looked at by now.
     pub fn is_due(&self, now_ns: u64) -> bool {
-        self.now_ns.max(now_ns) >= self.looked_ns.saturating_add(LOOK_NS) || self.held.len() >= MAX_HELD
+        self.now_ns.max(now_ns) >= self.looked_ns.saturating_add(LOOK_NS) || self.held() >= MAX_HELD
     }
 
     /// Commands held.
@@ -283,12 +195,12 @@ impl Servers {
         let until = self.now_ns.saturating_sub(FORGET_NS);
         self.peers.expire(until);
         self.timelines.retain(|_, timeline| timeline.ended_ns.is_none_or(|ended| ended >= until));
-        let crowded = self.held.len() >= MAX_HELD;
+        let crowded = self.held() >= MAX_HELD;
         for held in std::mem::take(&mut self.held) {
             let age = self.now_ns.saturating_sub(held.end_ns);
             if !held.answered {
                 out.push(Done { held, explained: None, unmatched: false });
-            } else if !self.is_attached(held.connection) {
+            } else if !self.is_attached(held.connection) || self.was_before(&held) {
                 if age >= ESTIMATE_NS || all || crowded {
                     let explained = self.estimate(&held);
                     out.push(Done { held, explained, unmatched: false });
@@ -325,11 +237,12 @@ impl Servers {
         let timeline = self.timelines.get_mut(&pid)?;
         let turn = timeline.turn_mut(number)?;
         if turn.asked.is_none() {
-            let served = self.peers.served.get(&turn.connection)?;
+            // The span of a traced client comes when it has its reply.
+            let served = self.peers.served.get(&turn.connection).filter(|served| served.client.is_none())?;
             let (label, kind) = kind::by_bytes(turn.first_bytes(), turn.len, turn.execution_ns());
             let interval = Interval { start_ns: turn.start_ns, end_ns: turn.done_ns };
             let context = make(&label, &served.party, interval);
-            turn.asked = Some(Box::new(Asked { label, kind, context }));
+            turn.asked = Some(Box::new(Asked { label, kind, complete: true, context }));
         }
         turn.asked.as_ref().map(|asked| asked.context.clone())
     }
@@ -359,6 +272,16 @@ impl Servers {
 
     fn is_attached(&self, connection: u64) -> bool {
         self.peers.clients.get(&connection).is_some_and(|client| client.served.is_some())
+    }
+
+    /// Whether the command was sent before its server was attached to.
+    fn was_before(&self, held: &Held) -> bool {
+        let served = self.peers.clients.get(&held.connection).and_then(|client| client.served);
+        let timeline = served
+            .and_then(|served| self.peers.served.get(&served))
+            .and_then(|served| self.timelines.get(&served.pid))
+            .filter(|timeline| timeline.last_ns() > 0);
+        timeline.is_some_and(|timeline| held.start_ns < timeline.began_ns)
     }
 
     /// The turn in which a command's last byte was read, if it was answered.
@@ -408,7 +331,7 @@ impl Servers {
             parks: held.blocking,
         });
         let first = last + 1 <= turn.offset + held.request_bytes;
-        Some(Found { pid: served.pid, turn: number, split, waits, first })
+        Some(Found { pid: served.pid, turn: number, split, waits, first, last: last + 1 >= turn.offset + turn.len })
     }
 
     /// Tells the turn of a command, and those that read its earlier bytes, who they are for.
@@ -421,7 +344,7 @@ impl Servers {
         for &number in served.turns.range(..last).rev() {
             let Some(turn) = timeline.turn_mut(number) else { return };
             let further = turn.offset + held.request_bytes > end;
-            ask_turn(held, turn);
+            ask_turn(held, turn, number < found.turn || found.last);
             if !further {
                 return;
             }
@@ -436,7 +359,7 @@ impl Servers {
         }
         found.waits.iter().flat_map(|wait| timeline.between(wait.start_ns, wait.end_ns)).all(|slot| match slot.holder {
             Holder::Turn(number) if slot.end_ns - slot.start_ns >= WORTH_NS => timeline.turn(number).is_none_or(|turn| {
-                turn.asked.is_some() || self.peers.served.get(&turn.connection).is_none_or(|served| served.client.is_none())
+                turn.asked.as_ref().is_some_and(|asked| asked.complete) || self.peers.served.get(&turn.connection).is_none_or(|served| served.client.is_none())
             }),
             _ => true,
         })
@@ -503,9 +426,12 @@ impl Servers {
     }
 }
 
-fn ask_turn(held: &Held, turn: &mut Turn) {
-    if turn.asked.is_some() && !held.transaction {
-        return;
+fn ask_turn(held: &Held, turn: &mut Turn, complete: bool) {
+    if let Some(asked) = &mut turn.asked {
+        asked.complete |= complete;
+        if !held.transaction || asked.kind == Kind::Transaction {
+            return;
+        }
     }
     let alone = held.request_bytes >= turn.len;
     let kind = match Kind::of(&held.operation, turn.execution_ns()) {
@@ -516,5 +442,5 @@ fn ask_turn(held: &Held, turn: &mut Turn) {
     };
     let label = if alone && !held.transaction { held.operation.clone() } else { held.label.clone() };
     let context = turn.asked.take().map_or_else(|| held.context.clone(), |asked| asked.context);
-    turn.asked = Some(Box::new(Asked { label, kind, context }));
+    turn.asked = Some(Box::new(Asked { label, kind, complete, context }));
 }

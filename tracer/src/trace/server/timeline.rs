@@ -47,6 +47,8 @@ pub enum Own {
     Call,
     /// No system call and no command: expiry, eviction, resizing of tables.
     Background,
+    /// It slept although there was something to read: no processor was free for it, or it was slow to wake.
+    Wakeup,
 }
 
 impl Own {
@@ -58,6 +60,7 @@ impl Own {
             Self::Accept => "accept",
             Self::Call => "call",
             Self::Background => "background",
+            Self::Wakeup => "wakeup",
         }
     }
 
@@ -115,6 +118,8 @@ pub struct Asked {
     pub label: Cow<'static, str>,
     /// What kind of work that is.
     pub kind: Kind,
+    /// The last of its commands is known too.
+    pub complete: bool,
     /// The client's span, or that of the server where the client has none.
     pub context: SpanContext,
 }
@@ -140,6 +145,8 @@ pub struct Timeline {
     first_turn: u64,
     /// End of the last step.
     last_ns: u64,
+    /// Start of the first step: what came before is not known.
+    pub began_ns: u64,
     /// Slots that were given up because there were too many.
     pub evicted: u64,
     /// When the server was gone.
@@ -155,6 +162,9 @@ impl Timeline {
         let end_ns = step.end_ns.max(start_ns);
         if self.last_ns > 0 && start_ns - self.last_ns >= LOOP_NS {
             self.slot(self.last_ns, start_ns, Holder::Own(Own::Background));
+        }
+        if self.last_ns == 0 {
+            self.began_ns = start_ns;
         }
         self.last_ns = end_ns;
         match step.kind {
