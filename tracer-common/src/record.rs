@@ -79,6 +79,23 @@ pub struct Head {
     pub reserved: u32,
 }
 
+/// What a span of the shim begins with: the first fields of [`Head`], as times and ids are in the shim's own record.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(bytemuck::Pod, bytemuck::Zeroable))]
+pub struct Short {
+    /// [`KIND_SHIM`].
+    pub kind: u16,
+    /// Zero.
+    pub flags: u16,
+    /// Bytes of payload after these fields.
+    pub payload_len: u32,
+    /// Process (thread group) number.
+    pub pid: u32,
+    /// Thread number.
+    pub tid: u32,
+}
+
 /// [`Message::size`] when the probe plan does not say where the size is.
 pub const SIZE_UNKNOWN: u64 = u64::MAX;
 
@@ -193,6 +210,7 @@ pub struct Step {
 
 const _: () = {
     assert!(size_of::<Head>() == 72);
+    assert!(size_of::<Short>() == 16);
     assert!(size_of::<Message>() == 88);
     assert!(size_of::<Socket>() == 104);
     assert!(size_of::<Connection>() == 152);

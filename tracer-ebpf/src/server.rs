@@ -4,14 +4,13 @@
 //! system calls are those of the executions. Steps are collected in a map and leave together when the server goes to sleep:
 //! a record per call would cost more than the call's own work.
 
-use aya_ebpf::bindings::pt_regs;
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use tracer_common::map::*;
 use tracer_common::record::*;
 
 use crate::emit::{QUIET, count, count_all, head};
 use crate::maps::{CONNECTIONS, EVENTS, SERVERS, ZERO_SERVER};
-use crate::memory::{copy_user, kernel, user};
+use crate::memory::{copy_user, user};
 use crate::socket::*;
 use crate::stream;
 
@@ -67,7 +66,7 @@ fn is_fork(number: u64) -> bool {
 
 /// A call begins.
 #[inline(always)]
-pub fn enter(pid_tgid: u64, number: u64, regs: u64) {
+pub fn enter(pid_tgid: u64, number: u64, fd: u64) {
     let pid = (pid_tgid >> 32) as u32;
     if pid != pid_tgid as u32 {
         return;
@@ -90,7 +89,6 @@ pub fn enter(pid_tgid: u64, number: u64, regs: u64) {
     match number {
         EPOLL_WAIT | EPOLL_PWAIT => flush(server),
         CLOSE | CONNECT | DUP2 | DUP3 => {
-            let Some(fd) = argument(regs, if matches!(number, DUP2 | DUP3) { 1 } else { 0 }) else { return };
             let key = ConnectionKey { pid, fd: fd as u32 };
             if CONNECTIONS.get_ptr(key).is_some() {
                 // What passed the connection comes before its end.
@@ -104,15 +102,10 @@ pub fn enter(pid_tgid: u64, number: u64, regs: u64) {
 
 /// A call ends.
 #[inline(always)]
-pub fn exit(pid_tgid: u64, regs: u64, result: i64) {
-    // rdx, rsi, rdi and orig_rax follow each other.
-    let Some([_, buffer, fd, number]) = kernel::<[u64; 4]>(regs + core::mem::offset_of!(pt_regs, rdx) as u64) else {
-        return;
-    };
+pub fn exit(pid_tgid: u64, number: u64, key: ConnectionKey, buffer: u64, result: i64) {
     let reads = matches!(number, READ | READV | RECVFROM | RECVMSG);
     let writes = matches!(number, WRITE | WRITEV | SENDTO | SENDMSG);
-    let pid = (pid_tgid >> 32) as u32;
-    let key = ConnectionKey { pid, fd: fd as u32 };
+    let pid = key.pid;
     if pid != pid_tgid as u32 {
         if (reads || writes) && result > 0 && CONNECTIONS.get_ptr(key).is_some() {
             count(Counter::ServerOtherThreads);

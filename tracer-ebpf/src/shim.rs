@@ -4,51 +4,58 @@ use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::macros::uprobe;
 use aya_ebpf::programs::ProbeContext;
 use tracer_common::map::Counter;
-use tracer_common::record::{Head, KIND_SHIM, SHIM_RECORD};
+use tracer_common::record::{KIND_SHIM, SHIM_RECORD, Short};
 
-use crate::emit::{QUIET, count, head, reserve};
+use crate::emit::{QUIET, count, reserve};
 use crate::maps::TARGETS;
 use crate::memory::copy_user;
 
 #[repr(C)]
 struct Slot<const N: usize> {
-    head: Head,
+    head: Short,
     bytes: [u8; N],
 }
 
 /// rdi: address of the record; rsi: its length.
 #[uprobe]
 pub fn shim_span(ctx: ProbeContext) -> u32 {
-    if TARGETS.get_ptr((bpf_get_current_pid_tgid() >> 32) as u32).is_none() {
+    let pid_tgid = bpf_get_current_pid_tgid();
+    if TARGETS.get_ptr((pid_tgid >> 32) as u32).is_none() {
         return 0;
     }
     let (Some(record), Some(len)) = (ctx.arg::<u64>(0), ctx.arg::<u64>(1)) else { return 0 };
-    // Most spans are short, and the ring buffer holds four times as many of them.
-    if len <= 256 {
-        send::<256>(record, len);
-    } else {
-        send::<SHIM_RECORD>(record, len);
+    // Most spans are short: every cache line that a record touches in the ring costs.
+    match len {
+        0..=SMALL => send::<{ SMALL as usize }>(pid_tgid, record, len),
+        0..=MIDDLE => send::<{ MIDDLE as usize }>(pid_tgid, record, len),
+        _ => send::<SHIM_RECORD>(pid_tgid, record, len),
     }
     0
 }
 
+/// With its head and the ring's own this is 160 bytes.
+const SMALL: u64 = 136;
+const MIDDLE: u64 = 296;
+
 #[inline(always)]
-fn send<const N: usize>(record: u64, len: u64) {
+fn send<const N: usize>(pid_tgid: u64, record: u64, len: u64) {
     let Some(mut entry) = reserve::<Slot<N>>(Counter::Shim, Counter::ShimRingFull) else { return };
     let place = entry.as_mut_ptr();
     // SAFETY: `place` is the reserved entry: live, aligned, and ours until it is submitted.
     let copied = unsafe {
-        (&raw mut (*place).head).write(head(KIND_SHIM, 0, 0));
         let bytes = (&raw mut (*place).bytes).cast::<u8>();
-        match N {
-            256 => copy_user::<256>(bytes, len, record),
+        match N as u64 {
+            SMALL => copy_user::<SMALL>(bytes, len, record),
+            MIDDLE => copy_user::<MIDDLE>(bytes, len, record),
             _ => copy_user::<{ SHIM_RECORD as u64 }>(bytes, len, record),
         }
     };
     if !copied {
         count(Counter::UserReadFailed);
     }
+    let (pid, tid) = ((pid_tgid >> 32) as u32, pid_tgid as u32);
+    let head = Short { kind: KIND_SHIM, flags: 0, payload_len: if copied { len as u32 } else { 0 }, pid, tid };
     // SAFETY: as above.
-    unsafe { (*place).head.payload_len = if copied { len as u32 } else { 0 } };
+    unsafe { (&raw mut (*place).head).write(head) };
     entry.submit(QUIET);
 }

@@ -1,17 +1,17 @@
 //! Socket calls of targets, seen at the system-call boundary.
 //!
 //! A call that sends is timed from its entry, a call that receives at its exit: a command lasts from the first to the
-//! second. Bytes are taken at the exit, when it is known how many there were. Raw tracepoints cost a traced call about a
+//! second. Bytes are taken at the exit, when it is known how many there were. Tracepoints cost a traced call about a
 //! third of two uprobes in libc, and see static binaries and direct system calls too.
 
 use aya_ebpf::bindings::pt_regs;
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns};
-use aya_ebpf::macros::raw_tracepoint;
-use aya_ebpf::programs::RawTracePointContext;
+use aya_ebpf::macros::btf_tracepoint;
+use aya_ebpf::programs::BtfTracePointContext;
 use tracer_common::map::*;
 
 use crate::maps::{CONNECTIONS, TARGETS};
-use crate::memory::{kernel, user};
+use crate::memory::user;
 use crate::server;
 use crate::stream::{self, Buffers};
 
@@ -32,9 +32,20 @@ pub const DUP3: u64 = 292;
 /// Bytes stay in the socket's queue: the next call returns them again.
 const MSG_PEEK: u64 = 2;
 
+/// A register as the thread brought it into the kernel.
+///
+/// A plain load: the verifier knows from BTF that the argument is a `struct pt_regs`, and a helper call for each would be
+/// what most system calls pay. It must stay a load at a constant offset, so it is volatile.
+macro_rules! saved {
+    ($regs:ident, $register:ident) => {
+        // SAFETY: the kernel's own pointer to the saved registers of the current thread, checked by the verifier.
+        unsafe { (&raw const (*$regs).$register).read_volatile() }
+    };
+}
+
 /// `sys_enter(regs, id)`: remembers when a send began, and sees descriptors go.
-#[raw_tracepoint(tracepoint = "sys_enter")]
-pub fn syscall_enter(ctx: RawTracePointContext) -> i32 {
+#[btf_tracepoint(function = "sys_enter")]
+pub fn syscall_enter(ctx: BtfTracePointContext) -> i32 {
     let number: u64 = ctx.arg(1);
     let concerns_client = matches!(number, WRITE | WRITEV | SENDTO | SENDMSG | CLOSE | CONNECT | DUP2 | DUP3);
     if !concerns_client && !server::ends_execution(number) {
@@ -42,15 +53,16 @@ pub fn syscall_enter(ctx: RawTracePointContext) -> i32 {
     }
     let pid_tgid = bpf_get_current_pid_tgid();
     let Some(target) = target(pid_tgid) else { return 0 };
-    let regs: u64 = ctx.arg(0);
+    let regs: *const pt_regs = ctx.arg(0);
     if target.flags & TARGET_SERVER != 0 {
-        server::enter(pid_tgid, number, regs);
+        let fd = if matches!(number, DUP2 | DUP3) { saved!(regs, rsi) } else { saved!(regs, rdi) };
+        server::enter(pid_tgid, number, fd);
         return 0;
     }
     if !concerns_client {
         return 0;
     }
-    let Some(fd) = argument(regs, if matches!(number, DUP2 | DUP3) { 1 } else { 0 }) else { return 0 };
+    let fd = if matches!(number, DUP2 | DUP3) { saved!(regs, rsi) } else { saved!(regs, rdi) };
     let key = ConnectionKey { pid: (pid_tgid >> 32) as u32, fd: fd as u32 };
     if matches!(number, CLOSE | CONNECT | DUP2 | DUP3) {
         stream::close(key);
@@ -73,26 +85,30 @@ pub fn syscall_enter(ctx: RawTracePointContext) -> i32 {
 }
 
 /// `sys_exit(regs, result)`: the call's number and arguments are still in the saved registers.
-#[raw_tracepoint(tracepoint = "sys_exit")]
-pub fn syscall_exit(ctx: RawTracePointContext) -> i32 {
-    let pid_tgid = bpf_get_current_pid_tgid();
-    let Some(target) = target(pid_tgid) else { return 0 };
-    let regs: u64 = ctx.arg(0);
-    if target.flags & TARGET_SERVER != 0 {
-        server::exit(pid_tgid, regs, ctx.arg::<u64>(1) as i64);
-        return 0;
-    }
-    let Some(number) = kernel::<u64>(regs + core::mem::offset_of!(pt_regs, orig_rax) as u64) else { return 0 };
+#[btf_tracepoint(function = "sys_exit")]
+pub fn syscall_exit(ctx: BtfTracePointContext) -> i32 {
+    let regs: *const pt_regs = ctx.arg(0);
+    // Before anything else: an optimised uprobe is a system call as well, and most calls are none of these.
+    let number = saved!(regs, orig_rax);
     let sent = match number {
         WRITE | WRITEV | SENDTO | SENDMSG => true,
         READ | READV | RECVFROM | RECVMSG => false,
+        // Of servers only.
+        _ if server::ends_execution(number) => false,
         _ => return 0,
     };
-    let (Some(fd), Some(buffer), Some(len)) = (argument(regs, 0), argument(regs, 1), argument(regs, 2)) else {
-        return 0;
-    };
+    let pid_tgid = bpf_get_current_pid_tgid();
+    let Some(target) = target(pid_tgid) else { return 0 };
+    let (fd, buffer, len) = (saved!(regs, rdi), saved!(regs, rsi), saved!(regs, rdx));
     let key = ConnectionKey { pid: (pid_tgid >> 32) as u32, fd: fd as u32 };
     let result: i64 = ctx.arg::<u64>(1) as i64;
+    if target.flags & TARGET_SERVER != 0 {
+        server::exit(pid_tgid, number, key, buffer, result);
+        return 0;
+    }
+    if !sent && !matches!(number, READ | READV | RECVFROM | RECVMSG) {
+        return 0;
+    }
     // SAFETY: reading the clock has no preconditions.
     let end_ns = unsafe { bpf_ktime_get_ns() };
     let mut start_ns = end_ns;
@@ -105,7 +121,7 @@ pub fn syscall_exit(ctx: RawTracePointContext) -> i32 {
         }
     }
     let peek = match number {
-        RECVFROM => argument(regs, 3).unwrap_or(0) & MSG_PEEK != 0,
+        RECVFROM => saved!(regs, r10) & MSG_PEEK != 0,
         RECVMSG => len & MSG_PEEK != 0,
         _ => false,
     };
@@ -135,16 +151,4 @@ fn target(pid_tgid: u64) -> Option<&'static Target> {
     // SAFETY: entries are only replaced by the agent; a torn copy would still be plain numbers.
     let target = unsafe { TARGETS.get((pid_tgid >> 32) as u32) }?;
     (target.flags & TARGET_SOCKETS != 0).then_some(target)
-}
-
-/// System-call argument by position, from the saved registers.
-#[inline(always)]
-pub fn argument(regs: u64, index: u32) -> Option<u64> {
-    let offset = match index {
-        0 => core::mem::offset_of!(pt_regs, rdi),
-        1 => core::mem::offset_of!(pt_regs, rsi),
-        2 => core::mem::offset_of!(pt_regs, rdx),
-        _ => core::mem::offset_of!(pt_regs, r10),
-    };
-    kernel::<u64>(regs + offset as u64)
 }

@@ -225,7 +225,7 @@ fn recognise(
 #[inline(always)]
 pub fn connection_number() -> Option<u64> {
     let number = CONNECTION_NUMBERS.get_ptr_mut(0)?;
-    // SAFETY: a per-CPU value, used with preemption off (raw tracepoint) or by a rare first write.
+    // SAFETY: a per-CPU value, used with preemption off (tracepoint) or by a rare first write.
     let next = unsafe {
         *number += 1;
         *number

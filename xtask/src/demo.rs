@@ -38,7 +38,7 @@ pub fn main(args: &Args) -> Result<()> {
     build_ebpf::main()?;
     let mut build = workspace::cargo("build");
     run::visible(build.args(["--release", "--package", "tracer", "--bin", "tracer"]))?;
-    v0::build("order_target")?;
+    v0::build(&["order_target"])?;
 
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [libc::SIGINT, libc::SIGTERM] {

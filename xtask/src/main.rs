@@ -7,6 +7,7 @@ mod lint;
 mod run;
 mod setup;
 mod test;
+mod tokio_table;
 mod v0;
 mod vm;
 mod workspace;
@@ -36,6 +37,8 @@ enum Task {
     Bench(bench::Args),
     /// Check format, clippy, generated code and the rules between the layers
     Lint(lint::Args),
+    /// Write anew where each tokio version keeps the id of the current task
+    TokioTable,
     /// Run the end-to-end check on other kernels, in QEMU
     Vm(vm::Args),
 }
@@ -48,6 +51,7 @@ fn main() -> ExitCode {
         Task::Test(args) => test::main(&args),
         Task::Bench(args) => bench::main(&args),
         Task::Lint(args) => lint::main(&args),
+        Task::TokioTable => tokio_table::main(),
         Task::Vm(args) => vm::main(&args),
     };
     match done {

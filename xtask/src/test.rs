@@ -85,7 +85,7 @@ fn build_end_to_end() -> Result<()> {
         "tracer-shim-demo",
     ]);
     crate::run::visible(&mut build)?;
-    v0::build("prost_target")
+    v0::build(&["prost_target", "relay_target"])
 }
 
 /// What the end-to-end tests are told.

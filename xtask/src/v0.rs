@@ -11,10 +11,12 @@ pub fn dir() -> PathBuf {
     workspace::target().join("v0/release")
 }
 
-/// Builds one of them, beside the ordinary build: the flag is for everything in it.
-pub fn build(program: &str) -> Result<()> {
+/// Builds some of them, beside the ordinary build: the flag is for everything in them.
+pub fn build(programs: &[&str]) -> Result<()> {
     let mut build = workspace::cargo("build");
-    build.args(["--release", "--package", "tracer-test-programs", "--bin", program, "--target-dir"]);
+    build.args(["--release", "--package", "tracer-test-programs"]);
+    build.args(programs.iter().flat_map(|program| ["--bin", program]));
+    build.arg("--target-dir");
     build.arg(workspace::target().join("v0")).env("RUSTFLAGS", "-C symbol-mangling-version=v0");
     run::visible(&mut build)
 }

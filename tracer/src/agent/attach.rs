@@ -3,13 +3,14 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use tracer_common::map::{Cookie, Executable, MAX_PROBES, TLS_NONE, TLS_STATIC, Target, Tls};
+use tracer_common::map::{Cookie, Executable, MAX_PROBES, Probe, TLS_NONE, TLS_STATIC, Target, Tls};
 
 use super::{Sink, usdt};
 use crate::capture::{Item, ProbeInfo};
-use crate::inspect::{InspectError, ProbePlan, inspect_file};
+use crate::inspect::{InspectError, MessageFn, ProbePlan, Site, TlsSymbol, inspect_file};
 use crate::probe::{Link, LinkError, LoadError, Programs};
 use crate::target::{MappedFile, Process};
+use crate::trace::packs::PACK;
 
 /// Why a file was not attached to.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +49,10 @@ pub struct Attached {
     pub with_shim: bool,
     /// Where threads publish their active context.
     pub thread_context: Tls,
+    /// Where tokio keeps what is current on a thread, and the offset of the task's id in it.
+    pub tokio_context: (Tls, u32),
+    /// Address of the shim's semaphore in the file's own numbering.
+    pub semaphore: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -101,6 +106,12 @@ impl Attachments {
                     total.with_shim |= attached.with_shim;
                     if total.thread_context.kind == TLS_NONE {
                         total.thread_context = attached.thread_context;
+                    }
+                    if total.tokio_context.0.kind == TLS_NONE {
+                        total.tokio_context = attached.tokio_context;
+                    }
+                    if index == 0 {
+                        total.semaphore = attached.semaphore.map(|address| file.base.wrapping_add(address));
                     }
                 }
                 // Without the executable there is nothing to trace; a strange library is passed over.
@@ -162,10 +173,9 @@ impl Attachments {
         let plan = inspect_file(path).map_err(|source| AttachError::Inspect { path: path.to_owned(), source })?;
         let mut links = Links { path, pid, links: Vec::new() };
         let with_shim = usdt::shim_notes(&plan).next().is_some();
-        if !with_shim {
-            // The shim calls prost itself: its messages would have two spans.
-            self.messages(&plan, &mut links, programs, sink)?;
-        }
+        // The shim calls prost itself: its messages would have two spans.
+        let messages: &[MessageFn] = if with_shim { &[] } else { &plan.messages };
+        self.functions(&plan, messages, &mut links, programs, sink)?;
         for note in usdt::shim_notes(&plan) {
             let offset = usdt::best_offset(path, note);
             let counter = note.semaphore.map(|semaphore| semaphore.offset);
@@ -175,52 +185,69 @@ impl Attachments {
             functions: if with_shim { 0 } else { plan.messages.len() },
             with_shim,
             sites: links.links.len(),
-            thread_context: thread_context(&plan),
+            thread_context: place(plan.tls.thread_context.as_ref()),
+            semaphore: usdt::shim_notes(&plan).find_map(|note| note.semaphore).map(|semaphore| semaphore.address),
+            tokio_context: match plan.tls.task_id_offset {
+                Some(offset) => (place(plan.tls.tokio_context.as_ref()), offset),
+                None => <_>::default(),
+            },
         };
         self.files.insert(Key { file, pid }, AttachedFile { links: links.links, attached });
         Ok(attached)
     }
 
-    fn messages<S: Sink>(
+    fn functions<S: Sink>(
         &mut self,
         plan: &ProbePlan,
+        messages: &[MessageFn],
         links: &mut Links<'_>,
         programs: &mut Programs,
         sink: &mut S,
     ) -> Result<(), AttachError> {
-        if plan.messages.is_empty() {
+        if messages.is_empty() && plan.packs.is_empty() {
             return Ok(());
         }
         // Ends before beginnings: a call is never seen to begin without its end being seen.
         let mut entries = Vec::new();
-        for function in &plan.messages {
-            if self.next_probe >= MAX_PROBES {
-                return Err(AttachError::TooMany);
-            }
-            let index = self.next_probe;
-            self.next_probe += 1;
-            programs.set_probe(index, function.probe)?;
-            sink.item(&Item::Probe(ProbeInfo {
-                index,
-                operation: function.operation.name().to_owned(),
-                message_type: function.message_type.clone(),
-            }));
-            for exit in &function.exits {
-                let cookie = Cookie { probe: index, sp_delta: exit.sp_delta };
-                links.add("message_exit", programs, exit.offset, cookie.pack(), None)?;
-            }
-            let entry = &function.entry;
-            entries.push((entry.offset, Cookie { probe: index, sp_delta: entry.sp_delta }));
+        for function in messages {
+            let (operation, message_type) = (function.operation.name(), function.message_type.clone());
+            let index = self.probe(function.probe, operation, message_type, programs, sink)?;
+            links.exits(programs, index, &function.exits)?;
+            entries.push((function.entry, index));
+        }
+        for function in &plan.packs {
+            let index = self.probe(function.probe, PACK, None, programs, sink)?;
+            links.exits(programs, index, &function.exits)?;
+            entries.push((function.entry, index));
         }
         for (name, functions) in [("message_error", &plan.errors), ("message_panic", &plan.panics)] {
             for function in functions {
                 links.add(name, programs, function.entry.offset, 0, None)?;
             }
         }
-        for (offset, cookie) in entries {
-            links.add("message_entry", programs, offset, cookie.pack(), None)?;
+        for (entry, probe) in entries {
+            links.message("message_entry", programs, probe, &entry)?;
         }
         Ok(())
+    }
+
+    /// Says what a function's call means, to the programs and to the sink. Returns the probe's number.
+    fn probe<S: Sink>(
+        &mut self,
+        probe: Probe,
+        operation: &str,
+        message_type: Option<String>,
+        programs: &mut Programs,
+        sink: &mut S,
+    ) -> Result<u32, AttachError> {
+        if self.next_probe >= MAX_PROBES {
+            return Err(AttachError::TooMany);
+        }
+        let index = self.next_probe;
+        self.next_probe += 1;
+        programs.set_probe(index, probe)?;
+        sink.item(&Item::Probe(ProbeInfo { index, operation: operation.to_owned(), message_type }));
+        Ok(index)
     }
 }
 
@@ -231,6 +258,14 @@ struct Links<'a> {
 }
 
 impl Links<'_> {
+    fn exits(&mut self, programs: &Programs, probe: u32, exits: &[Site]) -> Result<(), AttachError> {
+        exits.iter().try_for_each(|exit| self.message("message_exit", programs, probe, exit))
+    }
+
+    fn message(&mut self, name: &'static str, programs: &Programs, probe: u32, site: &Site) -> Result<(), AttachError> {
+        self.add(name, programs, site.offset, Cookie { probe, sp_delta: site.sp_delta }.pack(), None)
+    }
+
     fn add(
         &mut self,
         name: &'static str,
@@ -245,9 +280,9 @@ impl Links<'_> {
     }
 }
 
-/// Where the threads of an executable publish their context. Shared objects have no fixed place.
-fn thread_context(plan: &ProbePlan) -> Tls {
-    let offset = plan.tls.thread_context.as_ref().and_then(|symbol| symbol.static_offset);
+/// Where the threads of an executable have a variable. Those of shared objects have no fixed place.
+fn place(variable: Option<&TlsSymbol>) -> Tls {
+    let offset = variable.and_then(|variable| variable.static_offset);
     offset.map_or_else(Tls::default, |offset| Tls { kind: TLS_STATIC, module: 0, offset })
 }
 

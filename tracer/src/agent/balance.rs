@@ -72,7 +72,11 @@ impl Balance {
         equations.push(Equation {
             what: "prost calls received".to_owned(),
             produced: counts.messages,
-            fates: vec![fate("traced", counts.messages_traced), fate("unknown process", counts.messages_unknown)],
+            fates: vec![
+                fate("traced", counts.messages_traced),
+                fate("packed commands", counts.packs),
+                fate("unknown process", counts.messages_unknown),
+            ],
         });
         equations.push(Equation {
             what: "shim spans received".to_owned(),
@@ -133,6 +137,7 @@ impl Balance {
             ("messages_unknown".to_owned(), self.counts.messages_unknown),
             ("sockets_unknown".to_owned(), self.counts.sockets_unknown),
             ("shim_unknown".to_owned(), self.counts.shim_unknown),
+            ("packs_dropped".to_owned(), self.counts.packs_dropped),
             ("shim_malformed".to_owned(), self.counts.shim_malformed),
             ("redis_commands_unpaired".to_owned(), redis.commands_unpaired),
             ("redis_commands_unaligned".to_owned(), redis.commands_unaligned),
@@ -195,6 +200,15 @@ impl Balance {
                 "server_steps": counts.server_steps,
                 "timeline_evicted": counts.timeline_evicted,
                 "flows_evicted": counts.flows_evicted,
+                "packs": counts.packs,
+                "packs_unsent": counts.packs_unsent,
+                "payload_parents": counts.payload_parents,
+                "payload_ambiguous": counts.payload_ambiguous,
+                "payload_answers": counts.payload_answers,
+                "payloads_evicted": counts.payloads_evicted,
+                "content_parents": counts.content_parents,
+                "content_ambiguous": counts.content_ambiguous,
+                "contents_evicted": counts.contents_evicted,
                 "shim_traced": counts.shim_traced,
             },
         })

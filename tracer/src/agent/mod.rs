@@ -26,7 +26,7 @@ use crate::trace::span::ProcessId;
 pub use attach::AttachError;
 use attach::{Attached, Attachments};
 pub use balance::{Balance, KernelCounts};
-use servers::{KnownServers, SERVER};
+use servers::{KnownServers, server};
 pub use sink::{Recorder, Sink, SpanSink};
 
 /// How long records may wait in the ring buffer. A wake-up per record would cost more than the record.
@@ -127,7 +127,7 @@ impl<S: Sink> Agent<S> {
     pub fn expect(&mut self, executable: &std::path::Path) -> Result<(), AgentError> {
         let file = MappedFile::open(executable).map_err(AttachError::from)?;
         if executable.file_name().and_then(OsStr::to_str).is_some_and(is_redis_server_name) {
-            self.attachments.watch(&file, SERVER, &mut self.programs)?;
+            self.attachments.watch(&file, server(), &mut self.programs)?;
             return Ok(());
         }
         let attached = self.attachments.file(&file, &mut self.programs, &mut self.sink)?;
@@ -328,7 +328,9 @@ impl<S: Sink> Agent<S> {
         self.sink.item(&Item::Process(info));
         self.processes.insert(process.id.pid, process.id);
         let target = target(&attached);
-        self.programs.set_target(process.id.pid, target)?;
+        let (flows, flows_mask) =
+            attached.semaphore.and_then(|address| usdt::task_flows(process.id.pid, address)).unwrap_or_default();
+        self.programs.set_target(process.id.pid, Target { flows, flows_mask, ..target })?;
         if self.options.selector.matches_successors(process)
             && let Some(executable) = process.executable()
         {
@@ -338,9 +340,11 @@ impl<S: Sink> Agent<S> {
     }
 }
 
-/// What the programs should do for a process with these probes.
+/// What the programs should do for a process with these probes. Where its shim has the flows of tasks differs for each.
 fn target(attached: &Attached) -> Target {
-    Target { flags: TARGET_SOCKETS, thread_context: attached.thread_context, ..Target::default() }
+    let (tokio_context, task_id_offset) = attached.tokio_context;
+    let thread_context = attached.thread_context;
+    Target { flags: TARGET_SOCKETS, task_id_offset, thread_context, tokio_context, ..Target::default() }
 }
 
 enum Lifecycle {

@@ -12,13 +12,9 @@ use crate::target::{Process, Wanted, process_info, serving};
 use crate::trace::span::ProcessId;
 
 /// What the programs do for a server.
-pub const SERVER: Target = Target {
-    flags: TARGET_SOCKETS | TARGET_SERVER,
-    task_id_offset: 0,
-    thread_context: NO_TLS,
-    tokio_context: NO_TLS,
-};
-const NO_TLS: tracer_common::map::Tls = tracer_common::map::Tls { kind: 0, module: 0, offset: 0 };
+pub fn server() -> Target {
+    Target { flags: TARGET_SOCKETS | TARGET_SERVER, ..Target::default() }
+}
 
 /// A peer that was not found on this host is looked for again after this long.
 const AGAIN_NS: u64 = 1_000_000_000;
@@ -93,12 +89,12 @@ impl<S: Sink> Agent<S> {
         let service = info.service.clone();
         self.sink.item(&Item::Process(info));
         self.processes.insert(pid, process.id);
-        self.programs.set_target(pid, SERVER)?;
+        self.programs.set_target(pid, server())?;
         tracing::info!("tracing {service} (process {pid}) as a server: who waits for whom");
         if self.options.selector.matches_successors(process)
             && let Some(executable) = process.executable()
         {
-            self.attachments.watch(&executable, SERVER, &mut self.programs)?;
+            self.attachments.watch(&executable, server(), &mut self.programs)?;
         }
         Ok(())
     }

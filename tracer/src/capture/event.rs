@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use bytemuck::{AnyBitPattern, pod_read_unaligned};
-use tracer_common::record::{self, Connection, Head, Message, Socket};
+use tracer_common::record::{self, Connection, Head, Message, Short, Socket};
 
 const AF_INET: u32 = 2;
 const AF_INET6: u32 = 10;
@@ -31,7 +31,7 @@ pub enum Event<'a> {
     /// A target forked; `task_id` is the child.
     Fork(Head),
     /// A span of the shim.
-    Shim(Head, &'a [u8]),
+    Shim(Short, &'a [u8]),
     /// What the main thread of a server did: whole [`record::Step`]s.
     Steps(Head, &'a [u8]),
 }
@@ -39,6 +39,10 @@ pub enum Event<'a> {
 impl<'a> Event<'a> {
     /// Reads one record. Bytes behind its payload are ignored: the ring buffer hands out fixed sizes.
     pub fn read(bytes: &'a [u8]) -> Result<Self, Malformed> {
+        let (short, rest) = fixed::<Short>(bytes)?;
+        if short.kind == record::KIND_SHIM {
+            return Ok(Self::Shim(short, rest.get(..short.payload_len as usize).ok_or(Malformed)?));
+        }
         let head: Head = fixed(bytes)?.0;
         Ok(match head.kind {
             record::KIND_MESSAGE => {
@@ -54,7 +58,6 @@ impl<'a> Event<'a> {
             record::KIND_EXEC => Self::Exec(head),
             record::KIND_EXIT => Self::Exit(head),
             record::KIND_FORK => Self::Fork(head),
-            record::KIND_SHIM => Self::Shim(head, payload(head, fixed::<Head>(bytes)?.1)?),
             record::KIND_STEPS if (head.payload_len as usize).is_multiple_of(size_of::<record::Step>()) => {
                 Self::Steps(head, payload(head, fixed::<Head>(bytes)?.1)?)
             }

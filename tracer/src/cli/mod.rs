@@ -10,6 +10,7 @@ mod record;
 mod replay;
 mod run;
 mod sample;
+mod top;
 
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
@@ -38,6 +39,8 @@ struct Cli {
 enum Command {
     /// Attach to processes and export their spans.
     Run(Box<run::Args>),
+    /// Watch services live: rate, errors, latency and Redis waiting by operation.
+    Top(Box<top::Args>),
     /// List the processes that could be traced, and what of them.
     Ps(ps::Args),
     /// Show what can be probed in a file or process, and what cannot and why.
@@ -82,6 +85,7 @@ pub fn main() -> ExitCode {
     log_to_stderr(&cli);
     let result = match cli.command {
         Command::Run(args) => run::main(*args),
+        Command::Top(args) => top::main(*args),
         Command::Ps(args) => ps::main(&args),
         Command::Inspect(args) => inspect::main(&args),
         Command::Doctor(args) => doctor::main(&args),
@@ -116,7 +120,7 @@ fn log_to_stderr(cli: &Cli) {
     let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(|| top::news::Log)
         .with_ansi(colour)
         .with_target(false)
         .without_time()

@@ -30,6 +30,7 @@ mod tally;
 pub mod terminal;
 #[cfg(test)]
 mod testing;
+pub mod top;
 
 pub use batch::Batch;
 pub use clock::Clock;

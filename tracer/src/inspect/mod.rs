@@ -26,6 +26,7 @@ mod layout;
 mod messages;
 mod names;
 mod notes;
+mod packs;
 mod plan;
 mod references;
 mod relocations;
@@ -34,6 +35,7 @@ pub mod render;
 mod sockets;
 mod symbols;
 mod tls;
+mod tokio;
 mod types;
 mod values;
 
@@ -50,8 +52,8 @@ use symbols::Symbols;
 
 pub use error::InspectError;
 pub use plan::{
-    ExitKind, FunctionEntry, MessageFn, Operation, ProbePlan, Remark, RemarkKind, Semaphore, Site, SocketFn, TlsSymbol,
-    TlsSymbols, TypeSource, UsdtNote,
+    ExitKind, FunctionEntry, MessageFn, Operation, PackFn, ProbePlan, Remark, RemarkKind, Semaphore, Site, SocketFn,
+    TlsSymbol, TlsSymbols, TypeSource, UsdtNote,
 };
 
 /// Plans the probes of a file.
@@ -97,6 +99,7 @@ fn inspect<'a, R: ReadRef<'a> + 'a>(data: R) -> Result<ProbePlan, Fault> {
         ..ProbePlan::default()
     };
     messages::plan(&image, &symbols, &relocations, &catalog, compiler_known, &mut plan);
+    packs::plan(&image, &symbols, &relocations, compiler_known, &mut plan);
     plan.sockets = sockets::sockets(&image, &symbols, plan.static_exe, &mut plan.remarks);
     remarks::add(&symbols, &catalog, compiler_known, &mut plan);
     Ok(plan)

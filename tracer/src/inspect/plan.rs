@@ -24,6 +24,8 @@ pub struct ProbePlan {
     pub static_exe: bool,
     /// prost functions.
     pub messages: Vec<MessageFn>,
+    /// Functions that pack Redis commands for a connection that many tasks share.
+    pub packs: Vec<PackFn>,
     /// Functions through which every prost decode error is made.
     pub errors: Vec<FunctionEntry>,
     /// The function through which every Rust panic goes.
@@ -160,6 +162,22 @@ pub struct MessageFn {
     pub probe: Probe,
 }
 
+/// A function that packs Redis commands.
+#[derive(Clone, Debug, Serialize)]
+pub struct PackFn {
+    /// The function's name.
+    pub name: String,
+    /// Where a call begins.
+    pub entry: Site,
+    /// Where a call ends.
+    pub exits: Vec<Site>,
+    /// What kind of exits these are.
+    pub exit_kind: ExitKind,
+    /// How the eBPF program finds the bytes.
+    #[serde(serialize_with = "probe")]
+    pub probe: Probe,
+}
+
 /// A place to attach a uprobe to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct Site {
@@ -224,6 +242,8 @@ pub struct TlsSymbols {
     pub thread_context: Option<TlsSymbol>,
     /// tokio's `CONTEXT`.
     pub tokio_context: Option<TlsSymbol>,
+    /// Offset in tokio's `CONTEXT` of the id of the current task, in bytes, if this version of tokio is known.
+    pub task_id_offset: Option<u32>,
     /// Size of the TLS segment (`PT_TLS`) in memory, in bytes.
     pub segment_size: u64,
     /// Alignment of the TLS segment.
@@ -280,6 +300,8 @@ pub enum RemarkKind {
     UnknownBuffer,
     /// Several functions share one address.
     Folded,
+    /// tokio's tasks cannot be told apart.
+    UnknownTask,
     /// A part of the file is damaged or too large.
     Damaged,
 }

@@ -30,6 +30,13 @@ pub(super) fn add(symbols: &Symbols<'_>, catalog: &Catalog, compiler_known: bool
             Some("set lto = \"thin\" or lto = false, and codegen-units above 1, in the Cargo profile"),
         );
     }
+    if plan.tls.tokio_context.is_some() && plan.tls.task_id_offset.is_none() {
+        add(
+            RemarkKind::UnknownTask,
+            "where this tokio keeps the id of the current task is not known, so what its threads do is not told apart by task",
+            Some("build with tokio 1.29 to 1.54, without tokio_unstable"),
+        );
+    }
     let legacy = plan.messages.iter().any(|message| message.type_source != TypeSource::Symbol);
     let symbols_help = legacy.then_some("build with RUSTFLAGS=\"-C symbol-mangling-version=v0\"");
     let untyped = plan.messages.iter().filter(|message| message.message_type.is_none()).count();

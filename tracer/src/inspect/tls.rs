@@ -4,6 +4,7 @@ use super::image::Image;
 use super::plan::{TlsSymbol, TlsSymbols};
 use super::relocations::Relocations;
 use super::symbols::{Symbols, TlsVariable, demangle};
+use super::tokio;
 
 /// The variable of OTEP 4947.
 const THREAD_CONTEXT: &str = "otel_thread_ctx_v1";
@@ -46,6 +47,7 @@ pub(super) fn tls(image: &Image<'_>, symbols: &Symbols<'_>, relocations: &Reloca
         } else if name.contains("tokio") && name.contains("CONTEXT") {
             let name = demangle(name);
             if name.starts_with(TOKIO_CONTEXT) && found.tokio_context.is_none() {
+                found.task_id_offset = tokio::task_id_offset(image, variable.size);
                 found.tokio_context = Some(place(variable, name));
             }
         }

@@ -3,8 +3,8 @@
 use std::os::fd::{AsFd as _, BorrowedFd};
 
 use aya::maps::{Array, HashMap, MapData, PerCpuArray};
-use aya::programs::{RawTracePoint, UProbe};
-use aya::{Ebpf, EbpfLoader};
+use aya::programs::{BtfTracePoint, RawTracePoint, UProbe};
+use aya::{Btf, Ebpf, EbpfLoader};
 use tracer_common::map::{Advice, ConnectionKey, ConnectionState, Counter, Executable, KernelOffsets, Probe, Target};
 
 use super::events::Events;
@@ -22,6 +22,9 @@ pub enum LoadError {
     /// The kernel's types are not known.
     #[error(transparent)]
     Kernel(#[from] KernelError),
+    /// The kernel's types are not understood.
+    #[error("cannot read the kernel's type information")]
+    Btf(#[source] aya::BtfError),
     /// The object could not be loaded.
     #[error("cannot load the eBPF object")]
     Object(#[source] aya::EbpfError),
@@ -82,10 +85,6 @@ impl Programs {
             let program: &mut UProbe = program(&mut ebpf, name)?;
             program.load().map_err(|source| LoadError::Program { name, source })?;
         }
-        let mut tracepoints = PROCESS_PROGRAMS.to_vec();
-        if options.syscalls {
-            tracepoints.extend(SYSCALL_PROGRAMS);
-        }
         let mut array: Array<_, KernelOffsets> = map(&mut ebpf, "OFFSETS")?;
         array.set(0, offsets, 0).map_err(|source| LoadError::Map { name: "OFFSETS", source })?;
         let programs = Self {
@@ -98,25 +97,34 @@ impl Programs {
             events: Some(Events(map(&mut ebpf, "EVENTS")?)),
             ebpf,
         };
-        programs.watch(&tracepoints)
+        programs.watch(options.syscalls)
     }
 
-    fn watch(mut self, tracepoints: &[(&'static str, &'static str)]) -> Result<Self, LoadError> {
-        for &(name, tracepoint) in tracepoints {
+    fn watch(mut self, syscalls: bool) -> Result<Self, LoadError> {
+        for (name, tracepoint) in PROCESS_PROGRAMS {
             let program: &mut RawTracePoint = program(&mut self.ebpf, name)?;
             program.load().map_err(|source| LoadError::Program { name, source })?;
             program.attach(tracepoint).map_err(|source| LoadError::Program { name, source })?;
+        }
+        if syscalls {
+            let btf = Btf::from_sys_fs().map_err(LoadError::Btf)?;
+            for (name, tracepoint) in SYSCALL_PROGRAMS {
+                let program: &mut BtfTracePoint = program(&mut self.ebpf, name)?;
+                program.load(tracepoint, &btf).map_err(|source| LoadError::Program { name, source })?;
+                program.attach().map_err(|source| LoadError::Program { name, source })?;
+            }
         }
         Ok(self)
     }
 
     /// Ends the watching of processes and system calls; what is in the ring buffer can still be read.
     pub fn stop(&mut self) {
-        for (name, _) in PROCESS_PROGRAMS.into_iter().chain(SYSCALL_PROGRAMS) {
-            if let Ok(program) = program::<RawTracePoint>(&mut self.ebpf, name) {
-                // A program that was not loaded has nothing to unload.
-                let _ = program.unload();
-            }
+        // A program that was not loaded has nothing to unload.
+        for (name, _) in PROCESS_PROGRAMS {
+            let _ = program::<RawTracePoint>(&mut self.ebpf, name).map(|program| program.unload());
+        }
+        for (name, _) in SYSCALL_PROGRAMS {
+            let _ = program::<BtfTracePoint>(&mut self.ebpf, name).map(|program| program.unload());
         }
     }
 

@@ -3,6 +3,7 @@
 //! Everything here reads bytes of programs that may be broken or hostile: whatever they hold, there is no panic, memory
 //! is bounded, and what could not be understood is counted.
 
+pub mod parts;
 pub mod redis;
 pub mod resp;
 pub mod trace_context;

@@ -20,8 +20,10 @@ const SKIP_STEP: u64 = 16 * 1024;
 /// Who asked: kept with a command until its reply.
 #[derive(Clone, Debug)]
 pub struct Asker {
-    parent: Option<SpanContext>,
-    flow: FlowKey,
+    /// Parent of the command.
+    pub parent: Option<SpanContext>,
+    /// Whose flow it is in.
+    pub flow: FlowKey,
 }
 
 /// A connection of a traced process.
@@ -180,12 +182,13 @@ impl Correlator {
 
     fn command_span(&mut self, connection: &Connection, command: &Command<Asker>) {
         self.counts.commands += 1;
-        if let Some(flow) = self.flows.get_mut(&command.tag.flow)
-            && command.tag.parent.as_ref() == Some(flow.context())
+        let asker = self.asker(connection.process.pid, command);
+        if let Some(flow) = self.flows.get_mut(&asker.flow)
+            && asker.parent.as_ref() == Some(flow.context())
         {
             flow.extend(command.end_ns);
         }
-        let place = Place::below(command.tag.parent.as_ref(), &mut self.ids, &self.options.sampler);
+        let place = Place::below(asker.parent.as_ref(), &mut self.ids, &self.options.sampler);
         self.hold(connection, command, &place);
     }
 }

@@ -7,10 +7,13 @@ use tracer_common::map::Advice;
 use tracer_common::record::{FLAG_CONTEXT, Head};
 
 use super::connection::Connection;
+use super::content::Contents;
 use super::counts::Counts;
 use super::flow::{Flow, FlowKey, IDLE_NS, Worker};
 use super::ids::Ids;
 use super::message::{Decoded, MessageType};
+use super::packs::Packs;
+use super::payload::Payloads;
 use super::place::Place;
 use super::durations::Durations;
 use super::sampler::Sampler;
@@ -65,6 +68,9 @@ pub struct Correlator {
     pub(super) servers: Servers,
     pub(super) durations: Durations,
     pub(super) collects_waits: bool,
+    pub(super) packs: Packs,
+    pub(super) payloads: Payloads,
+    pub(super) contents: Contents,
     ticked_ns: u64,
 }
 
@@ -83,6 +89,9 @@ impl Correlator {
             servers: Servers::default(),
             durations: Durations::default(),
             collects_waits: false,
+            packs: Packs::default(),
+            payloads: Payloads::default(),
+            contents: Contents::default(),
             ticked_ns: 0,
         }
     }
@@ -109,6 +118,7 @@ impl Correlator {
             return;
         }
         self.ticked_ns = now_ns;
+        self.counts.packs_unsent += self.packs.expire(now_ns);
         let connections: Vec<u64> = self.connections.keys().copied().collect();
         for connection in connections {
             self.flush_connection(connection);
@@ -158,6 +168,8 @@ impl Correlator {
         counts.messages_open = self.flows.len() as u64;
         counts.served_open = self.servers.held() as u64;
         counts.timeline_evicted = self.servers.evicted();
+        counts.payloads_evicted = self.payloads.evicted;
+        counts.contents_evicted = self.contents.evicted;
         counts
     }
 

@@ -15,6 +15,26 @@ pub struct Counts {
     pub messages_unknown: u64,
     /// Message spans made.
     pub messages_traced: u64,
+    /// Message records that were the packing of Redis commands, which makes no span.
+    pub packs: u64,
+    /// Packed commands that were never seen to be sent.
+    pub packs_unsent: u64,
+    /// Packed commands that were forgotten because there were too many.
+    pub packs_dropped: u64,
+    /// Decoded messages whose parent is known by the payload alone.
+    pub payload_parents: u64,
+    /// Decoded messages without a header of which equal ones were sent: they have a link instead of a parent.
+    pub payload_ambiguous: u64,
+    /// Decoded messages that are an answer to their own flow, known by the payload.
+    pub payload_answers: u64,
+    /// Encoded messages outside of any flow whose parent is known by what is in them.
+    pub content_parents: u64,
+    /// The same where what is in them belongs to several messages: they begin a trace.
+    pub content_ambiguous: u64,
+    /// Parts of decoded messages forgotten early because there were too many to remember.
+    pub contents_evicted: u64,
+    /// Encoded messages forgotten early because there were too many to remember.
+    pub payloads_evicted: u64,
     /// Messages that are still in an open flow; 0 at the end.
     pub messages_open: u64,
     /// Socket records received.

@@ -5,16 +5,20 @@
 //! 2. the header that the sender put into the message ([`crate::protocol::trace_context`]);
 //! 3. the flow: the message that the same tokio task, else the same thread, decoded last.
 //!
-//! Otherwise a new trace begins. A decoded message without a header begins one always (requirement A4): a consumer that
-//! handles one message after the other would else make one trace of them all.
+//! Otherwise a new trace begins. A decoded message has no flow yet: without a header, and unless another process was seen to
+//! encode the same bytes ([`payload`]), it begins a trace (requirement A4), because a consumer that handles one message
+//! after the other would else make one trace of them all.
 
 mod connection;
+mod content;
 mod correlator;
 mod counts;
 pub mod durations;
 mod flow;
 mod ids;
 mod message;
+pub mod packs;
+mod payload;
 mod place;
 mod redis;
 pub mod sampler;

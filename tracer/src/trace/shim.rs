@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use tracer_common::record::Head;
+use tracer_common::record::Short;
 use tracer_shim::record::{self as shim, Item, Kind, NO_SIZE, NO_THRESHOLD, Operation, ParsedSpan, SpanRecord};
 
 use super::correlator::Correlator;
@@ -14,7 +14,7 @@ use super::span::{
 
 impl Correlator {
     /// One span of a shim.
-    pub(super) fn shim(&mut self, head: &Head, bytes: &[u8]) {
+    pub(super) fn shim(&mut self, head: &Short, bytes: &[u8]) {
         self.counts.shim += 1;
         let Some(&process) = self.processes.get(&head.pid) else {
             self.counts.shim_unknown += 1;

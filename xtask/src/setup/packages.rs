@@ -25,6 +25,10 @@ pub const REDIS: Program = Program {
     purpose: "the server that the tests and the demo talk to",
 };
 
+/// For the test of `tracer top`.
+pub const TMUX: Program =
+    Program { program: "tmux", package: "tmux", purpose: "the terminal in which `tracer top` is tested" };
+
 /// For `cargo xtask bench`.
 pub const BPFTRACE: Program = Program {
     program: "bpftrace",

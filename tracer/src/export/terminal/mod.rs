@@ -110,6 +110,19 @@ impl<W: Write + Send + 'static> Exporter for TerminalExporter<W> {
     }
 }
 
+/// One trace as a tree, from the batches that hold its spans; empty if none does.
+pub fn trace_text(batches: impl Iterator<Item = Arc<Batch>>, trace_id: TraceId, look: Look) -> String {
+    let mut spans = Vec::new();
+    for batch in batches {
+        let own = batch.spans.iter().enumerate().filter(|(_, span)| span.trace_id == trace_id);
+        spans.extend(own.map(|(index, _)| Held { batch: Arc::clone(&batch), index }));
+    }
+    if spans.is_empty() {
+        return String::new();
+    }
+    tree::render(&Part { trace_id, spans, continued: false }, look, MAX_LINES_PER_TRACE)
+}
+
 /// A span where it lies.
 #[derive(Clone, Debug)]
 struct Held {

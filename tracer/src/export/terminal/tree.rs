@@ -159,7 +159,7 @@ fn walk(root: usize, children: &HashMap<usize, Vec<usize>>, seen: &mut [bool], r
 }
 
 /// Three significant digits and a unit.
-fn duration(ns: u64) -> String {
+pub(in crate::export) fn duration(ns: u64) -> String {
     let value = ns as f64;
     let (value, unit) = match ns {
         0..1_000 => return format!("{ns} ns"),

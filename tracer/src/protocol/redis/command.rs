@@ -25,6 +25,8 @@ pub struct Command<T> {
     pub request_end: u64,
     /// Nothing else was under way on the connection when it was sent.
     pub alone: bool,
+    /// Fingerprint of the command's first bytes, as [`fingerprints`](super::fingerprints) makes it, if they were all seen.
+    pub print: Option<u64>,
     /// Bytes of the reply.
     pub response_bytes: u64,
     /// Start of the send call in which the first byte went.

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::mem;
 
 use super::classify::{Verdict, looks_like_redis};
+use super::print::Print;
 use super::table::{Effect, Info, lookup};
 use super::text::{MAX_ARG, QueryText, Text};
 use crate::protocol::resp::{MAX_BULK, Malformed, Scanner, Token, number};
@@ -41,6 +42,7 @@ pub(super) struct Request {
     /// Arguments, the name not counted.
     pub args: u32,
     pub bytes: u64,
+    pub print: Option<u64>,
     pub blocking: bool,
     pub effect: Effect,
     pub asks: Asks,
@@ -70,6 +72,7 @@ struct Draft {
     info: Option<&'static Info>,
     name: Cow<'static, str>,
     bytes: u64,
+    print: Print,
     blocking: bool,
     asks: Asks,
     is_client_reply: bool,
@@ -89,6 +92,7 @@ impl Requests {
                 info: None,
                 name: Cow::Borrowed(OTHER),
                 bytes: 0,
+                print: Print::default(),
                 blocking: false,
                 asks: Asks::Reply,
                 is_client_reply: false,
@@ -115,7 +119,12 @@ impl Requests {
     pub(super) fn reset(&mut self) {
         self.scanner.reset();
         self.total = 0;
-        self.draft.bytes = 0;
+        self.draft.clear();
+    }
+
+    /// Fingerprint of a request that is not complete, if more bytes would not change it.
+    pub(super) fn partial_print(&self) -> Option<u64> {
+        self.draft.print.is_full().then(|| self.draft.print.value()).flatten()
     }
 
     /// `len` bytes are missing. False when framing was among them.
@@ -123,6 +132,7 @@ impl Requests {
         let inside = self.scanner.gap(len);
         if inside {
             self.draft.bytes = self.draft.bytes.saturating_add(len);
+            self.draft.print.gap();
         }
         inside
     }
@@ -130,9 +140,11 @@ impl Requests {
     /// The next complete request; `None` when more input is needed.
     pub(super) fn next(&mut self, input: &mut &[u8]) -> Result<Option<Request>, Malformed> {
         loop {
-            let before = input.len();
+            let before = *input;
             let token = self.scanner.next(input);
-            self.draft.bytes += (before - input.len()) as u64;
+            let used = &before[..before.len() - input.len()];
+            self.draft.bytes += used.len() as u64;
+            self.draft.print.add(used);
             match token? {
                 None => return Ok(None),
                 Some(Token::Line(line)) if self.total == 0 => match line.strip_prefix(b"*") {
@@ -141,14 +153,14 @@ impl Requests {
                         // Redis ignores empty requests.
                         (self.index, self.total) = (0, u32::try_from(count).unwrap_or(0));
                         if self.total == 0 {
-                            self.draft.bytes = 0;
+                            self.draft.clear();
                         }
                     }
                     None => {
                         if let Some(request) = self.draft.inline(line)? {
                             return Ok(Some(request));
                         }
-                        self.draft.bytes = 0;
+                        self.draft.clear();
                     }
                 },
                 Some(Token::Line(line)) => {
@@ -210,6 +222,12 @@ pub fn peek(bytes: &[u8], len: u64) -> Option<Peek> {
 }
 
 impl Draft {
+    /// What was read belongs to no request.
+    fn clear(&mut self) {
+        self.bytes = 0;
+        self.print = Print::default();
+    }
+
     fn arg(&mut self, index: u32, total: u32, arg: &[u8], len: u64) {
         match index {
             0 => self.begin(arg, len),
@@ -263,6 +281,7 @@ impl Draft {
             text: self.text.finish(),
             args: total - 1,
             bytes: mem::take(&mut self.bytes),
+            print: mem::take(&mut self.print).value(),
             blocking: self.blocking,
             effect: self.effect(),
             asks: self.asks,

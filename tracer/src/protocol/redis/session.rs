@@ -171,6 +171,7 @@ impl<T> Session<T> {
             request_bytes: request.bytes,
             request_end: sent.end_offset,
             alone: sent.alone,
+            print: request.print,
             response_bytes: 0,
             start_ns: sent.start_ns,
             sent_ns: sent.end_ns,
