@@ -54,8 +54,27 @@ pub struct Server {
 pub fn ends_execution(number: u64) -> bool {
     matches!(
         number,
-        READ | WRITE | OPEN | CLOSE | READV | WRITEV | SENDFILE | ACCEPT | SENDTO | RECVFROM | SENDMSG | RECVMSG
-            | FSYNC | FDATASYNC | FTRUNCATE | RENAME | UNLINK | EPOLL_WAIT | EPOLL_CTL | OPENAT | EPOLL_PWAIT | ACCEPT4
+        READ | WRITE
+            | OPEN
+            | CLOSE
+            | READV
+            | WRITEV
+            | SENDFILE
+            | ACCEPT
+            | SENDTO
+            | RECVFROM
+            | SENDMSG
+            | RECVMSG
+            | FSYNC
+            | FDATASYNC
+            | FTRUNCATE
+            | RENAME
+            | UNLINK
+            | EPOLL_WAIT
+            | EPOLL_CTL
+            | OPENAT
+            | EPOLL_PWAIT
+            | ACCEPT4
     ) || is_fork(number)
 }
 
@@ -161,8 +180,7 @@ pub fn exit(pid_tgid: u64, number: u64, key: ConnectionKey, buffer: u64, result:
             _ => Some(buffer),
         };
         let kept = if (made.len as u64) < STEP_BYTES as u64 { made.len as u64 } else { STEP_BYTES as u64 };
-        let read = from
-            .is_some_and(|from| copy_user::<{ STEP_BYTES as u64 }>(step.bytes.as_mut_ptr(), kept, from));
+        let read = from.is_some_and(|from| copy_user::<{ STEP_BYTES as u64 }>(step.bytes.as_mut_ptr(), kept, from));
         if !read {
             step.bytes[0] = 0;
             count(Counter::UserReadFailed);

@@ -77,7 +77,9 @@ impl<S: Sink> Agent<S> {
                 }
             }
         }
-        if pid.is_none() && let Some((_, server)) = addresses(record) {
+        if pid.is_none()
+            && let Some((_, server)) = addresses(record)
+        {
             tracing::debug!("no Redis server of this host has the connection to {server}: waits are estimated");
         }
     }

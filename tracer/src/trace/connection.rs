@@ -39,6 +39,8 @@ pub struct Connection {
     pub address: Option<Arc<str>>,
     /// Port of the server.
     pub port: u32,
+    /// Where the server is, for people and as a key.
+    pub server: Arc<str>,
     /// It is a Unix socket.
     pub unix: bool,
     /// Commands that wait for the verdict.
@@ -57,6 +59,10 @@ impl Correlator {
         self.servers.open_client(record);
         let fresh = record.head.flags & FLAG_FRESH != 0;
         let connection = self.connection(record.connection, process, !fresh);
+        connection.server = match &address {
+            Some(address) => format!("{address}:{}", record.peer_port).into(),
+            None => "unix".into(),
+        };
         connection.address = address.map(Into::into);
         connection.port = record.peer_port;
         connection.unix = record.family == AF_UNIX;
@@ -161,6 +167,7 @@ impl Correlator {
             advised: Advice::default(),
             address: None,
             port: 0,
+            server: Arc::default(),
             unix: false,
             held: Vec::new(),
         })

@@ -46,16 +46,12 @@ impl Correlator {
     /// Takes a command of a client until its server's side is known.
     pub(super) fn hold(&mut self, connection: &Connection, command: &Command<Asker>, place: &Place) {
         let batch = command.multi.as_ref().or(command.pipeline.as_ref()).filter(|batch| batch.size >= 2);
-        let server: Arc<str> = match &connection.address {
-            Some(address) => format!("{address}:{}", connection.port).into(),
-            None => "unix".into(),
-        };
         let span = place.is_sampled().then(|| Box::new(redis::span(connection, command, place)));
         self.servers.hold(Held {
             process: connection.process,
             service: self.servers.service(connection.process.pid).unwrap_or_default(),
             connection: connection.number,
-            server,
+            server: Arc::clone(&connection.server),
             operation: command.name.clone(),
             label: match batch {
                 _ if command.transaction => "MULTI".into(),
@@ -67,7 +63,8 @@ impl Correlator {
             request_end: command.request_end,
             alone: command.alone,
             blocking: command.blocking,
-            answered: !command.no_reply && !matches!(command.error, Some(crate::protocol::redis::Failure::ConnectionClosed)),
+            answered: !command.no_reply
+                && !matches!(command.error, Some(crate::protocol::redis::Failure::ConnectionClosed)),
             start_ns: command.start_ns,
             sent_ns: command.sent_ns,
             end_ns: command.end_ns,
@@ -187,9 +184,8 @@ impl Correlator {
         context.span_id = self.ids.span();
         context.remote = false;
         let place = Place { context, parent: Some(parent.span_id), parent_remote: true };
-        let kept = ["db.system.name", "db.operation.name", "db.query.text", "db.namespace", "tracer.redis.batch.size"];
-        let attributes =
-            client.attributes.iter().filter(|(name, _)| kept.contains(&name.as_ref())).cloned().collect();
+        let kept = ["db.system.name", "db.operation.name", "db.namespace", "tracer.redis.batch.size"];
+        let attributes = client.attributes.iter().filter(|(name, _)| kept.contains(&name.as_ref())).cloned().collect();
         let interval = Interval { start_ns: work.start_ns, end_ns: work.end_ns };
         let span = work_span(process, &client.name, &place, interval, attributes);
         self.emit(&place, |_| span);

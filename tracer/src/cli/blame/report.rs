@@ -78,7 +78,13 @@ impl Report {
         let (waiting, operation) = (Arc::clone(&wait.service), wait.operation.clone());
         let mut pair = Pair { blocker, what, kind, waiting, operation };
         if self.rows.len() >= MAX_ROWS && !self.rows.contains_key(&pair) {
-            pair = Pair { blocker: "(others)".into(), what: "".into(), kind: "rest", waiting: "".into(), operation: "".into() };
+            pair = Pair {
+                blocker: "(others)".into(),
+                what: "".into(),
+                kind: "rest",
+                waiting: "".into(),
+                operation: "".into(),
+            };
         }
         let sum = self.rows.entry(pair).or_default();
         sum.total_ns += ns;
@@ -140,11 +146,20 @@ impl Report {
         if self.waits == 0 {
             return writeln!(out, "no command waited for another one");
         }
-        writeln!(out, "{} commands waited for others{}\n", self.waits, match self.estimates {
-            0 => String::new(),
-            estimates => format!(" ({estimates} by estimate)"),
-        })?;
-        writeln!(out, "{:<34} {:<11} {:<28} {:>10} {:>7} {:>10}", "held the server", "kind", "waited", "total", "count", "max")?;
+        writeln!(
+            out,
+            "{} commands waited for others{}\n",
+            self.waits,
+            match self.estimates {
+                0 => String::new(),
+                estimates => format!(" ({estimates} by estimate)"),
+            }
+        )?;
+        writeln!(
+            out,
+            "{:<34} {:<11} {:<28} {:>10} {:>7} {:>10}",
+            "held the server", "kind", "waited", "total", "count", "max"
+        )?;
         for (pair, sum) in self.sorted() {
             let blocker = format!("{} {}", pair.blocker, pair.what);
             let waiting = format!("{} {}", pair.waiting, pair.operation);

@@ -47,7 +47,7 @@ fn picture(out: &mut String, moment: &Wait, waits: &[&Wait]) -> std::fmt::Result
     let busy = |slots: &[(u64, u64, String)]| slots.iter().map(|(start, end, _)| end - start).sum::<u64>();
     lanes.sort_by_key(|(_, slots)| std::cmp::Reverse(busy(slots)));
     lanes.truncate(MAX_CLIENTS);
-    let waits = &waits[..waits.len().min(MAX_WAITING)];
+    let waits = groups(waits);
     let height = TOP + LANE * (lanes.len() + waits.len()) as f64 + 74.0;
     writeln!(
         out,
@@ -63,7 +63,7 @@ fn picture(out: &mut String, moment: &Wait, waits: &[&Wait]) -> std::fmt::Result
         duration(moment.split.queue_ns)
     );
     text(out, 10.0, 22.0, "start", "#000000", &title)?;
-    text(out, 10.0, 46.0, "start", "#555555", &format!("had {}", moment.server))?;
+    text(out, 10.0, 46.0, "start", "#555555", &format!("who had {} meanwhile", moment.server))?;
     axis(out, to - from, height, &x, from)?;
     let mut y = TOP;
     let mut colours: Vec<String> = Vec::new();
@@ -93,8 +93,9 @@ fn picture(out: &mut String, moment: &Wait, waits: &[&Wait]) -> std::fmt::Result
     }
     y += 24.0;
     text(out, 10.0, y - 6.0, "start", "#555555", "waited")?;
-    for wait in waits {
-        let label = format!("{} {}", clip(&wait.service, 16), clip(&wait.operation, 10));
+    for (wait, count) in waits {
+        let times = if count > 1 { format!("{count} x ") } else { String::new() };
+        let label = format!("{} {times}{}", clip(&wait.service, 16), clip(&wait.operation, 10));
         text(out, LEFT - 8.0, y + 16.0, "end", "#000000", &label)?;
         let (left, width) = (x(wait.start_ns), (x(wait.end_ns) - x(wait.start_ns)).max(1.0));
         writeln!(
@@ -106,6 +107,22 @@ fn picture(out: &mut String, moment: &Wait, waits: &[&Wait]) -> std::fmt::Result
         y += LANE;
     }
     writeln!(out, "</svg>")
+}
+
+/// The commands of one pipeline are one bar.
+fn groups<'a>(waits: &[&'a Wait]) -> Vec<(&'a Wait, usize)> {
+    let mut groups: Vec<(&Wait, usize)> = Vec::new();
+    for &wait in waits {
+        let same = |(other, _): &&mut (&Wait, usize)| {
+            (&other.service, &other.operation, other.start_ns) == (&wait.service, &wait.operation, wait.start_ns)
+        };
+        match groups.iter_mut().find(same) {
+            Some((_, count)) => *count += 1,
+            None if groups.len() < MAX_WAITING => groups.push((wait, 1)),
+            None => {}
+        }
+    }
+    groups
 }
 
 /// Four lines of time.

@@ -46,7 +46,7 @@ pub use classify::{Verdict, looks_like_redis, looks_like_replies};
 pub use command::{Batch, BatchKind, Command, Failure, Quality, span_name};
 pub use diagnostics::Diagnostics;
 pub use error::ErrorReply;
-pub use request::{Peek, peek};
 pub use print::fingerprints;
+pub use request::{Peek, peek};
 pub use text::QueryText;
 pub use tracker::{Chunk, Direction, Role, Tracker};

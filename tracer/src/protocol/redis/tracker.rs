@@ -251,8 +251,13 @@ impl<T: Clone> Tracker<T> {
         if self.aligned && quiet && self.last_reply_ns > 0 && chunk.start_ns - self.last_reply_ns > SILENCE_NS {
             self.quality = Quality::Certain;
         }
-        self.begun =
-            Some(Begun { tag: tag.clone(), start_ns: chunk.start_ns, aligned: self.aligned, alone: quiet, quality: self.quality });
+        self.begun = Some(Begun {
+            tag: tag.clone(),
+            start_ns: chunk.start_ns,
+            aligned: self.aligned,
+            alone: quiet,
+            quality: self.quality,
+        });
     }
 
     fn complete(&mut self, request: Request, end_offset: u64, chunk: &Chunk<'_>, out: &mut Vec<Command<T>>) {

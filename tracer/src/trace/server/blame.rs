@@ -76,8 +76,8 @@ pub fn blame<K: PartialEq>(
             }
         }
     }
-    let total: u64 =
-        result.blockers.iter().map(|blocker| blocker.ns).sum::<u64>() + result.own.iter().map(|(_, ns)| ns).sum::<u64>();
+    let total: u64 = result.blockers.iter().map(|blocker| blocker.ns).sum::<u64>()
+        + result.own.iter().map(|(_, ns)| ns).sum::<u64>();
     if total < MIN_WAIT_NS {
         return Blame::default();
     }

@@ -48,6 +48,8 @@ const FORGET_NS: u64 = 15_000_000_000;
 const LOOK_NS: u64 = 2_000_000;
 /// Commands held at once.
 const MAX_HELD: usize = 1 << 17;
+/// Servers that are not attached to and are estimated.
+const MAX_LINES: usize = 256;
 /// Turns of one connection that are remembered.
 const MAX_TURNS: usize = 1 << 14;
 /// A blocker of less than this is not waited for.
@@ -172,6 +174,9 @@ impl Servers {
             };
             let who = Who { client: Arc::clone(&held.service), label: held.label.clone(), kind };
             let answered = Answered { connection: held.connection, who, context: held.context.clone() };
+            if self.lines.len() >= MAX_LINES && !self.lines.contains_key(&held.server) {
+                self.lines.clear();
+            }
             let line = self.lines.entry(Arc::clone(&held.server)).or_default();
             line.add(held.start_ns, held.end_ns, held.number, answered);
         }
@@ -297,9 +302,9 @@ impl Servers {
         let start = i64::try_from(held.request_end.saturating_sub(held.request_bytes)).ok()?;
         if held.alone && client.shift.is_none() {
             // Nothing was under way: the next that the server reads of the connection is this command.
-            let index = served.turns.partition_point(|&turn| {
-                timeline.turn(turn).is_none_or(|turn| turn.start_ns <= held.start_ns)
-            });
+            let index = served
+                .turns
+                .partition_point(|&turn| timeline.turn(turn).is_none_or(|turn| turn.start_ns <= held.start_ns));
             let (_, turn) = turn_at(index)?;
             if turn.start_ns > held.end_ns {
                 return None;
@@ -358,9 +363,12 @@ impl Servers {
             return true;
         }
         found.waits.iter().flat_map(|wait| timeline.between(wait.start_ns, wait.end_ns)).all(|slot| match slot.holder {
-            Holder::Turn(number) if slot.end_ns - slot.start_ns >= WORTH_NS => timeline.turn(number).is_none_or(|turn| {
-                turn.asked.as_ref().is_some_and(|asked| asked.complete) || self.peers.served.get(&turn.connection).is_none_or(|served| served.client.is_none())
-            }),
+            Holder::Turn(number) if slot.end_ns - slot.start_ns >= WORTH_NS => {
+                timeline.turn(number).is_none_or(|turn| {
+                    turn.asked.as_ref().is_some_and(|asked| asked.complete)
+                        || self.peers.served.get(&turn.connection).is_none_or(|served| served.client.is_none())
+                })
+            }
             _ => true,
         })
     }

@@ -16,7 +16,11 @@ const MAX_CONNECTIONS: usize = 1 << 16;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Key {
-    Tcp { server: SocketAddr, client: SocketAddr, netns: u32 },
+    Tcp {
+        server: SocketAddr,
+        client: SocketAddr,
+        netns: u32,
+    },
     /// The server's socket.
     Unix(u64),
 }
