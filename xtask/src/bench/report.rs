@@ -19,7 +19,7 @@ struct Group {
     rows: &'static [(Row, &'static str)],
 }
 
-const GROUPS: [Group; 4] = [
+const GROUPS: [Group; 6] = [
     Group {
         key: "message",
         title: "a message: prost encode + decode, 2 spans",
@@ -61,6 +61,24 @@ const GROUPS: [Group; 4] = [
             (Row::EncodeSdk, "tracing-opentelemetry"),
             (Row::Floor, "an empty probe on a nop5"),
             (Row::FloorUnderAgent, "the same, agent attached"),
+        ],
+    },
+    Group {
+        key: "redis_server",
+        title: "redis-benchmark -c 50, time per GET",
+        rows: &[
+            (Row::ServerBare, "bare"),
+            (Row::ServerTraced, "agent on the server"),
+            (Row::ServerAndClientTraced, "agent on server and clients"),
+        ],
+    },
+    Group {
+        key: "redis_server_pipelined",
+        title: "redis-benchmark -c 50 -P 16, time per GET",
+        rows: &[
+            (Row::PipelineBare, "bare"),
+            (Row::PipelineServerTraced, "agent on the server"),
+            (Row::PipelineBothTraced, "agent on server and clients"),
         ],
     },
 ];
