@@ -1,6 +1,7 @@
 //! Helpers of the end-to-end tests: targets and the agent as child processes, steered by handshakes, never by time.
 
 pub mod agent;
+pub mod mariadb;
 pub mod redis;
 pub mod rotel;
 pub mod spans;
@@ -9,6 +10,7 @@ pub mod target;
 use std::path::PathBuf;
 
 pub use agent::{Agent, Outcome};
+pub use mariadb::MariaDb;
 pub use redis::RedisServer;
 pub use spans::Span;
 pub use target::Target;

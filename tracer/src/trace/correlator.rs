@@ -7,6 +7,7 @@ use tracer_common::map::Advice;
 use tracer_common::record::{FLAG_CONTEXT, Head};
 
 use super::connection::Connection;
+use super::content::Contents;
 use super::counts::Counts;
 use super::flow::{Flow, FlowKey, IDLE_NS, Worker};
 use super::ids::Ids;
@@ -34,6 +35,8 @@ pub struct Options {
     pub sampler: Sampler,
     /// How much of a command is shown.
     pub query_text: QueryText,
+    /// Nanoseconds from which on a command is marked as slow.
+    pub slow_query_ns: Option<u64>,
 }
 
 /// What the correlator has to say; the caller empties it.
@@ -61,6 +64,7 @@ pub struct Correlator {
     pub(super) connections: HashMap<u64, Connection>,
     pub(super) packs: Packs,
     pub(super) payloads: Payloads,
+    pub(super) contents: Contents,
     ticked_ns: u64,
 }
 
@@ -78,6 +82,7 @@ impl Correlator {
             connections: HashMap::new(),
             packs: Packs::default(),
             payloads: Payloads::default(),
+            contents: Contents::default(),
             ticked_ns: 0,
         }
     }
@@ -141,6 +146,7 @@ impl Correlator {
         let mut counts = self.counts;
         counts.messages_open = self.flows.len() as u64;
         counts.payloads_evicted = self.payloads.evicted;
+        counts.contents_evicted = self.contents.evicted;
         counts
     }
 

@@ -73,7 +73,13 @@ pub fn to_build() -> Vec<Box<dyn Tool>> {
 
 /// What the end-to-end tests need at run time.
 pub fn to_test() -> Vec<Box<dyn Tool>> {
-    vec![Box::new(packages::REDIS), Box::new(packages::TMUX), Box::new(rotel::Rotel)]
+    vec![
+        Box::new(packages::REDIS),
+        Box::new(packages::MARIADB),
+        Box::new(packages::MARIADB_CLIENT),
+        Box::new(packages::TMUX),
+        Box::new(rotel::Rotel),
+    ]
 }
 
 /// What judging the code needs.

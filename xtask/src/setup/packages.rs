@@ -25,6 +25,14 @@ pub const REDIS: Program = Program {
     purpose: "the server that the tests and the demo talk to",
 };
 
+/// The core package starts no service when it is installed.
+pub const MARIADB: Program =
+    Program { program: "mariadbd", package: "mariadb-server-core", purpose: "the MySQL server that the tests talk to" };
+
+/// Its command-line client, without which the server's data folder cannot be made either.
+pub const MARIADB_CLIENT: Program =
+    Program { program: "mariadb", package: "mariadb-client-core", purpose: "steers the MySQL server of the tests" };
+
 /// For the test of `tracer top`.
 pub const TMUX: Program =
     Program { program: "tmux", package: "tmux", purpose: "the terminal in which `tracer top` is tested" };
