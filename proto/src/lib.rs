@@ -4,3 +4,9 @@
 pub mod tracer {
     include!("tracer.rs");
 }
+
+#[expect(missing_docs, reason = "generated code carries the comments of the .proto file")]
+#[cfg_attr(feature = "grpc", expect(unused_qualifications, reason = "generated code takes no chances"))]
+pub mod order {
+    include!("order.rs");
+}

@@ -6,6 +6,7 @@ use std::process::{Child, ChildStderr, Command, Stdio};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::Network;
 use crate::spans::{self, Span};
 
 /// A running `tracer run`; dropping it kills it.
@@ -37,10 +38,20 @@ impl Agent {
         agent
     }
 
+    /// The same on another host.
+    pub fn run_in(network: &Network, arguments: &[&str]) -> Self {
+        let mut agent = Self::spawn(network.command(&crate::program("tracer")), arguments);
+        agent.wait_until("Ctrl-C ends");
+        agent
+    }
+
     /// Starts `tracer run` with a file exporter.
     pub fn start(arguments: &[&str]) -> Self {
+        Self::spawn(Command::new(crate::program("tracer")), arguments)
+    }
+
+    fn spawn(mut command: Command, arguments: &[&str]) -> Self {
         let folder = TempDir::new().expect("a temporary folder");
-        let mut command = Command::new(crate::program("tracer"));
         command
             .arg("run")
             .args(["--export", &format!("file:{}", folder.path().join("spans.jsonl").display())])

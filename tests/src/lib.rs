@@ -2,6 +2,8 @@
 
 pub mod agent;
 pub mod mariadb;
+pub mod network;
+pub mod pipeline;
 pub mod redis;
 pub mod rotel;
 pub mod spans;
@@ -11,6 +13,8 @@ use std::path::PathBuf;
 
 pub use agent::{Agent, Outcome};
 pub use mariadb::MariaDb;
+pub use network::Network;
+pub use pipeline::Pipeline;
 pub use redis::RedisServer;
 pub use spans::Span;
 pub use target::Target;

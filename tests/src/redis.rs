@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
@@ -11,7 +12,7 @@ use tempfile::TempDir;
 pub struct RedisServer {
     child: Child,
     port: u16,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl RedisServer {
@@ -19,16 +20,16 @@ impl RedisServer {
     pub fn start() -> Self {
         let port = free_port();
         let folder = TempDir::new().expect("a temporary folder");
-        let child = Command::new("redis-server")
-            .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
-            .args(["--enable-debug-command", "local"])
-            .current_dir(folder.path())
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("redis-server is installed; `cargo xtask test` installs it");
-        let server = Self { child, port, _folder: folder };
-        crate::wait_for("redis-server", || server.ask("PING").filter(|answer| answer.starts_with("+PONG")));
+        let server = Self { child: run(port, folder.path()), port, folder };
+        server.wait_until_ready();
         server
+    }
+
+    /// Kills it as a crash would, and starts it again on the same port, with nothing in it.
+    pub fn restart(&mut self) {
+        self.kill();
+        self.child = run(self.port, self.folder.path());
+        self.wait_until_ready();
     }
 
     /// `127.0.0.1:PORT`.
@@ -59,14 +60,32 @@ impl RedisServer {
         stream.read_to_string(&mut answer).ok()?;
         Some(answer)
     }
-}
 
-impl Drop for RedisServer {
-    fn drop(&mut self) {
+    fn wait_until_ready(&self) {
+        crate::wait_for("redis-server", || self.ask("PING").filter(|answer| answer.starts_with("+PONG")));
+    }
+
+    fn kill(&mut self) {
         // Either may fail because it has ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+impl Drop for RedisServer {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn run(port: u16, folder: &Path) -> Child {
+    Command::new("redis-server")
+        .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
+        .args(["--enable-debug-command", "local"])
+        .current_dir(folder)
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("redis-server is installed; `cargo xtask test` installs it")
 }
 
 /// A port that nobody listens on.

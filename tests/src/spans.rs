@@ -29,14 +29,30 @@ pub struct Span {
     pub end: u64,
     /// Attributes as text.
     pub attributes: BTreeMap<String, String>,
-    /// Linked spans: trace id and span id.
-    pub links: Vec<(String, String)>,
+    /// Links to other spans.
+    pub links: Vec<Link>,
+}
+
+/// A link.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Link {
+    /// Trace id in hexadecimal digits.
+    pub trace: String,
+    /// Span id in hexadecimal digits.
+    pub id: String,
+    /// Attributes as text.
+    pub attributes: BTreeMap<String, String>,
 }
 
 impl Span {
     /// An attribute, or an empty text.
     pub fn attribute(&self, name: &str) -> &str {
         self.attributes.get(name).map_or("", String::as_str)
+    }
+
+    /// An attribute in seconds as nanoseconds; `None` if there is none.
+    pub fn seconds(&self, name: &str) -> Option<f64> {
+        Some(self.attributes.get(name)?.parse::<f64>().ok()? * 1e9)
     }
 
     /// How long it took.
@@ -76,9 +92,10 @@ fn parse_one(span: &Value, resource: &BTreeMap<String, String>) -> Span {
         end: time("endTimeUnixNano"),
         attributes: attributes(&span["attributes"]),
         links: list(&span["links"])
-            .map(|link| {
-                let text = |name: &str| link[name].as_str().unwrap_or_default().to_owned();
-                (text("traceId"), text("spanId"))
+            .map(|link| Link {
+                trace: link["traceId"].as_str().unwrap_or_default().to_owned(),
+                id: link["spanId"].as_str().unwrap_or_default().to_owned(),
+                attributes: attributes(&link["attributes"]),
             })
             .collect(),
     }

@@ -54,7 +54,10 @@ fn equal_messages_have_links_and_no_parent() {
     assert_eq!((encodes.len() as u64, decodes.len() as u64), (HEARTBEATS, HEARTBEATS));
     for (encode, decode) in encodes.iter().zip(&decodes) {
         assert_eq!(decode.parent, "");
-        assert_eq!(decode.links, [(encode.trace.clone(), encode.id.clone())]);
+        assert_eq!(
+            decode.links.iter().map(|link| (&link.trace, &link.id)).collect::<Vec<_>>(),
+            [(&encode.trace, &encode.id)]
+        );
     }
     assert_eq!(outcome.count("/agent/payload_ambiguous"), HEARTBEATS);
 }

@@ -43,7 +43,7 @@ fn two_processes_make_one_trace_per_order() {
 /// Fails unless each GET is below the span that was active where it was made.
 fn assert_below(outcome: &Outcome, seen: &serde_json::Value, count: usize) {
     outcome.assert_complete();
-    let gets: Vec<&Span> = outcome.spans.iter().filter(|span| span.name == "GET").collect();
+    let gets: Vec<&Span> = outcome.spans.iter().filter(|span| span.name == "GET" && span.kind == 3).collect();
     assert_eq!(gets.len(), count);
     assert!(gets.iter().all(|span| span.service == "shim-target"), "the process context names the service");
     let seen = seen.as_array().expect("a list");

@@ -8,6 +8,8 @@ pub const MAX_TARGETS: u32 = 8_192;
 pub const MAX_PROBES: u32 = 65_536;
 /// Executables watched at once.
 pub const MAX_EXECUTABLES: u32 = 4_096;
+/// Servers attached to at once.
+pub const MAX_SERVERS: u32 = 1_024;
 /// Connections tracked at once.
 pub const MAX_CONNECTIONS: u32 = 65_536;
 
@@ -259,6 +261,12 @@ pub struct KernelOffsets {
     pub sock_daddr6: u32,
     /// `sock.__sk_common.skc_v6_rcv_saddr`
     pub sock_saddr6: u32,
+    /// `sock.__sk_common.skc_net`
+    pub sock_net: u32,
+    /// `net.ns.inum`
+    pub net_number: u32,
+    /// `unix_sock.peer`
+    pub unix_peer: u32,
     /// Non-zero when the offsets are set.
     pub known: u32,
 }
@@ -295,6 +303,12 @@ pub enum Counter {
     Shim,
     /// Shim spans that found the ring buffer full.
     ShimRingFull,
+    /// Steps of servers due.
+    ServerSteps,
+    /// Steps of servers that found the ring buffer full.
+    ServerStepsRingFull,
+    /// Socket calls that a server made in other threads than its main one (I/O threads): when it executed is not known.
+    ServerOtherThreads,
     /// Not a counter: how many there are.
     Count,
 }
@@ -321,5 +335,5 @@ const _: () = {
     assert!(size_of::<ConnectionState>() == 40);
     assert!(size_of::<Advice>() == 24);
     assert!(size_of::<Executable>() == 16);
-    assert!(size_of::<KernelOffsets>() == 4 * 23);
+    assert!(size_of::<KernelOffsets>() == 4 * 26);
 };

@@ -28,6 +28,8 @@ pub const KIND_EXIT: u16 = 6;
 pub const KIND_SHIM: u16 = 7;
 /// `Head::kind`: a target forked; [`Head::task_id`] holds the child's process number.
 pub const KIND_FORK: u16 = 8;
+/// `Head::kind`: what the main thread of a server did; the payload is an array of [`Step`], in order.
+pub const KIND_STEPS: u16 = 9;
 
 /// `Head::flags`: `trace_id`, `span_id` and `trace_flags` hold the thread's active context.
 pub const FLAG_CONTEXT: u16 = 1;
@@ -43,6 +45,8 @@ pub const FLAG_FAILED: u16 = 16;
 pub const FLAG_FRESH: u16 = 32;
 /// `Head::flags` of an exec record: the executable is a watched one, so the process is a target already.
 pub const FLAG_WATCHED: u16 = 64;
+/// `Head::flags` of an open record: the process is the server of the connection.
+pub const FLAG_SERVER: u16 = 128;
 
 /// Fields that every record begins with.
 #[repr(C)]
@@ -162,6 +166,53 @@ pub struct Connection {
     pub local_port: u32,
     /// Peer port.
     pub peer_port: u32,
+    /// Number of the network namespace (as in `/proc/PID/ns/net`), 0 when not known.
+    pub netns: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// Names the socket while it exists: its address in the kernel.
+    pub sock: u64,
+    /// The same of the peer, of Unix sockets only.
+    pub peer_sock: u64,
+}
+
+/// Most [`Step`]s of one record.
+pub const MAX_STEPS: usize = 32;
+/// Bytes of a read that are kept: enough for the command's name.
+pub const STEP_BYTES: usize = 64;
+
+/// `Step::kind`: waited for something to do (`epoll_wait`).
+pub const STEP_IDLE: u16 = 1;
+/// `Step::kind`: read from a connection, and then executed what was read.
+pub const STEP_READ: u16 = 2;
+/// `Step::kind`: wrote replies to a connection.
+pub const STEP_WRITE: u16 = 3;
+/// `Step::kind`: another call, for nobody's command, that took long.
+pub const STEP_OWN: u16 = 4;
+
+/// One thing that the main thread of a server did. The steps of a thread do not overlap.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(bytemuck::Pod, bytemuck::Zeroable))]
+pub struct Step {
+    /// Entry of the system call.
+    pub start_ns: u64,
+    /// Its exit.
+    pub end_ns: u64,
+    /// Of a read: entry of the next system call that ends the execution of what was read; else 0.
+    pub done_ns: u64,
+    /// Number of the connection, of reads and writes.
+    pub connection: u64,
+    /// Bytes of this direction of the connection before these.
+    pub offset: u64,
+    /// Bytes that the call passed.
+    pub len: u32,
+    /// `STEP_*`.
+    pub kind: u16,
+    /// Number of the system call.
+    pub call: u16,
+    /// The first bytes of a read.
+    pub bytes: [u8; STEP_BYTES],
 }
 
 const _: () = {
@@ -169,6 +220,7 @@ const _: () = {
     assert!(size_of::<Short>() == 16);
     assert!(size_of::<Message>() == 88);
     assert!(size_of::<Socket>() == 104);
-    assert!(size_of::<Connection>() == 128);
+    assert!(size_of::<Connection>() == 152);
+    assert!(size_of::<Step>() == 112);
     assert!(align_of::<Head>() == 8 && align_of::<Connection>() == 8);
 };

@@ -18,10 +18,16 @@ const WAKE: u64 = BPF_RB_FORCE_WAKEUP as u64;
 /// Adds one to a counter of this CPU.
 #[inline(always)]
 pub fn count(counter: Counter) {
+    count_all(counter, 1);
+}
+
+/// Adds a number to a counter of this CPU.
+#[inline(always)]
+pub fn count_all(counter: Counter, number: u64) {
     if let Some(value) = COUNTERS.get_ptr_mut(counter as u32) {
         // Atomic, because a uprobe program can be preempted by another one on its CPU.
         // SAFETY: the pointer is to an aligned, live map value.
-        unsafe { core::intrinsics::atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(value, 1) };
+        unsafe { core::intrinsics::atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(value, number) };
     }
 }
 

@@ -13,6 +13,7 @@ mod maps;
 mod memory;
 mod message;
 mod process;
+mod server;
 mod shim;
 mod socket;
 mod stream;

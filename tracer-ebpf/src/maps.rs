@@ -6,6 +6,7 @@ use aya_ebpf::maps::{Array, HashMap, PerCpuArray, RingBuf};
 use tracer_common::map::*;
 use tracer_common::record::Message;
 
+use crate::server::Server;
 use crate::stream::SocketCall;
 
 /// Everything that the agent receives. The agent sets the size when it loads the programs.
@@ -47,6 +48,14 @@ pub static SOCKET_CALLS: HashMap<u64, SocketCall> = HashMap::with_max_entries(MA
 /// One zeroed [`SocketCall`].
 #[map]
 pub static ZERO_SOCKET_CALL: Array<SocketCall> = Array::with_max_entries(1, 0);
+
+/// Attached servers by process number. Removed when the process ends.
+#[map]
+pub static SERVERS: HashMap<u32, Server> = HashMap::with_max_entries(MAX_SERVERS, BPF_F_NO_PREALLOC);
+
+/// One zeroed [`Server`].
+#[map]
+pub static ZERO_SERVER: Array<Server> = Array::with_max_entries(1, 0);
 
 /// Descriptors of targets that talk to a server, or that are known not to.
 #[map]

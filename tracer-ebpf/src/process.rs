@@ -3,11 +3,11 @@
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::macros::raw_tracepoint;
 use aya_ebpf::programs::RawTracePointContext;
-use tracer_common::map::Executable;
+use tracer_common::map::{Executable, TARGET_SERVER};
 use tracer_common::record::{FLAG_WATCHED, KIND_EXEC, KIND_EXIT, KIND_FORK};
 
 use crate::emit::lifecycle;
-use crate::maps::{EXECUTABLES, OFFSETS, TARGETS};
+use crate::maps::{EXECUTABLES, OFFSETS, SERVERS, TARGETS};
 use crate::memory::kernel;
 use crate::{message, stream};
 
@@ -43,6 +43,7 @@ pub fn process_exit(_ctx: RawTracePointContext) -> i32 {
     message::thread_exit(pid_tgid);
     stream::thread_exit(pid_tgid);
     if pid == pid_tgid as u32 {
+        let _ = SERVERS.remove(pid);
         lifecycle(KIND_EXIT, 0, 0, 0);
     }
     0
@@ -55,6 +56,10 @@ pub fn process_fork(ctx: RawTracePointContext) -> i32 {
     // SAFETY: a copy torn by the agent's update would still be plain numbers.
     let Some(target) = (unsafe { TARGETS.get(pid) }) else { return 0 };
     let Some(offsets) = OFFSETS.get(0) else { return 0 };
+    // A server's child writes a file and ends (BGSAVE, BGREWRITEAOF): it serves nobody.
+    if target.flags & TARGET_SERVER != 0 {
+        return 0;
+    }
     let child: u64 = ctx.arg(1);
     let Some(child) = kernel::<u32>(child + offsets.task_tgid as u64) else { return 0 };
     if child != pid {

@@ -12,21 +12,22 @@ use tracer_common::map::*;
 
 use crate::maps::{CONNECTIONS, TARGETS};
 use crate::memory::user;
+use crate::server;
 use crate::stream::{self, Buffers};
 
 // x86-64 system-call numbers (arch/x86/entry/syscalls/syscall_64.tbl).
-const READ: u64 = 0;
-const WRITE: u64 = 1;
-const CLOSE: u64 = 3;
-const READV: u64 = 19;
-const WRITEV: u64 = 20;
-const DUP2: u64 = 33;
-const CONNECT: u64 = 42;
-const SENDTO: u64 = 44;
-const RECVFROM: u64 = 45;
-const SENDMSG: u64 = 46;
-const RECVMSG: u64 = 47;
-const DUP3: u64 = 292;
+pub const READ: u64 = 0;
+pub const WRITE: u64 = 1;
+pub const CLOSE: u64 = 3;
+pub const READV: u64 = 19;
+pub const WRITEV: u64 = 20;
+pub const DUP2: u64 = 33;
+pub const CONNECT: u64 = 42;
+pub const SENDTO: u64 = 44;
+pub const RECVFROM: u64 = 45;
+pub const SENDMSG: u64 = 46;
+pub const RECVMSG: u64 = 47;
+pub const DUP3: u64 = 292;
 
 /// Bytes stay in the socket's queue: the next call returns them again.
 const MSG_PEEK: u64 = 2;
@@ -46,14 +47,21 @@ macro_rules! saved {
 #[btf_tracepoint(function = "sys_enter")]
 pub fn syscall_enter(ctx: BtfTracePointContext) -> i32 {
     let number: u64 = ctx.arg(1);
-    if !matches!(number, WRITE | WRITEV | SENDTO | SENDMSG | CLOSE | CONNECT | DUP2 | DUP3) {
+    let concerns_client = matches!(number, WRITE | WRITEV | SENDTO | SENDMSG | CLOSE | CONNECT | DUP2 | DUP3);
+    if !concerns_client && !server::ends_execution(number) {
         return 0;
     }
     let pid_tgid = bpf_get_current_pid_tgid();
-    if target(pid_tgid).is_none() {
+    let Some(target) = target(pid_tgid) else { return 0 };
+    let regs: *const pt_regs = ctx.arg(0);
+    if target.flags & TARGET_SERVER != 0 {
+        let fd = if matches!(number, DUP2 | DUP3) { saved!(regs, rsi) } else { saved!(regs, rdi) };
+        server::enter(pid_tgid, number, fd);
         return 0;
     }
-    let regs: *const pt_regs = ctx.arg(0);
+    if !concerns_client {
+        return 0;
+    }
     let fd = if matches!(number, DUP2 | DUP3) { saved!(regs, rsi) } else { saved!(regs, rdi) };
     let key = ConnectionKey { pid: (pid_tgid >> 32) as u32, fd: fd as u32 };
     if matches!(number, CLOSE | CONNECT | DUP2 | DUP3) {
@@ -81,16 +89,26 @@ pub fn syscall_enter(ctx: BtfTracePointContext) -> i32 {
 pub fn syscall_exit(ctx: BtfTracePointContext) -> i32 {
     let regs: *const pt_regs = ctx.arg(0);
     // Before anything else: an optimised uprobe is a system call as well, and most calls are none of these.
-    let sent = match saved!(regs, orig_rax) {
+    let number = saved!(regs, orig_rax);
+    let sent = match number {
         WRITE | WRITEV | SENDTO | SENDMSG => true,
         READ | READV | RECVFROM | RECVMSG => false,
+        // Of servers only.
+        _ if server::ends_execution(number) => false,
         _ => return 0,
     };
     let pid_tgid = bpf_get_current_pid_tgid();
     let Some(target) = target(pid_tgid) else { return 0 };
-    let (number, fd, buffer, len) = (saved!(regs, orig_rax), saved!(regs, rdi), saved!(regs, rsi), saved!(regs, rdx));
+    let (fd, buffer, len) = (saved!(regs, rdi), saved!(regs, rsi), saved!(regs, rdx));
     let key = ConnectionKey { pid: (pid_tgid >> 32) as u32, fd: fd as u32 };
     let result: i64 = ctx.arg::<u64>(1) as i64;
+    if target.flags & TARGET_SERVER != 0 {
+        server::exit(pid_tgid, number, key, buffer, result);
+        return 0;
+    }
+    if !sent && !matches!(number, READ | READV | RECVFROM | RECVMSG) {
+        return 0;
+    }
     // SAFETY: reading the clock has no preconditions.
     let end_ns = unsafe { bpf_ktime_get_ns() };
     let mut start_ns = end_ns;

@@ -228,17 +228,24 @@ fn recognise(
         state.verdict = VERDICT_IGNORED;
         return false;
     };
-    let Some(number) = CONNECTION_NUMBERS.get_ptr_mut(0) else { return false };
+    let Some(number) = connection_number() else { return false };
+    state.connection = number;
+    state.verdict = VERDICT_CANDIDATE;
+    announce(key, state, protocol, socket, 0);
+    true
+}
+
+/// A number for a connection that no other one has.
+#[inline(always)]
+pub fn connection_number() -> Option<u64> {
+    let number = CONNECTION_NUMBERS.get_ptr_mut(0)?;
     // SAFETY: a per-CPU value, used with preemption off (tracepoint) or by a rare first write.
     let next = unsafe {
         *number += 1;
         *number
     };
     // SAFETY: the helper has no preconditions.
-    state.connection = ((unsafe { bpf_get_smp_processor_id() } as u64 + 1) << 40) | next;
-    state.verdict = VERDICT_CANDIDATE;
-    announce(key, state, protocol, socket);
-    true
+    Some(((unsafe { bpf_get_smp_processor_id() } as u64 + 1) << 40) | next)
 }
 
 /// A server's first words: three bytes of length, the number 0, and protocol version 10. The header may come alone.
@@ -288,7 +295,7 @@ fn first_bytes(buffers: &Buffers) -> Option<[u8; 4]> {
 
 /// The `struct sock` of a descriptor, if it is a stream socket of a family that servers use.
 #[inline(always)]
-fn stream_socket(fd: u32) -> Option<u64> {
+pub fn stream_socket(fd: u32) -> Option<u64> {
     let offsets = OFFSETS.get(0)?;
     // SAFETY: the helper has no preconditions; the task is only read through checked reads.
     let task = unsafe { bpf_get_current_task() };
@@ -314,7 +321,7 @@ fn stream_socket(fd: u32) -> Option<u64> {
 
 /// Tells the agent of a connection and its addresses.
 #[inline(always)]
-fn announce(key: ConnectionKey, state: &ConnectionState, protocol: u16, sock: u64) {
+pub fn announce(key: ConnectionKey, state: &ConnectionState, protocol: u16, sock: u64, flags: u16) {
     let Some(offsets) = OFFSETS.get(0) else { return };
     let Some(mut entry) = reserve::<Connection>(Counter::Lifecycle, Counter::LifecycleRingFull) else { return };
     // SAFETY: reading the clock has no preconditions.
@@ -325,9 +332,11 @@ fn announce(key: ConnectionKey, state: &ConnectionState, protocol: u16, sock: u6
         fd: key.fd,
         ..Connection::default()
     });
+    record.head.flags = flags;
     if state.fresh == 1 {
-        record.head.flags = FLAG_FRESH;
+        record.head.flags |= FLAG_FRESH;
     }
+    record.sock = sock;
     let family = kernel::<u16>(sock + offsets.sock_family as u64).unwrap_or(0);
     record.family = family;
     record.protocol = protocol;
@@ -341,6 +350,11 @@ fn announce(key: ConnectionKey, state: &ConnectionState, protocol: u16, sock: u6
         let peer: [u8; 4] = kernel(sock + offsets.sock_daddr as u64).unwrap_or_default();
         record.local_addr[..4].copy_from_slice(&local);
         record.peer_addr[..4].copy_from_slice(&peer);
+    } else {
+        record.peer_sock = kernel(sock + offsets.unix_peer as u64).unwrap_or(0);
+    }
+    if let Some(net) = kernel::<u64>(sock + offsets.sock_net as u64) {
+        record.netns = kernel(net + offsets.net_number as u64).unwrap_or(0);
     }
     entry.submit(QUIET);
 }

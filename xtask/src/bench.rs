@@ -8,13 +8,15 @@ mod bpftrace;
 mod empty_probe;
 mod machine;
 mod observer;
+mod pipeline;
 mod replay;
 mod report;
 mod samples;
+mod server;
 mod target;
 
 use std::{
-    net::TcpListener,
+    net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
 };
 
@@ -25,12 +27,14 @@ use serde_json::Value;
 use self::{
     bpftrace::Script,
     observer::Observer,
+    pipeline::Pipeline,
     samples::{Row, Samples},
     target::Target,
 };
 use crate::{
     build_ebpf,
     demo::{self, service::Service},
+    pipeline::Variant,
     run, setup, workspace,
 };
 
@@ -48,6 +52,11 @@ pub struct Args {
 const MESSAGES: usize = 20_000;
 /// Redis commands per measurement.
 const COMMANDS: usize = 5_000;
+/// Rounds of the order services, each of which takes most of a minute.
+const ORDER_ROUNDS: u16 = 3;
+/// Requests of redis-benchmark per measurement, and how many it sends at a time.
+const REQUESTS: usize = 100_000;
+const PIPELINE: usize = 16;
 /// Hits of the bare probe per measurement.
 const HITS: usize = 100_000;
 
@@ -63,12 +72,13 @@ pub fn main(args: &Args) -> Result<()> {
 
     let dir = tempfile::tempdir()?;
     let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
-    let _redis = demo::start_redis(address, dir.path())?;
+    let redis = demo::start_redis(address, dir.path())?;
     let mut bench = Bench {
         program: built("bench_target"),
         shim_program: built("bench_shim_target"),
         agent: built("tracer"),
         redis: address.to_string(),
+        server: (address, redis.id()),
         dir: dir.path(),
         samples: Samples::default(),
     };
@@ -83,9 +93,14 @@ pub fn main(args: &Args) -> Result<()> {
     }
     progress.finish_and_clear();
     let replays = run::step("record and replay", || bench.replays())?;
+    let mut orders = Pipeline::default();
+    for round in 1..=args.rounds.min(ORDER_ROUNDS) {
+        run::step(&format!("orders through the services, round {round}"), || orders.round(&bench.agent, dir.path()))?;
+    }
     let path = workspace::target().join("bench.json");
     report::print(&bench.samples, &replays, args.rounds);
-    report::write(&bench.samples, &replays, args.rounds, &path)?;
+    orders.print();
+    report::write(&bench.samples, &replays, &orders, args.rounds, &path)?;
     println!("\n{}", path.display());
     Ok(())
 }
@@ -97,7 +112,9 @@ fn build() -> Result<()> {
     run::visible(agent.args(["--release", "--package", "tracer", "--bin", "tracer"]))?;
     let mut target = workspace::cargo("build");
     target.args(["--profile", "bench", "--package", "tracer-test-programs"]);
-    run::visible(target.args(["--bin", "bench_target", "--bin", "bench_shim_target"]))
+    run::visible(target.args(["--bin", "bench_target", "--bin", "bench_shim_target"]))?;
+    crate::pipeline::build(Variant::Unmodified)?;
+    crate::pipeline::build(Variant::Shim)
 }
 
 /// cargo's profile `bench` has no folder of its own.
@@ -111,6 +128,8 @@ struct Bench<'a> {
     shim_program: PathBuf,
     agent: PathBuf,
     redis: String,
+    /// Address and process of the Redis server.
+    server: (SocketAddr, u32),
     dir: &'a Path,
     samples: Samples,
 }
@@ -125,7 +144,28 @@ impl Bench<'_> {
         drop(target);
         let mut target = Target::start(&self.shim_program)?;
         self.shim_alone(&mut target)?;
-        self.shim_under_the_agent(&mut target)
+        self.shim_under_the_agent(&mut target)?;
+        drop(target);
+        self.server_and_clients()
+    }
+
+    /// The server's throughput, without and with pipelines, bare, traced, and with traced clients.
+    fn server_and_clients(&mut self) -> Result<()> {
+        let (address, pid) = self.server;
+        let single = [Row::ServerBare, Row::ServerTraced, Row::ServerAndClientTraced];
+        let pipelined = [Row::PipelineBare, Row::PipelineServerTraced, Row::PipelineBothTraced];
+        for (index, (single, pipelined)) in single.into_iter().zip(pipelined).enumerate() {
+            let agent = match index {
+                0 => None,
+                _ => Some(server::attach(&self.agent, self.dir, pid, index == 2, &self.stats())?),
+            };
+            self.samples.add(single, server::measure(address, REQUESTS, 1)?);
+            self.samples.add(pipelined, server::measure(address, REQUESTS, PIPELINE)?);
+            if let Some(agent) = agent {
+                self.end_agent(agent, if index == 2 { 2 * REQUESTS } else { 0 })?;
+            }
+        }
+        Ok(())
     }
 
     fn alone(&mut self, target: &mut Target) -> Result<()> {

@@ -1,10 +1,15 @@
-//! `cargo xtask demo`: an order service and a redis-server, both unmodified, and their traces in this terminal.
+//! `cargo xtask demo`: the order services and their servers, traced in this terminal.
 
+mod agent;
+mod hops;
 pub mod service;
+mod slowest;
+mod spans;
+mod table;
 
 use std::{
-    io::{BufRead, BufReader, Write},
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{SocketAddr, TcpStream},
+    path::Path,
     process::{Command, Stdio},
     sync::{
         Arc,
@@ -16,18 +21,30 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 
-use self::service::Service;
-use crate::variant::Variant;
-use crate::{build_ebpf, run, setup, workspace};
+use self::{agent::Agent, service::Service};
+use crate::{
+    build_ebpf,
+    pipeline::{self, Chain, Load, Variant},
+    run, setup, workspace,
+};
 
 /// How long a server may take to start.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// End after so many orders, one each second; by default on Ctrl-C
-    #[arg(long, value_name = "N")]
-    orders: Option<u64>,
+    /// How many orders to send; Ctrl-C ends it before
+    #[arg(long, value_name = "N", default_value_t = 2_000, value_parser = clap::value_parser!(u64).range(1..))]
+    orders: u64,
+    /// Orders in a second, a tenth of them at once
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u64).range(1..))]
+    rate: u64,
+    /// The services without the shim: what the agent sees of programs that know nothing of it
+    #[arg(long)]
+    unmodified: bool,
+    /// Send the spans to a collector too, such as http://127.0.0.1:4317
+    #[arg(long, value_name = "URL")]
+    otlp: Option<String>,
 }
 
 /// `cargo xtask demo`. However it ends, it leaves no process behind.
@@ -39,47 +56,55 @@ pub fn main(args: &Args) -> Result<()> {
     build_ebpf::main()?;
     let mut build = workspace::cargo("build");
     run::visible(build.args(["--release", "--package", "tracer", "--bin", "tracer"]))?;
-    Variant::V0.build(&["order_target"])?;
+    let variant = if args.unmodified { Variant::Unmodified } else { Variant::Shim };
+    pipeline::build(variant)?;
 
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [libc::SIGINT, libc::SIGTERM] {
         signal_hook::flag::register(signal, Arc::clone(&stop))?;
     }
     let dir = tempfile::tempdir()?;
-    let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
-    let _redis = start_redis(address, dir.path())?;
-    let mut target = Command::new(Variant::V0.programs().join("order_target"));
-    let mut target = Service::start(target.arg(address.to_string()).stdin(Stdio::piped()).stdout(Stdio::piped()))?;
-    let mut orders = target.stdin()?;
-    let mut answers = BufReader::new(target.stdout()?).lines();
-    answers.next().context("the order service ended")??;
-    let mut agent = Command::new(workspace::target().join("release/tracer"));
-    agent.args(["run", "--pid", &target.id().to_string(), "--export", "terminal"]);
-    let mut agent = Service::start(&mut agent)?;
+    let chain = run::step("start redis-server, MariaDB, the media driver and four services", || {
+        Chain::start(variant, dir.path())
+    })?;
+    let file = dir.path().join("spans.jsonl");
+    let mut agent = Agent::start(&file, args.otlp.as_deref())?;
 
-    eprintln!("an order each second; Ctrl-C ends");
-    for _ in 0..args.orders.unwrap_or(u64::MAX) {
-        let next = Instant::now() + Duration::from_secs(1);
-        while Instant::now() < next && !stop.load(Ordering::Relaxed) {
-            if let Some(status) = agent.ended()? {
-                bail!("the agent ended: {status}");
-            }
-            thread::sleep(Duration::from_millis(20));
-        }
+    let burst = args.rate / 10;
+    let mut sender = chain.sender(Load { count: args.orders, rate: args.rate, burst, window: None, first: 1 })?;
+    let seconds = args.orders.div_ceil(args.rate);
+    eprintln!("{} orders, {} a second, {burst} of them at once: {seconds} s; Ctrl-C ends", args.orders, args.rate);
+    while sender.ended()?.is_none() {
+        agent.running()?;
         if stop.load(Ordering::Relaxed) {
-            break;
+            sender.signal(libc::SIGTERM)?;
         }
-        writeln!(orders, "orders 1")?;
-        answers.next().context("the order service ended")??;
+        thread::sleep(Duration::from_millis(20));
     }
-    // It exports what it still holds, and prints its balance.
-    let status = agent.interrupt()?;
-    ensure!(status.success(), "the agent ended: {status}");
+    let outcome = pipeline::outcome(sender)?;
+    agent.finish()?;
+
+    let spans = spans::read(&file)?;
+    let traces = hops::traces(&spans);
+    table::print(&traces);
+    slowest::print(&traces);
+    println!(
+        "\n{} orders sent, {} filled; {} spans in {} traces",
+        outcome["sent"],
+        outcome["filled"],
+        spans.len(),
+        traces.len()
+    );
+    if args.unmodified {
+        println!(
+            "Without the shim no header says what caused a message: parents are found by its bytes, where they are known."
+        );
+    }
     Ok(())
 }
 
 /// A server without persistence, when it listens.
-pub fn start_redis(address: SocketAddr, dir: &std::path::Path) -> Result<Service> {
+pub fn start_redis(address: SocketAddr, dir: &Path) -> Result<Service> {
     let program = workspace::find_program("redis-server").context("redis-server was just set up")?;
     let mut redis = Command::new(program);
     redis.args(["--bind", &address.ip().to_string(), "--port", &address.port().to_string(), "--save", ""]);

@@ -5,6 +5,7 @@ mod build_ebpf;
 mod demo;
 mod lint;
 mod matrix;
+mod pipeline;
 mod run;
 mod setup;
 mod test;
@@ -26,11 +27,11 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Fetch what the other tasks need: rust-src, bpf-linker, redis-server, QEMU, a collector
+    /// Fetch what the other tasks need: rust-src, bpf-linker, servers, QEMU, a collector
     Setup(setup::Args),
     /// Build the eBPF programs that the agent embeds
     BuildEbpf,
-    /// Trace an order service and its Redis commands in this terminal
+    /// Trace the order services in this terminal: trees, latencies of each hop, the slowest order
     Demo(demo::Args),
     /// Run the unit tests, and as root the end-to-end tests
     Test(test::Args),

@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 
 use self::tally::Tally;
 use crate::variant::Variant;
-use crate::{build_ebpf, matrix, setup, vm, workspace};
+use crate::{build_ebpf, matrix, pipeline, setup, vm, workspace};
 
 /// The crate of the end-to-end tests and their targets.
 const END_TO_END: &str = "tracer-tests";
@@ -35,7 +35,8 @@ pub fn main(args: &Args) -> Result<()> {
 
     let mut tally = Tally::default();
     let mut failed = Vec::new();
-    let others = ["--workspace", "--exclude", END_TO_END];
+    // The order services are what the end-to-end tests run; they have no unit tests, and need Aeron.
+    let others = ["--workspace", "--exclude", END_TO_END, "--exclude", pipeline::PACKAGE];
     if !tally.run(&mut runner(&others, args))? {
         failed.push("unit tests");
     }
@@ -94,7 +95,9 @@ fn build_end_to_end() -> Result<()> {
     ]);
     crate::run::visible(&mut build)?;
     Variant::V0.build(&["prost_target", "relay_target"])?;
-    Variant::FatLto.build(&["prost_target"])
+    Variant::FatLto.build(&["prost_target"])?;
+    pipeline::build(pipeline::Variant::Unmodified)?;
+    pipeline::build(pipeline::Variant::Shim)
 }
 
 /// What the end-to-end tests are told.
@@ -105,6 +108,7 @@ fn environment() -> Result<Vec<(&'static str, std::ffi::OsString)>> {
         ("TRACER_BIN", workspace::target().join("release/tracer").into()),
         ("TRACER_V0_PROGRAMS", Variant::V0.programs().into()),
         ("TRACER_LTO_PROGRAMS", Variant::FatLto.programs().into()),
+        ("TRACER_PIPELINE", pipeline::folder().into()),
         ("TRACER_ROTEL", setup::rotel::agent().into()),
         ("PATH", workspace::path_with_tools()?),
     ])

@@ -22,7 +22,7 @@ const ORDERS: u64 = 50;
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What the agent says when the target's probes are in place.
-const ATTACHED: &str = "tracing 1 process";
+const ATTACHED: &str = "tracing 2 processes";
 
 /// Runs the check.
 pub fn run() -> Result<()> {
@@ -31,6 +31,8 @@ pub fn run() -> Result<()> {
     target.wait_for("ready")?;
     let mut agent =
         Talker::start(Command::new("/tracer").args(["run", "--pid", &target.child.id().to_string()]).args([
+            "--name",
+            "redis-server",
             "--export",
             "file:/tmp/out.json",
             "--stats-json",
@@ -49,6 +51,8 @@ pub fn run() -> Result<()> {
     println!("TRACER-VM balance {}", balance.replace('\n', ""));
     let balance: Value = serde_json::from_str(&balance).context("the balance is not JSON")?;
     ensure!(balance["balanced"] == true, "the balance does not hold");
+    let served = balance["agent"]["commands_served"].as_u64().unwrap_or_default();
+    ensure!(served > 0, "no command has its server's side");
     judge(&wanted, &fs::read_to_string("/tmp/out.json")?)
 }
 
@@ -78,7 +82,8 @@ fn work(span: &Value) -> &'static str {
         .any(|attribute| attribute["key"] == "db.system.name" && attribute["value"]["stringValue"] == "redis");
     let name = span["name"].as_str().unwrap_or_default();
     match name.split_once(' ').map_or(name, |(operation, _)| operation) {
-        _ if is_redis => "redis",
+        // The server's spans are below the clients'.
+        _ if is_redis && span["kind"] == 3 => "redis",
         "encode" => "encode",
         "decode" => "decode",
         _ => "other",

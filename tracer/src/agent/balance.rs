@@ -66,6 +66,8 @@ impl Balance {
             equations.push(kernel("prost calls recorded", "messages", "messages_ring_full", counts.messages));
             equations.push(kernel("socket records", "sockets", "sockets_ring_full", counts.sockets));
             equations.push(kernel("shim spans recorded", "shim", "shim_ring_full", counts.shim));
+            let steps = counts.server_steps;
+            equations.push(kernel("steps of Redis servers", "server_steps", "server_steps_ring_full", steps));
         }
         equations.push(Equation {
             what: "prost calls received".to_owned(),
@@ -83,6 +85,17 @@ impl Balance {
                 fate("traced", counts.shim_traced),
                 fate("unknown process", counts.shim_unknown),
                 fate("malformed", counts.shim_malformed),
+            ],
+        });
+        equations.push(Equation {
+            what: "Redis commands".to_owned(),
+            produced: counts.commands,
+            fates: vec![
+                fate("with their server's side", counts.commands_served),
+                fate("with an estimate of it", counts.commands_estimated),
+                fate("without an answer to take apart", counts.commands_whole),
+                fate("unmatched at their server", counts.commands_unmatched),
+                fate("still held", counts.served_open),
             ],
         });
         for exporter in &self.exporters {
@@ -112,6 +125,8 @@ impl Balance {
             "connections_map_full",
             "lifecycle_ring_full",
             "shim_ring_full",
+            "server_steps_ring_full",
+            "server_other_threads",
             "user_read_failed",
         ]
         .into_iter()
@@ -186,6 +201,11 @@ impl Balance {
                 "connections_rejected": counts.connections_rejected,
                 "commands": counts.commands,
                 "commands_open": counts.commands_open,
+                "commands_served": counts.commands_served,
+                "commands_estimated": counts.commands_estimated,
+                "commands_unmatched": counts.commands_unmatched,
+                "server_steps": counts.server_steps,
+                "timeline_evicted": counts.timeline_evicted,
                 "flows_evicted": counts.flows_evicted,
                 "packs": counts.packs,
                 "packs_unsent": counts.packs_unsent,

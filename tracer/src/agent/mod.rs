@@ -5,23 +5,29 @@
 mod attach;
 mod balance;
 mod plans;
+mod servers;
 mod sink;
 mod usdt;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ffi::OsStr;
 
 use rustix::event::Timespec;
 use tracer_common::map::{Counter, TARGET_SOCKETS, Target};
-use tracer_common::record::{FLAG_WATCHED, Head};
+use tracer_common::record::{self, FLAG_WATCHED, Head};
 
 use crate::capture::{Event, Item, ProcessInfo};
 use crate::probe::{Events, LoadError, Options as ProbeOptions, Programs};
-use crate::target::{HostFacts, MappedFile, Process, ProcessError, Selector, ended_process_info, process_info};
+use crate::target::{
+    HostFacts, MappedFile, Process, ProcessError, Selector, ended_process_info, is_redis_server, is_redis_server_name,
+    process_info,
+};
 use crate::trace::span::ProcessId;
 
 pub use attach::AttachError;
 use attach::{Attached, Attachments};
 pub use balance::{Balance, KernelCounts};
+use servers::{KnownServers, server};
 pub use sink::{Recorder, Sink, SpanSink};
 
 /// How long records may wait in the ring buffer. A wake-up per record would cost more than the record.
@@ -55,6 +61,8 @@ pub struct Options {
     pub ring_bytes: u32,
     /// Watch system calls for sockets.
     pub sockets: bool,
+    /// Attach to the Redis servers of this host that targets talk to.
+    pub redis_servers: bool,
 }
 
 /// A live session.
@@ -67,6 +75,7 @@ pub struct Agent<S> {
     own_executable: Option<(u64, u64)>,
     /// Processes whose shim has spoken.
     introduced: HashSet<u32>,
+    known_servers: KnownServers,
     sink: S,
 }
 
@@ -91,6 +100,7 @@ impl<S: Sink> Agent<S> {
             processes: HashMap::new(),
             own_executable,
             introduced: HashSet::new(),
+            known_servers: KnownServers::default(),
             sink,
         };
         for path in agent.options.selector.executables_to_come() {
@@ -117,6 +127,10 @@ impl<S: Sink> Agent<S> {
     /// When the file cannot be read or probed.
     pub fn expect(&mut self, executable: &std::path::Path) -> Result<(), AgentError> {
         let file = MappedFile::open(executable).map_err(AttachError::from)?;
+        if executable.file_name().and_then(OsStr::to_str).is_some_and(is_redis_server_name) {
+            self.attachments.watch(&file, server(), &mut self.programs)?;
+            return Ok(());
+        }
         let attached = self.attachments.file(&file, &mut self.programs, &mut self.sink)?;
         self.attachments.watch(&file, target(&attached), &mut self.programs)?;
         Ok(())
@@ -129,12 +143,12 @@ impl<S: Sink> Agent<S> {
 
     /// Number of targets now.
     pub fn targets(&self) -> usize {
-        self.processes.len()
+        self.processes.len() - self.known_servers.attached(&self.processes)
     }
 
     /// Whether targets were asked for by number only and all of them have ended.
     pub fn is_over(&self) -> bool {
-        self.processes.is_empty() && self.options.selector.only_pids()
+        self.targets() == 0 && self.options.selector.only_pids()
     }
 
     /// Waits a moment for records and passes them on.
@@ -193,6 +207,9 @@ impl<S: Sink> Agent<S> {
             ("lifecycle_ring_full", get(Counter::LifecycleRingFull)?),
             ("shim", get(Counter::Shim)?),
             ("shim_ring_full", get(Counter::ShimRingFull)?),
+            ("server_steps", get(Counter::ServerSteps)?),
+            ("server_steps_ring_full", get(Counter::ServerStepsRingFull)?),
+            ("server_other_threads", get(Counter::ServerOtherThreads)?),
         ])))
     }
 
@@ -201,12 +218,18 @@ impl<S: Sink> Agent<S> {
         &self.sink
     }
 
+    /// The sink, to take what it has collected.
+    pub fn sink_mut(&mut self) -> &mut S {
+        &mut self.sink
+    }
+
     fn drain(&mut self) {
         while let Some(lifecycle) = self.next_record() {
             match lifecycle {
                 Lifecycle::Executed(head) => self.executed(&head),
                 Lifecycle::Started(pid) => self.started(pid),
                 Lifecycle::Ended(pid) => self.ended(pid),
+                Lifecycle::Connected(record) => self.connected(&record),
                 Lifecycle::Unchanged => {}
             }
         }
@@ -238,6 +261,7 @@ impl<S: Sink> Agent<S> {
             Ok(Event::Exec(head)) => Lifecycle::Executed(head),
             Ok(Event::Fork(head)) => Lifecycle::Started(head.task_id as u32),
             Ok(Event::Exit(head)) => Lifecycle::Ended(head.pid),
+            Ok(Event::Open(record)) => Lifecycle::Connected(record),
             _ => Lifecycle::Unchanged,
         })
     }
@@ -290,6 +314,9 @@ impl<S: Sink> Agent<S> {
 
     /// Attaches to a process and makes it a target.
     fn adopt(&mut self, process: &Process) -> Result<(), AgentError> {
+        if is_redis_server(process) {
+            return self.adopt_server(process);
+        }
         let attached = self.attachments.process(process, &mut self.programs, &mut self.sink)?;
         let info: ProcessInfo = process_info(process, &self.options.host);
         let what = match (attached.with_shim, attached.functions) {
@@ -325,6 +352,7 @@ enum Lifecycle {
     Executed(Head),
     Started(u32),
     Ended(u32),
+    Connected(record::Connection),
     Unchanged,
 }
 

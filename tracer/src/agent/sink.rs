@@ -7,7 +7,7 @@ use tracer_common::map::Advice;
 use crate::capture::Item;
 use crate::capture::recording::{RecordingError, Writer};
 use crate::export::Handle;
-use crate::trace::{Correlator, Counts};
+use crate::trace::{Correlator, Counts, Durations, Wait};
 
 /// Takes the items of a session in order.
 pub trait Sink {
@@ -33,16 +33,31 @@ impl SpanSink {
         Self { correlator, exporters }
     }
 
-    /// Ends what is open and exports it. Returns what became of the records.
-    pub fn finish(mut self) -> Counts {
+    /// Ends what is open and exports it.
+    pub fn end(&mut self) {
         self.correlator.finish();
         self.export();
+    }
+
+    /// The same; returns what became of the records.
+    pub fn finish(mut self) -> Counts {
+        self.end();
         self.correlator.counts()
+    }
+
+    /// Commands that waited for others since the last call, if the correlator collects them.
+    pub fn take_waits(&mut self) -> Vec<Wait> {
+        mem::take(&mut self.correlator.output().waits)
     }
 
     /// What became of the records so far.
     pub fn counts(&self) -> Counts {
         self.correlator.counts()
+    }
+
+    /// How long commands took so far.
+    pub fn durations(&self) -> &Durations {
+        self.correlator.durations()
     }
 
     fn export(&mut self) {

@@ -1,7 +1,12 @@
 //! Records of the eBPF programs, read from bytes.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
 use bytemuck::{AnyBitPattern, pod_read_unaligned};
 use tracer_common::record::{self, Connection, Head, Message, Short, Socket};
+
+const AF_INET: u16 = 2;
+const AF_INET6: u16 = 10;
 
 /// A record that is not as long as it says, or of an unknown kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -27,6 +32,8 @@ pub enum Event<'a> {
     Fork(Head),
     /// A span of the shim.
     Shim(Short, &'a [u8]),
+    /// What the main thread of a server did: whole [`record::Step`]s.
+    Steps(Head, &'a [u8]),
 }
 
 impl<'a> Event<'a> {
@@ -51,9 +58,33 @@ impl<'a> Event<'a> {
             record::KIND_EXEC => Self::Exec(head),
             record::KIND_EXIT => Self::Exit(head),
             record::KIND_FORK => Self::Fork(head),
+            record::KIND_STEPS if (head.payload_len as usize).is_multiple_of(size_of::<record::Step>()) => {
+                Self::Steps(head, payload(head, fixed::<Head>(bytes)?.1)?)
+            }
             _ => return Err(Malformed),
         })
     }
+}
+
+/// The steps of a record.
+pub fn steps(bytes: &[u8]) -> impl Iterator<Item = record::Step> {
+    bytes.chunks_exact(size_of::<record::Step>()).map(pod_read_unaligned)
+}
+
+/// Local and peer address of a TCP connection; IPv4 in IPv6 is IPv4.
+pub fn addresses(record: &Connection) -> Option<(SocketAddr, SocketAddr)> {
+    let address = |bytes: [u8; 16], port: u32| {
+        let ip = match record.family {
+            AF_INET => {
+                let [a, b, c, d, ..] = bytes;
+                IpAddr::V4(Ipv4Addr::new(a, b, c, d))
+            }
+            AF_INET6 => Ipv6Addr::from(bytes).to_canonical(),
+            _ => return None,
+        };
+        Some(SocketAddr::new(ip, u16::try_from(port).ok()?))
+    };
+    Some((address(record.local_addr, record.local_port)?, address(record.peer_addr, record.peer_port)?))
 }
 
 fn fixed<T: AnyBitPattern>(bytes: &[u8]) -> Result<(T, &[u8]), Malformed> {

@@ -7,5 +7,5 @@ pub mod event;
 pub mod item;
 pub mod recording;
 
-pub use event::{Event, Malformed};
+pub use event::{Event, Malformed, addresses, steps};
 pub use item::{Item, ProbeInfo, ProcessInfo};

@@ -49,6 +49,9 @@ pub struct Config {
     /// How socket calls are seen.
     #[serde(deserialize_with = "text")]
     pub socket_probe: Option<SocketProbe>,
+    /// Whether Redis servers are attached to.
+    #[serde(deserialize_with = "text")]
+    pub redis_server: Option<RedisServer>,
     /// How much of a query is shown.
     #[serde(deserialize_with = "text")]
     pub query_text: Option<QueryText>,
@@ -131,6 +134,28 @@ impl FromStr for SocketProbe {
             "tracepoint" => Ok(Self::Tracepoint),
             "off" => Ok(Self::Off),
             _ => Err(UnknownValue { value: text.to_owned(), possible: "auto, tracepoint or off" }),
+        }
+    }
+}
+
+/// Whether the Redis servers that targets talk to are attached to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum RedisServer {
+    /// Those on this host.
+    #[default]
+    Auto,
+    /// Only those that are targets by name.
+    Off,
+}
+
+impl FromStr for RedisServer {
+    type Err = UnknownValue;
+
+    fn from_str(text: &str) -> Result<Self, UnknownValue> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "off" => Ok(Self::Off),
+            _ => Err(UnknownValue { value: text.to_owned(), possible: "auto or off" }),
         }
     }
 }
@@ -228,6 +253,7 @@ impl Config {
             export: list(self.export, below.export),
             sampler: self.sampler.or(below.sampler),
             socket_probe: self.socket_probe.or(below.socket_probe),
+            redis_server: self.redis_server.or(below.redis_server),
             query_text: self.query_text.or(below.query_text),
             slow_query: self.slow_query.or(below.slow_query),
             service_name: self.service_name.or(below.service_name),

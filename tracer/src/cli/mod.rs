@@ -1,5 +1,6 @@
 //! The command line: one file per subcommand. The only layer that knows clap, standard output and exit codes.
 
+mod blame;
 pub mod config;
 mod doctor;
 mod inspect;
@@ -50,6 +51,8 @@ enum Command {
     Record(Box<record::Args>),
     /// Make the spans of a recorded capture; needs no privileges.
     Replay(Box<replay::Args>),
+    /// Report who made whom wait at Redis servers, from a recording.
+    Blame(Box<blame::Args>),
     /// Change which traces running services with the shim record, without a restart.
     Sample(sample::Args),
     /// Print a completion script for a shell.
@@ -88,6 +91,7 @@ pub fn main() -> ExitCode {
         Command::Doctor(args) => doctor::main(&args),
         Command::Record(args) => record::main(*args),
         Command::Replay(args) => replay::main(*args),
+        Command::Blame(args) => blame::main(&args),
         Command::Sample(args) => sample::main(&args),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "tracer", &mut std::io::stdout());

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 use clap::Args;
 
 use super::NoTarget;
-use super::config::{Config, ExportTarget, QueryText, SocketProbe, process_env};
+use super::config::{Config, ExportTarget, QueryText, RedisServer, SocketProbe, process_env};
 use crate::agent;
 use crate::protocol::redis;
 use crate::target::{HostFacts, Selector};
@@ -40,6 +40,9 @@ pub struct Targets {
     /// How socket calls are seen: auto, tracepoint or off (no Redis and MySQL spans) [default: auto, which is tracepoint].
     #[arg(long, value_name = "HOW")]
     pub socket_probe: Option<SocketProbe>,
+    /// Attach to the Redis servers of this host that targets talk to, to tell who waits for whom: auto (default) or off.
+    #[arg(long, value_name = "HOW")]
+    pub redis_server: Option<RedisServer>,
     /// A command to start and trace; the session ends with it.
     #[arg(last = true, value_name = "COMMAND")]
     pub command: Vec<String>,
@@ -95,6 +98,7 @@ pub fn config(targets: Targets, spans: Spans) -> Result<Config> {
         duration: targets.duration,
         ring_size: targets.ring_size,
         socket_probe: targets.socket_probe,
+        redis_server: targets.redis_server,
         export: spans.export,
         sampler: spans.sampler,
         query_text: spans.query_text,
@@ -137,6 +141,7 @@ impl Config {
             host: HostFacts::read(self.service_name.clone(), extra),
             ring_bytes: self.ring_size.unwrap_or(DEFAULT_RING_BYTES),
             sockets: self.socket_probe.unwrap_or_default() != SocketProbe::Off,
+            redis_servers: self.redis_server.unwrap_or_default() == RedisServer::Auto,
         })
     }
 

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
+use super::blame::{self, Report};
 use super::config::process_env;
 use super::options::{self, Spans, Targets};
 use super::require_root;
 use crate::agent::{Agent, Balance, Sink, SpanSink};
 use crate::export::Pipeline;
-use crate::export::metrics::{Counter, MetricsExporter};
+use crate::export::metrics::{MetricsExporter, Snapshot, histograms};
 use crate::trace::span::{Attribute, Value};
 
 mod session;
@@ -34,6 +35,9 @@ pub struct Args {
     targets: Targets,
     #[command(flatten)]
     spans: Spans,
+    /// Report at the end who made whom wait at Redis servers.
+    #[arg(long, help_heading = "Spans")]
+    blame: bool,
 }
 
 /// Runs the session to its end and prints the balance.
@@ -45,7 +49,12 @@ pub fn main(args: Args) -> Result<()> {
     let exporters = config.exporters(&process_env)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let pipeline = Pipeline::start(config.pipeline_options(), exporters).context("cannot start the exporters")?;
-    let sink = SpanSink::new(config.correlator(rand::random()), pipeline.handle());
+    let mut correlator = config.correlator(rand::random());
+    let mut report = args.blame.then(Report::default);
+    if report.is_some() {
+        correlator.collect_waits();
+    }
+    let sink = SpanSink::new(correlator, pipeline.handle());
 
     let agent = Agent::start(agent_options, sink)?;
     let session = Session::begin(agent, &command, config.duration)?;
@@ -55,11 +64,11 @@ pub fn main(args: Args) -> Result<()> {
         exporting.ended().await;
         stop.store(true, Ordering::Relaxed);
     });
-    let counters: Arc<Mutex<Vec<Counter>>> = Arc::default();
+    let latest: Arc<Mutex<Snapshot>> = Arc::default();
     let metrics = match config.metrics_client(&process_env)? {
         Some(client) => {
-            let shared = Arc::clone(&counters);
-            let snapshot = move || shared.lock().map(|counters| counters.clone()).unwrap_or_default();
+            let shared = Arc::clone(&latest);
+            let snapshot = move || shared.lock().map(|latest| latest.clone()).unwrap_or_default();
             let _inside = runtime.enter();
             Some(MetricsExporter::start(client, METRICS_EVERY, agent_resource(), snapshot))
         }
@@ -72,23 +81,38 @@ pub fn main(args: Args) -> Result<()> {
         if occasion == Occasion::Asked {
             tracing::info!("so far:\n{}", balance.text());
         }
-        if let Ok(mut counters) = counters.lock() {
-            *counters = balance.counters();
+        let histograms = histograms(agent.sink().durations());
+        if let Ok(mut latest) = latest.lock() {
+            *latest = Snapshot { counters: balance.counters(), histograms };
+        }
+        if let Some(report) = &mut report {
+            agent.sink_mut().take_waits().into_iter().for_each(|wait| report.add(wait));
         }
     })?;
-    let (sink, kernel, _attached) = agent.finish()?;
+    let (mut sink, kernel, _attached) = agent.finish()?;
+    sink.end();
+    if let Some(report) = &mut report {
+        sink.take_waits().into_iter().for_each(|wait| report.add(wait));
+    }
+    if let Ok(mut latest) = latest.lock() {
+        latest.histograms = histograms(sink.durations());
+    }
     let counts = sink.finish();
-    let report = runtime.block_on(pipeline.shutdown(config.grace()));
+    let ended = runtime.block_on(pipeline.shutdown(config.grace()));
     if let Some(metrics) = metrics {
         runtime.block_on(metrics.shutdown(METRICS_GRACE));
     }
 
-    let balance = Balance { kernel, counts, exporters: report.exporters };
+    let balance = Balance { kernel, counts, exporters: ended.exporters };
     for line in balance.text().lines() {
         tracing::info!("{line}");
     }
     if !balance.holds() {
         tracing::error!("the balance does not hold: spans were lost without a cause; please report this");
+    }
+    if let Some(mut report) = report {
+        report.commands(counts.commands, counts.commands_served, counts.commands_estimated);
+        blame::show(&report, &blame::Show::default())?;
     }
     config.write_stats(&balance)
 }

@@ -1,12 +1,14 @@
-//! The agent's own counters over OTLP, while it runs.
+//! Metrics over OTLP, while the agent runs: its own counters, and how long the commands of its targets took.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::metrics::v1::{
-    AggregationTemporality, Metric, NumberDataPoint, ResourceMetrics, ScopeMetrics, Sum, metric, number_data_point,
+    AggregationTemporality, Histogram as OtlpHistogram, HistogramDataPoint, Metric, NumberDataPoint, ResourceMetrics,
+    ScopeMetrics, Sum, metric, number_data_point,
 };
 use opentelemetry_proto::tonic::resource::v1::Resource as OtlpResource;
 use opentelemetry_semantic_conventions::SCHEMA_URL;
@@ -16,7 +18,9 @@ use tokio::sync::oneshot;
 use super::otlp::encode::Request;
 use super::otlp::{OtlpClient, convert};
 use super::{ExporterStats, Tally};
+use crate::trace::durations::BOUNDS;
 use crate::trace::span::{Attribute, Value};
+use crate::trace::{Durations, Histogram};
 
 /// A counter that only grows.
 #[derive(Clone, Debug, PartialEq)]
@@ -27,6 +31,58 @@ pub struct Counter {
     pub attributes: Vec<Attribute>,
     /// Its value since the agent started.
     pub value: u64,
+}
+
+/// A histogram of a service, cumulative.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HistogramPoint {
+    /// Name, such as `db.client.operation.duration`.
+    pub name: &'static str,
+    /// `service.name` of the target.
+    pub service: Arc<str>,
+    /// What tells it from others of its name.
+    pub attributes: Vec<Attribute>,
+    /// Durations, counted in seconds.
+    pub histogram: Histogram,
+}
+
+/// Everything that goes out at one time.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// Of the agent.
+    pub counters: Vec<Counter>,
+    /// Of its targets.
+    pub histograms: Vec<HistogramPoint>,
+}
+
+/// How long commands took, as the semantic conventions name it, and its parts.
+pub fn histograms(durations: &Durations) -> Vec<HistogramPoint> {
+    let mut points = Vec::new();
+    for (series, figures) in durations.iter() {
+        let mut attributes: Vec<Attribute> = vec![
+            ("db.system.name".into(), Value::Str("redis".into())),
+            ("db.operation.name".into(), Value::Str(series.operation.clone())),
+        ];
+        match series.server.rsplit_once(':') {
+            Some((address, port)) => {
+                attributes.push(("server.address".into(), Value::Str(address.to_owned().into())));
+                attributes.extend(port.parse().ok().map(|port| ("server.port".into(), Value::Int(port))));
+            }
+            None => attributes.push(("network.transport".into(), Value::Shared(Arc::clone(&series.server)))),
+        }
+        for (name, histogram) in [
+            ("db.client.operation.duration", &figures.duration),
+            ("tracer.redis.queue", &figures.queue),
+            ("tracer.redis.service", &figures.service),
+            ("tracer.redis.network", &figures.network),
+        ] {
+            if histogram.count > 0 {
+                let (service, attributes) = (Arc::clone(&series.service), attributes.clone());
+                points.push(HistogramPoint { name, service, attributes, histogram: histogram.clone() });
+            }
+        }
+    }
+    points
 }
 
 /// The balance of exporters as counters.
@@ -54,12 +110,12 @@ pub struct MetricsExporter {
 }
 
 impl MetricsExporter {
-    /// Asks `snapshot` for the counters each `interval`, on the current tokio runtime.
+    /// Asks `snapshot` for the metrics each `interval`, on the current tokio runtime.
     pub fn start(
         mut client: OtlpClient,
         interval: Duration,
         resource: Vec<Attribute>,
-        snapshot: impl Fn() -> Vec<Counter> + Send + 'static,
+        snapshot: impl Fn() -> Snapshot + Send + 'static,
     ) -> Self {
         let tally = Arc::new(Tally::new(format!("otlp-metrics:{}", client.endpoint())));
         let (stop, mut stopped) = oneshot::channel();
@@ -68,9 +124,9 @@ impl MetricsExporter {
         let task = tokio::spawn(async move {
             loop {
                 let last = tokio::time::timeout(interval, &mut stopped).await.is_ok();
-                let counters = snapshot();
-                let points = counters.len() as u64;
-                let body = request(&resource, counters, start, SystemTime::now()).encode_to_vec();
+                let metrics = snapshot();
+                let points = (metrics.counters.len() + metrics.histograms.len()) as u64;
+                let body = request(&resource, metrics, start, SystemTime::now()).encode_to_vec();
                 counting.accept(points);
                 client.send(Request { body: Bytes::from(body), spans: points }, &counting).await;
                 if last {
@@ -94,12 +150,12 @@ impl MetricsExporter {
 
 fn request(
     resource: &[Attribute],
-    counters: Vec<Counter>,
+    snapshot: Snapshot,
     start: SystemTime,
     now: SystemTime,
 ) -> ExportMetricsServiceRequest {
     let mut metrics: Vec<Metric> = Vec::new();
-    for counter in counters {
+    for counter in snapshot.counters {
         let point = NumberDataPoint {
             attributes: convert::attributes(&counter.attributes),
             start_time_unix_nano: unix_ns(start),
@@ -120,12 +176,50 @@ fn request(
             }),
         }
     }
-    ExportMetricsServiceRequest {
-        resource_metrics: vec![ResourceMetrics {
-            resource: Some(OtlpResource { attributes: convert::attributes(resource), ..Default::default() }),
-            scope_metrics: vec![ScopeMetrics { scope: Some(convert::scope()), metrics, schema_url: SCHEMA_URL.into() }],
-            schema_url: SCHEMA_URL.into(),
-        }],
+    let mut all = vec![of_resource(resource, metrics)];
+    all.extend(of_services(snapshot.histograms, start, now));
+    ExportMetricsServiceRequest { resource_metrics: all }
+}
+
+/// The histograms of each service, under a resource of its name.
+fn of_services(points: Vec<HistogramPoint>, start: SystemTime, now: SystemTime) -> Vec<ResourceMetrics> {
+    let mut services: BTreeMap<Arc<str>, BTreeMap<&'static str, Vec<HistogramDataPoint>>> = BTreeMap::new();
+    for point in points {
+        let data = HistogramDataPoint {
+            attributes: convert::attributes(&point.attributes),
+            start_time_unix_nano: unix_ns(start),
+            time_unix_nano: unix_ns(now),
+            count: point.histogram.count,
+            sum: Some(point.histogram.sum_ns as f64 / 1e9),
+            max: Some(point.histogram.max_ns as f64 / 1e9),
+            bucket_counts: point.histogram.buckets.to_vec(),
+            explicit_bounds: BOUNDS.to_vec(),
+            ..Default::default()
+        };
+        services.entry(point.service).or_default().entry(point.name).or_default().push(data);
+    }
+    services
+        .into_iter()
+        .map(|(service, metrics)| {
+            let metrics = metrics.into_iter().map(|(name, data_points)| Metric {
+                name: name.into(),
+                unit: "s".into(),
+                data: Some(metric::Data::Histogram(OtlpHistogram {
+                    data_points,
+                    aggregation_temporality: AggregationTemporality::Cumulative.into(),
+                })),
+                ..Default::default()
+            });
+            of_resource(&[("service.name".into(), Value::Shared(service))], metrics.collect())
+        })
+        .collect()
+}
+
+fn of_resource(resource: &[Attribute], metrics: Vec<Metric>) -> ResourceMetrics {
+    ResourceMetrics {
+        resource: Some(OtlpResource { attributes: convert::attributes(resource), ..Default::default() }),
+        scope_metrics: vec![ScopeMetrics { scope: Some(convert::scope()), metrics, schema_url: SCHEMA_URL.into() }],
+        schema_url: SCHEMA_URL.into(),
     }
 }
 

@@ -46,6 +46,9 @@ pub fn kernel_offsets() -> Result<KernelOffsets, KernelError> {
         sock_num: at("sock.__sk_common.skc_num")?,
         sock_daddr6: at("sock.__sk_common.skc_v6_daddr")?,
         sock_saddr6: at("sock.__sk_common.skc_v6_rcv_saddr")?,
+        sock_net: at("sock.__sk_common.skc_net")?,
+        net_number: at("net.ns.inum")?,
+        unix_peer: at("unix_sock.peer")?,
         known: 1,
     })
 }

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::path::Path;
 
-use super::{Process, published_attributes};
+use super::{Process, is_redis_server, published_attributes};
 use crate::capture::ProcessInfo;
 use crate::capture::item::ResourceValue;
 use crate::trace::span::ProcessId;
@@ -34,6 +34,8 @@ impl HostFacts {
 
 /// Describes a process. Its own OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES count, as they would for an SDK inside.
 pub fn process_info(process: &Process, host: &HostFacts) -> ProcessInfo {
+    // Its program can be a link to one of another name.
+    let is_server = is_redis_server(process);
     let environment = process.environment();
     let variable = |name: &str| environment.get(OsStr::new(name)).map(|value| value.to_string_lossy().into_owned());
     let mut named: Vec<(String, String)> =
@@ -58,7 +60,7 @@ pub fn process_info(process: &Process, host: &HostFacts) -> ProcessInfo {
         .or(published_service)
         .or_else(|| variable("OTEL_SERVICE_NAME").filter(|name| !name.is_empty()))
         .or(from_attributes)
-        .unwrap_or_else(|| process.name());
+        .unwrap_or_else(|| if is_server { process.comm.clone() } else { process.name() });
     let instance =
         take("service.instance.id").unwrap_or_else(|| format!("{}-{}", process.id.pid, process.id.start_time));
 
@@ -69,13 +71,15 @@ pub fn process_info(process: &Process, host: &HostFacts) -> ProcessInfo {
         text("process.executable.name", process.name()),
         text("process.executable.path", process.exe.to_string_lossy().into_owned()),
         ("process.command_args".to_owned(), ResourceValue::List(arguments(process))),
-        text("process.runtime.name", "rust".to_owned()),
         text("host.arch", "amd64".to_owned()),
         text("os.type", "linux".to_owned()),
         text("telemetry.sdk.name", "tracer".to_owned()),
-        text("telemetry.sdk.language", "rust".to_owned()),
         text("telemetry.sdk.version", env!("CARGO_PKG_VERSION").to_owned()),
     ];
+    if !is_server {
+        attributes.push(text("process.runtime.name", "rust".to_owned()));
+        attributes.push(text("telemetry.sdk.language", "rust".to_owned()));
+    }
     attributes.extend(host.name.clone().map(|name| text("host.name", name)));
     attributes.extend(host.id.clone().map(|id| text("host.id", id)));
     attributes.extend(process.control_group().as_deref().and_then(container_id).map(|id| text("container.id", id)));

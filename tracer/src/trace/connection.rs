@@ -1,23 +1,20 @@
 //! Connections of traced processes: whose they are, what they speak, what is held until that is known, and what the
 //! programs should know of them.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use tracer_common::map::{Advice, VERDICT_IGNORED, VERDICT_TRACKED};
-use tracer_common::record::{self, DIRECTION_SENT, FLAG_FAILED, FLAG_FRESH, PROTOCOL_RESP, Socket};
+use tracer_common::record::{self, DIRECTION_SENT, FLAG_FAILED, FLAG_FRESH, FLAG_SERVER, PROTOCOL_RESP, Socket};
 
 use super::correlator::{Correlator, flow_key};
 use super::flow::FlowKey;
 use super::place::Place;
-use super::span::{Attribute, ProcessId, Span, SpanContext, Value};
+use super::span::{Attribute, ProcessId, SpanContext, Value};
 use super::speaks::{Commands, Speaks};
-use super::{mysql, redis};
+use crate::capture::addresses;
 use crate::protocol::stream::{Chunk, Direction, Verdict};
 
 const AF_UNIX: u32 = 1;
-const AF_INET: u32 = 2;
-const AF_INET6: u32 = 10;
 /// The programs are told of a long value once this much of it is still to come.
 const SKIP_STEP: u64 = 16 * 1024;
 
@@ -32,6 +29,8 @@ pub struct Asker {
 
 /// A connection of a traced process.
 pub struct Connection {
+    /// Its number.
+    pub number: u64,
     /// Whose it is.
     pub process: ProcessId,
     speaks: Speaks,
@@ -41,6 +40,8 @@ pub struct Connection {
     pub address: Option<Arc<str>>,
     /// Port of the server.
     pub port: u32,
+    /// Where the server is, for people and as a key.
+    pub server: Arc<str>,
     /// It is a Unix socket.
     pub unix: bool,
 }
@@ -49,16 +50,20 @@ impl Correlator {
     /// The programs follow a new connection.
     pub(super) fn open(&mut self, record: &record::Connection) {
         let Some(&process) = self.processes.get(&record.head.pid) else { return };
-        let address = match u32::from(record.family) {
-            AF_INET => {
-                let [a, b, c, d, ..] = record.peer_addr;
-                Some(IpAddr::V4(Ipv4Addr::new(a, b, c, d)).to_string())
-            }
-            AF_INET6 => Some(Ipv6Addr::from(record.peer_addr).to_canonical().to_string()),
-            _ => None,
-        };
+        let address = addresses(record).map(|(_, server)| server.ip().to_string());
+        if record.head.flags & FLAG_SERVER != 0 {
+            self.servers.open_served(record);
+            return;
+        }
         let fresh = record.head.flags & FLAG_FRESH != 0;
+        if record.protocol == PROTOCOL_RESP {
+            self.servers.open_client(record);
+        }
         let connection = self.connection(record.connection, process, record.protocol, !fresh);
+        connection.server = match &address {
+            Some(address) => format!("{address}:{}", record.peer_port).into(),
+            None => "unix".into(),
+        };
         connection.address = address.map(Into::into);
         connection.port = record.peer_port;
         connection.unix = u32::from(record.family) == AF_UNIX;
@@ -104,6 +109,7 @@ impl Correlator {
 
     /// A connection is gone: commands without a reply end here.
     pub(super) fn end_connection(&mut self, number: u64, now_ns: u64) {
+        self.servers.close(number);
         let Some(connection) = self.connections.get_mut(&number) else { return };
         let commands = connection.speaks.close(now_ns);
         connection.speaks.count(&mut self.counts);
@@ -139,12 +145,14 @@ impl Correlator {
     fn connection(&mut self, number: u64, process: ProcessId, protocol: u16, opened_before: bool) -> &mut Connection {
         let query_text = self.options.query_text;
         self.connections.entry(number).or_insert_with(|| Connection {
+            number,
             process,
             speaks: Speaks::new(protocol, query_text, opened_before),
             verdict: Verdict::Maybe,
             advised: Advice::default(),
             address: None,
             port: 0,
+            server: Arc::default(),
             unix: false,
         })
     }
@@ -159,38 +167,37 @@ impl Correlator {
         match commands {
             Commands::Redis(commands) => {
                 for command in commands {
-                    let times = (command.start_ns, command.end_ns);
                     let asker = self.asker(connection.process.pid, command);
-                    self.command_span(&asker, times, |place| redis::span(&connection, command, place));
+                    let place = self.command_place(&asker, command.end_ns);
+                    let slow = self.is_slow(command.start_ns, command.end_ns);
+                    self.hold(&connection, command, &place, slow);
                 }
             }
             Commands::Mysql(commands) => {
                 for command in commands {
-                    let times = (command.start_ns, command.end_ns);
-                    self.command_span(&command.tag, times, |place| mysql::span(&connection, command, place));
+                    let place = self.command_place(&command.tag, command.end_ns);
+                    let slow = self.is_slow(command.start_ns, command.end_ns);
+                    self.mysql(&connection, command, &place, slow);
                 }
             }
         }
         self.connections.insert(number, connection);
     }
 
-    fn command_span(&mut self, asker: &Asker, times: (u64, u64), make: impl FnOnce(&Place) -> Span) {
-        let (start_ns, end_ns) = times;
+    /// Where the span of a command goes. Its asker's flow lasts as long as the command.
+    fn command_place(&mut self, asker: &Asker, end_ns: u64) -> Place {
         self.counts.commands += 1;
         if let Some(flow) = self.flows.get_mut(&asker.flow)
             && asker.parent.as_ref() == Some(flow.context())
         {
             flow.extend(end_ns);
         }
-        let slow = self.options.slow_query_ns.is_some_and(|threshold| end_ns - start_ns >= threshold);
-        let place = Place::below(asker.parent.as_ref(), &mut self.ids, &self.options.sampler);
-        self.emit(&place, |_| {
-            let mut span = make(&place);
-            if slow {
-                span.attributes.push(("tracer.slow".into(), Value::Bool(true)));
-            }
-            span
-        });
+        Place::below(asker.parent.as_ref(), &mut self.ids, &self.options.sampler)
+    }
+
+    /// The command took as long as the user calls slow.
+    fn is_slow(&self, start_ns: u64, end_ns: u64) -> bool {
+        self.options.slow_query_ns.is_some_and(|threshold| end_ns.saturating_sub(start_ns) >= threshold)
     }
 }
 

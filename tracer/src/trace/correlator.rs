@@ -9,6 +9,7 @@ use tracer_common::record::{FLAG_CONTEXT, Head};
 use super::connection::Connection;
 use super::content::Contents;
 use super::counts::Counts;
+use super::durations::Durations;
 use super::flow::{Flow, FlowKey, IDLE_NS, Worker};
 use super::ids::Ids;
 use super::message::{Decoded, MessageType};
@@ -16,7 +17,10 @@ use super::packs::Packs;
 use super::payload::Payloads;
 use super::place::Place;
 use super::sampler::Sampler;
+use super::served::Wait;
+use super::server::Servers;
 use super::span::{Attribute, ProcessId, Resource, Span, SpanContext, SpanId, TraceId, Value};
+use super::transit::Encodes;
 use crate::capture::item::ResourceValue;
 use crate::capture::{Event, Item, ProbeInfo, ProcessInfo};
 use crate::protocol::redis::QueryText;
@@ -50,6 +54,8 @@ pub struct Output {
     pub advice: Vec<(u64, Advice)>,
     /// Connections that are gone.
     pub closed: Vec<u64>,
+    /// Commands that waited for others, if [`Correlator::collect_waits`] asked for them.
+    pub waits: Vec<Wait>,
 }
 
 /// Turns events into spans.
@@ -62,6 +68,10 @@ pub struct Correlator {
     pub(super) probes: Vec<Option<Arc<MessageType>>>,
     pub(super) flows: HashMap<FlowKey, Flow<Decoded>>,
     pub(super) connections: HashMap<u64, Connection>,
+    pub(super) encodes: Encodes,
+    pub(super) servers: Servers,
+    pub(super) durations: Durations,
+    pub(super) collects_waits: bool,
     pub(super) packs: Packs,
     pub(super) payloads: Payloads,
     pub(super) contents: Contents,
@@ -80,6 +90,10 @@ impl Correlator {
             probes: Vec::new(),
             flows: HashMap::new(),
             connections: HashMap::new(),
+            encodes: Encodes::default(),
+            servers: Servers::default(),
+            durations: Durations::default(),
+            collects_waits: false,
             packs: Packs::default(),
             payloads: Payloads::default(),
             contents: Contents::default(),
@@ -104,6 +118,7 @@ impl Correlator {
 
     /// Ends flows in which nothing has happened for long; `now_ns` is a time of the records' clock.
     pub fn tick(&mut self, now_ns: u64) {
+        self.look(now_ns, false);
         if now_ns < self.ticked_ns.saturating_add(TICK_NS) {
             return;
         }
@@ -130,10 +145,21 @@ impl Correlator {
         for connection in connections {
             self.leave_connection(connection);
         }
+        self.look(0, true);
         let flows: Vec<FlowKey> = self.flows.keys().copied().collect();
         for key in flows {
             self.end_flow(key);
         }
+    }
+
+    /// Keeps what is needed for a report of who waited for whom.
+    pub fn collect_waits(&mut self) {
+        self.collects_waits = true;
+    }
+
+    /// How long commands took, sampled or not.
+    pub fn durations(&self) -> &Durations {
+        &self.durations
     }
 
     /// What there is to export and to tell the programs.
@@ -145,6 +171,8 @@ impl Correlator {
     pub fn counts(&self) -> Counts {
         let mut counts = self.counts;
         counts.messages_open = self.flows.len() as u64;
+        counts.served_open = self.servers.held() as u64;
+        counts.timeline_evicted = self.servers.evicted();
         counts.payloads_evicted = self.payloads.evicted;
         counts.contents_evicted = self.contents.evicted;
         counts
@@ -158,8 +186,10 @@ impl Correlator {
             Event::Close(record) => self.end_connection(record.connection, record.head.end_ns),
             Event::Exec(head) | Event::Exit(head) => self.end_process(head.pid, head.end_ns),
             Event::Shim(head, bytes) => self.shim(&head, bytes),
+            Event::Steps(head, bytes) => self.counts.server_steps += self.servers.steps(head.pid, bytes),
             Event::Fork(_) => {}
         }
+        self.look(0, false);
     }
 
     fn process(&mut self, process: &ProcessInfo) {
@@ -176,6 +206,7 @@ impl Correlator {
             };
             (name.clone().into(), value)
         }));
+        self.servers.name_process(process.id.pid, process.service.as_str().into());
         self.output.resources.push(Resource { process: process.id, attributes });
     }
 
@@ -194,6 +225,7 @@ impl Correlator {
     }
 
     fn end_process_state(&mut self, pid: u32, now_ns: u64) {
+        self.servers.end_process(pid);
         let connections: Vec<u64> = self
             .connections
             .iter()

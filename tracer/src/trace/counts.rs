@@ -49,6 +49,20 @@ pub struct Counts {
     pub commands: u64,
     /// Commands that waited for their reply when the agent ended.
     pub commands_open: u64,
+    /// Commands whose time was taken apart with what their server did.
+    pub commands_served: u64,
+    /// Commands whose time was taken apart from the clients' side alone.
+    pub commands_estimated: u64,
+    /// Commands of an attached server whose side of them was not found.
+    pub commands_unmatched: u64,
+    /// Commands that have nothing to be taken apart: not answered, or parked at a server that is not attached to.
+    pub commands_whole: u64,
+    /// Commands that are still held; 0 at the end.
+    pub served_open: u64,
+    /// Steps of servers received.
+    pub server_steps: u64,
+    /// Pieces of servers' time lines that were given up because there were too many.
+    pub timeline_evicted: u64,
     /// Records of shims received: each is one span, or in one of the next two.
     pub shim: u64,
     /// Shim records of unknown processes.

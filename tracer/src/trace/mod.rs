@@ -13,6 +13,7 @@ mod connection;
 mod content;
 mod correlator;
 mod counts;
+pub mod durations;
 mod flow;
 mod ids;
 mod message;
@@ -22,11 +23,16 @@ mod payload;
 mod place;
 mod redis;
 pub mod sampler;
+mod served;
+pub mod server;
 mod shim;
 pub mod span;
 mod speaks;
 #[cfg(test)]
 mod tests;
+mod transit;
 
 pub use correlator::{Correlator, Options, Output};
 pub use counts::Counts;
+pub use durations::{Durations, Figures, Histogram, Series};
+pub use served::Wait;

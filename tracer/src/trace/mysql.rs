@@ -4,6 +4,8 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::connection::{Asker, Connection};
+use super::correlator::Correlator;
+use super::durations::Series;
 use super::place::Place;
 use super::span::{Attribute, Span, SpanKind, Status, Value};
 use crate::protocol::mysql::{Command, Failure};
@@ -11,8 +13,22 @@ use crate::protocol::stream::Quality;
 
 const DEFAULT_PORT: u32 = 3306;
 
+impl Correlator {
+    /// One command of MySQL.
+    pub(super) fn mysql(&mut self, connection: &Connection, command: &Command<Asker>, place: &Place, slow: bool) {
+        let summary = command.statement.as_deref().and_then(|statement| statement.summary.clone());
+        let series = Series {
+            service: self.servers.service(connection.process.pid).unwrap_or_default(),
+            operation: name(command, summary),
+            server: Arc::clone(&connection.server),
+        };
+        self.durations.add(series, command.end_ns.saturating_sub(command.start_ns), None);
+        self.emit(place, |_| span(connection, command, place, slow));
+    }
+}
+
 /// The span of a command.
-pub fn span(connection: &Connection, command: &Command<Asker>, place: &Place) -> Span {
+fn span(connection: &Connection, command: &Command<Asker>, place: &Place, slow: bool) -> Span {
     let mut attributes: Vec<Attribute> = Vec::with_capacity(14);
     let mut add = |name: &'static str, value: Value| attributes.push((Cow::Borrowed(name), value));
     add("db.system.name", Value::Str(if command.mariadb { "mariadb" } else { "mysql" }.into()));
@@ -43,6 +59,9 @@ pub fn span(connection: &Connection, command: &Command<Asker>, place: &Place) ->
         Quality::Certain => {}
         Quality::OpenedBefore => add("tracer.mysql.pairing", Value::Str("opened_before".into())),
         Quality::Resynced => add("tracer.mysql.pairing", Value::Str("resynced".into())),
+    }
+    if slow {
+        add("tracer.slow", Value::Bool(true));
     }
     let mut status = Status::Unset;
     if let Some(failure) = &command.error {

@@ -10,7 +10,7 @@ use crate::protocol::redis::{Command, Failure, Quality, span_name};
 const DEFAULT_PORT: u32 = 6379;
 
 /// The span of a command.
-pub fn span(connection: &Connection, command: &Command<Asker>, place: &Place) -> Span {
+pub fn span(connection: &Connection, command: &Command<Asker>, place: &Place, slow: bool) -> Span {
     let mut attributes: Vec<Attribute> = Vec::with_capacity(10);
     let mut add = |name: &'static str, value: Value| attributes.push((Cow::Borrowed(name), value));
     add("db.system.name", Value::Str("redis".into()));
@@ -33,6 +33,9 @@ pub fn span(connection: &Connection, command: &Command<Asker>, place: &Place) ->
         Quality::Certain => {}
         Quality::OpenedBefore => add("tracer.redis.pairing", Value::Str("opened_before".into())),
         Quality::Resynced => add("tracer.redis.pairing", Value::Str("resynced".into())),
+    }
+    if slow {
+        add("tracer.slow", Value::Bool(true));
     }
     let mut status = Status::Unset;
     if let Some(failure) = &command.error {

@@ -42,9 +42,18 @@ impl Correlator {
             parent: parent.is_valid().then_some(parent),
             parent_remote: record.head.flags & shim::PARENT_REMOTE != 0,
         };
-        self.emit(&place, |_| {
+        if record.operation == Operation::Encode {
+            self.encodes.ended(place.context.trace_id, place.context.span_id, record.head.end_ns);
+        }
+        self.emit(&place, |this| {
             let mut span = span(&record, &place);
             span.process = process;
+            if record.operation == Operation::Decode
+                && let Some(parent) = place.parent
+                && let Some(nanos) = this.encodes.transit(place.context.trace_id, parent, record.head.start_ns)
+            {
+                span.attributes.push(("tracer.message.transit_time".into(), Value::Int(nanos as i64)));
+            }
             span
         });
     }

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::{
     machine,
+    pipeline::Pipeline,
     replay::Replay,
     samples::{Row, Samples, Spread},
 };
@@ -18,7 +19,7 @@ struct Group {
     rows: &'static [(Row, &'static str)],
 }
 
-const GROUPS: [Group; 4] = [
+const GROUPS: [Group; 6] = [
     Group {
         key: "message",
         title: "a message: prost encode + decode, 2 spans",
@@ -60,6 +61,24 @@ const GROUPS: [Group; 4] = [
             (Row::EncodeSdk, "tracing-opentelemetry"),
             (Row::Floor, "an empty probe on a nop5"),
             (Row::FloorUnderAgent, "the same, agent attached"),
+        ],
+    },
+    Group {
+        key: "redis_server",
+        title: "redis-benchmark -c 50, time per GET",
+        rows: &[
+            (Row::ServerBare, "bare"),
+            (Row::ServerTraced, "agent on the server"),
+            (Row::ServerAndClientTraced, "agent on server and clients"),
+        ],
+    },
+    Group {
+        key: "redis_server_pipelined",
+        title: "redis-benchmark -c 50 -P 16, time per GET",
+        rows: &[
+            (Row::PipelineBare, "bare"),
+            (Row::PipelineServerTraced, "agent on the server"),
+            (Row::PipelineBothTraced, "agent on server and clients"),
         ],
     },
 ];
@@ -134,7 +153,7 @@ fn detached(samples: &Samples) -> Option<Spread> {
 }
 
 /// For programs.
-pub fn write(samples: &Samples, replays: &[Replay], rounds: u16, path: &Path) -> Result<()> {
+pub fn write(samples: &Samples, replays: &[Replay], orders: &Pipeline, rounds: u16, path: &Path) -> Result<()> {
     let group = |group: &Group| {
         let rows = group.rows.iter().map(|(row, name)| {
             json!({
@@ -167,6 +186,7 @@ pub fn write(samples: &Samples, replays: &[Replay], rounds: u16, path: &Path) ->
         "aims": AIMS.iter().map(aim).collect::<Vec<_>>(),
         "shim_detached_minus_plain_ns": detached(samples).map(of_spread),
         "replay": replays.iter().map(replay).collect::<Vec<_>>(),
+        "pipeline": orders.json(),
         "lost": { "agent": agent, "bpftrace": bpftrace },
         "notes": NOTES,
     });

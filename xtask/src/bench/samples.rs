@@ -24,6 +24,12 @@ pub enum Row {
     EncodeSdk,
     Floor,
     FloorUnderAgent,
+    ServerBare,
+    ServerTraced,
+    ServerAndClientTraced,
+    PipelineBare,
+    PipelineServerTraced,
+    PipelineBothTraced,
 }
 
 /// Smallest, middle and largest of several figures.

@@ -2,7 +2,7 @@
 
 use std::{
     os::unix::process::CommandExt,
-    process::{Child, ChildStdin, ChildStdout, Command, ExitStatus},
+    process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus},
 };
 
 use anyhow::{Context, Result};
@@ -33,6 +33,11 @@ impl Service {
         self.0.stdout.take().context("standard output is not a pipe")
     }
 
+    /// Its standard error, if that was to be a pipe.
+    pub fn stderr(&mut self) -> Result<ChildStderr> {
+        self.0.stderr.take().context("standard error is not a pipe")
+    }
+
     /// How it ended, if it has.
     pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
         Ok(self.0.try_wait()?)
@@ -40,10 +45,19 @@ impl Service {
 
     /// Asks it to end, as Ctrl-C would, and waits for it.
     pub fn interrupt(mut self) -> Result<ExitStatus> {
-        let pid = i32::try_from(self.0.id())?;
-        // SAFETY: a plain system call; the child has not been waited for, so its id is not reused.
-        unsafe { libc::kill(pid, libc::SIGINT) };
+        self.signal(libc::SIGINT)?;
         Ok(self.0.wait()?)
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&mut self, signal: i32) -> Result<()> {
+        // After its end the number may be another's.
+        if self.0.try_wait()?.is_none() {
+            let pid = i32::try_from(self.0.id())?;
+            // SAFETY: a plain system call; the child has not been waited for, so its id is not reused.
+            unsafe { libc::kill(pid, signal) };
+        }
+        Ok(())
     }
 }
 

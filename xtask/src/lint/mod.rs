@@ -5,7 +5,7 @@ mod tidy;
 
 use anyhow::{Result, bail};
 
-use crate::{build_ebpf, run, setup, workspace};
+use crate::{build_ebpf, pipeline, run, setup, workspace};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -49,6 +49,10 @@ fn format(fix: bool) -> Result<()> {
 
 fn clippy() -> Result<()> {
     let deny = ["--", "-D", "warnings"];
-    run::visible(workspace::cargo("clippy").args(["--workspace", "--all-targets"]).args(deny))?;
+    let rest = ["--workspace", "--exclude", pipeline::PACKAGE, "--all-targets"];
+    run::visible(workspace::cargo("clippy").args(rest).args(deny))?;
+    for features in ["", "--features=shim"] {
+        run::visible(pipeline::cargo("clippy").args(features.split_whitespace()).arg("--all-targets").args(deny))?;
+    }
     run::visible(build_ebpf::cargo("clippy")?.arg("--release").args(deny))
 }

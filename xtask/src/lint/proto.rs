@@ -21,7 +21,7 @@ pub fn check(fix: bool) -> Result<()> {
     let scratch = tempfile::tempdir()?;
     // protox reads .proto files in this process, so no protoc has to be installed.
     let descriptors = protox::compile(&files, [&dir])?;
-    prost_build::Config::new().out_dir(scratch.path()).compile_fds(descriptors)?;
+    config().out_dir(scratch.path()).compile_fds(descriptors)?;
     let mut stale = Vec::new();
     for entry in fs::read_dir(scratch.path())? {
         let generated = entry?.path();
@@ -38,6 +38,21 @@ pub fn check(fix: bool) -> Result<()> {
         return Ok(());
     }
     bail!("not what the .proto files say; `cargo xtask lint --fix` writes them anew: {}", stale.join(", "))
+}
+
+/// Services are for those who ask for gRPC; messages with a field for the trace header fill it where the shim is.
+fn config() -> prost_build::Config {
+    const GRPC: &str = "#[cfg(feature = \"grpc\")]";
+    let services = tonic_prost_build::configure().client_mod_attribute(".", GRPC).server_mod_attribute(".", GRPC);
+    let mut config = prost_build::Config::new();
+    config.service_generator(services.service_generator());
+    for message in ["RiskRequest", "CounterRequest", "ExecutionReport"] {
+        config.message_attribute(
+            format!("order.{message}"),
+            "#[cfg_attr(feature = \"shim\", derive(::tracer_shim::Span))]",
+        );
+    }
+    config
 }
 
 /// Equal but for the first comment, which names the generator.

@@ -3,6 +3,7 @@
 //! A [`Tool`] is looked for first, so a second run costs milliseconds. What is missing is fetched through package
 //! registries alone: rustup, crates.io, PyPI and the machine's own Debian mirror.
 
+pub mod aeron;
 pub mod apt;
 pub mod bpf_linker;
 pub mod packages;
@@ -60,7 +61,8 @@ pub fn main(args: &Args) -> Result<()> {
 pub fn all() -> Vec<Box<dyn Tool>> {
     let mut tools = to_build();
     tools.extend(to_test());
-    tools.extend(to_lint());
+    tools.push(Box::new(toolchain::RUSTFMT));
+    tools.push(Box::new(toolchain::CLIPPY));
     tools.push(Box::new(packages::BPFTRACE));
     tools.push(Box::new(packages::QEMU));
     tools
@@ -71,30 +73,39 @@ pub fn to_build() -> Vec<Box<dyn Tool>> {
     vec![Box::new(rust_src::RustSrc), Box::new(bpf_linker::BpfLinker)]
 }
 
-/// What the end-to-end tests need at run time.
+/// What the end-to-end tests need: servers, a collector, and the order services.
 pub fn to_test() -> Vec<Box<dyn Tool>> {
-    vec![
-        Box::new(packages::REDIS),
-        Box::new(packages::MARIADB),
-        Box::new(packages::MARIADB_CLIENT),
-        Box::new(packages::TMUX),
-        Box::new(rotel::Rotel),
-    ]
+    let mut tools = to_demo();
+    tools.push(Box::new(packages::TMUX));
+    tools.push(Box::new(packages::IPROUTE));
+    tools.push(Box::new(rotel::Rotel));
+    tools
 }
 
-/// What judging the code needs.
+/// What judging the code needs: all of it is compiled.
 pub fn to_lint() -> Vec<Box<dyn Tool>> {
-    vec![Box::new(toolchain::RUSTFMT), Box::new(toolchain::CLIPPY)]
+    let mut tools: Vec<Box<dyn Tool>> = vec![Box::new(toolchain::RUSTFMT), Box::new(toolchain::CLIPPY)];
+    tools.extend(aeron::tools());
+    tools
 }
 
-/// What the demo needs.
+/// What the order services need to be built and to run.
 pub fn to_demo() -> Vec<Box<dyn Tool>> {
-    vec![Box::new(packages::REDIS)]
+    let mut tools = aeron::tools();
+    tools.extend(databases());
+    tools
+}
+
+/// The servers that services talk to.
+pub fn databases() -> Vec<Box<dyn Tool>> {
+    vec![Box::new(packages::REDIS), Box::new(packages::MARIADB), Box::new(packages::MARIADB_CLIENT)]
 }
 
 /// What the benchmark needs beside a build.
 pub fn to_bench() -> Vec<Box<dyn Tool>> {
-    vec![Box::new(packages::REDIS), Box::new(packages::BPFTRACE)]
+    let mut tools = to_demo();
+    tools.push(Box::new(packages::BPFTRACE));
+    tools
 }
 
 /// What booting another kernel needs.

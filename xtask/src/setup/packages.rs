@@ -13,9 +13,12 @@ use crate::{run, workspace};
 
 /// A program that a Debian package holds.
 pub struct Program {
-    program: &'static str,
-    package: &'static str,
-    purpose: &'static str,
+    /// Its file name.
+    pub program: &'static str,
+    /// The Debian package that holds it.
+    pub package: &'static str,
+    /// What the project does with it.
+    pub purpose: &'static str,
 }
 
 /// `redis-tools` holds the server's binary too, under another name, and starts no service when it is installed.
@@ -36,6 +39,10 @@ pub const MARIADB_CLIENT: Program =
 /// For the test of `tracer top`.
 pub const TMUX: Program =
     Program { program: "tmux", package: "tmux", purpose: "the terminal in which `tracer top` is tested" };
+
+/// Networks for a test with two hosts.
+pub const IPROUTE: Program =
+    Program { program: "ip", package: "iproute2", purpose: "the second host of a test is a network namespace" };
 
 /// For `cargo xtask bench`.
 pub const BPFTRACE: Program = Program {

@@ -59,17 +59,17 @@ impl<S: Sink> Session<S> {
     ///
     /// # Errors
     /// When the ring buffer cannot be read any more.
-    pub fn run(mut self, mut each_second: impl FnMut(&Agent<S>, Occasion)) -> Result<Agent<S>> {
+    pub fn run(mut self, mut each_second: impl FnMut(&mut Agent<S>, Occasion)) -> Result<Agent<S>> {
         let asked = Arc::new(AtomicBool::new(false));
         signal_hook::flag::register(libc::SIGUSR1, Arc::clone(&asked)).context("cannot catch signals")?;
         let mut next = Instant::now();
         loop {
             self.agent.step()?;
             if asked.swap(false, Ordering::Relaxed) {
-                each_second(&self.agent, Occasion::Asked);
+                each_second(&mut self.agent, Occasion::Asked);
             } else if Instant::now() >= next {
                 next = Instant::now() + Duration::from_secs(1);
-                each_second(&self.agent, Occasion::Second);
+                each_second(&mut self.agent, Occasion::Second);
             }
             if self.stop.load(Ordering::Relaxed)
                 || self.until.is_some_and(|until| Instant::now() >= until)

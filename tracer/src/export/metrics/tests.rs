@@ -7,13 +7,13 @@ use crate::export::testing::{HttpCollector, resource};
 use crate::trace::span::Value;
 
 /// The balance of an exporter that lost spans in two ways.
-fn counters() -> Vec<Counter> {
+fn counters() -> Snapshot {
     let tally = Tally::new("file".into());
     tally.accept(10);
     tally.exported(7);
     tally.dropped(Cause::QueueFull, 2);
     tally.dropped(Cause::WriteFailed, 1);
-    export_counters(&[tally.stats()])
+    Snapshot { counters: export_counters(&[tally.stats()]), histograms: Vec::new() }
 }
 
 #[tokio::test]

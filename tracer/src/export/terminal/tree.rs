@@ -12,8 +12,9 @@ const MAX_DEPTH: usize = 16;
 /// Columns of the service name.
 const MAX_SERVICE_WIDTH: usize = 18;
 /// Attributes that say what everybody sees in the name or nobody asks for.
-const HIDDEN: [&str; 5] =
-    ["db.system.name", "db.operation.name", "messaging.operation.type", "thread.id", "error.type"];
+const HIDDEN: [&str; 6] =
+    ["db.system.name", "db.operation.name", "messaging.operation.type", "thread.id", "error.type", BLOCKED_BY];
+const BLOCKED_BY: &str = "tracer.redis.blocked_by";
 
 /// A line for the trace and one for each span, at most `max_spans`.
 pub(super) fn render(part: &Part, look: Look, max_spans: usize) -> String {
@@ -78,6 +79,11 @@ fn name_and_details(line: &mut Line<'_>, span: &Span) {
             }
         }
         Status::Unset | Status::Ok => line.put(Style::Plain, &span.name),
+    }
+    // Why it took so long, before what it was.
+    if let Some((_, value)) = span.attributes.iter().find(|(key, _)| key == BLOCKED_BY) {
+        line.put(Style::Bold, "  blocked by ");
+        line.put(Style::Bold, &value_text(value));
     }
     for (key, value) in span.attributes.iter().filter(|(key, _)| !HIDDEN.contains(&key.as_ref())) {
         attribute(line, key, value);

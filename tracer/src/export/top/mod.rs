@@ -16,7 +16,7 @@ use row::{Row, SLOT_S, SLOTS};
 use super::terminal::{Look, trace_text};
 use super::{Batch, Cause, Exporter, Feed};
 use crate::export::batch::service_name;
-use crate::trace::span::{Span, TraceId, Value};
+use crate::trace::span::{Span, SpanKind, TraceId, Value};
 
 /// Operations that are kept; a program whose span names have numbers in them does not fill the memory.
 const MAX_ROWS: usize = 2_000;
@@ -123,6 +123,9 @@ impl State {
     fn add(&mut self, batch: &Arc<Batch>, slot: u64) -> u64 {
         let mut left_out = 0;
         for span in &batch.spans {
+            if is_servers_side(span) {
+                continue;
+            }
             let service = service_name(batch.resource(span.process));
             let key = (Arc::from(service), Arc::from(&*span.name));
             if self.rows.len() < MAX_ROWS || self.rows.contains_key(&key) {
@@ -176,6 +179,11 @@ impl State {
             self.spans -= batch.spans.len();
         }
     }
+}
+
+/// The server's part of a command, which has its row already.
+fn is_servers_side(span: &Span) -> bool {
+    span.kind == SpanKind::Server && span.attributes.iter().any(|(name, _)| name == "db.system.name")
 }
 
 fn text(value: &Value) -> Option<String> {

@@ -22,6 +22,10 @@ pub struct Command<T> {
     pub args: u32,
     /// Bytes of the command.
     pub request_bytes: u64,
+    /// Offset of the byte after the command in the stream of requests.
+    pub request_end: u64,
+    /// Nothing else was under way on the connection when it was sent.
+    pub alone: bool,
     /// Fingerprint of the command's first bytes, as [`fingerprints`](super::fingerprints) makes it, if they were all seen.
     pub print: Option<u64>,
     /// Bytes of the reply.

@@ -47,5 +47,6 @@ pub use command::{Batch, BatchKind, Command, Failure, span_name};
 pub use diagnostics::Diagnostics;
 pub use error::ErrorReply;
 pub use print::fingerprints;
+pub use request::{Peek, peek};
 pub use text::QueryText;
 pub use tracker::{Role, Tracker};

@@ -3,10 +3,12 @@
 use std::borrow::Cow;
 use std::mem;
 
+use super::classify::looks_like_redis;
 use super::print::Print;
 use super::table::{Effect, Info, lookup};
 use super::text::{MAX_ARG, QueryText, Text};
 use crate::protocol::resp::{MAX_BULK, Malformed, Scanner, Token, number};
+use crate::protocol::stream::Verdict;
 
 /// Most arguments that are believed; Redis refuses more than `INT_MAX`.
 const MAX_ARGS: i64 = i32::MAX as i64;
@@ -104,6 +106,11 @@ impl Requests {
         self.total == 0 && self.scanner.is_between()
     }
 
+    /// Name of the request that is being read, once that is known.
+    fn name(&self) -> Option<Cow<'static, str>> {
+        (self.total > 0 && self.index > 0).then(|| self.draft.name.clone())
+    }
+
     /// Bytes of the current argument that need not be seen.
     pub(super) fn body_left(&self) -> u64 {
         self.scanner.body_left()
@@ -186,6 +193,32 @@ impl Requests {
                 }
             }
         }
+    }
+}
+
+/// The first command of bytes that a server has read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peek {
+    /// As sent, with the subcommand.
+    pub name: Cow<'static, str>,
+    /// Bytes follow it: it is one of several.
+    pub more: bool,
+}
+
+/// Looks at the start of `len` bytes, of which `bytes` are the first. `None` when no command begins there.
+pub fn peek(bytes: &[u8], len: u64) -> Option<Peek> {
+    if bytes.first() != Some(&b'*') && looks_like_redis(bytes) == Verdict::No {
+        return None;
+    }
+    let mut requests = Requests::new(QueryText::Off);
+    let mut rest = bytes;
+    match requests.next(&mut rest) {
+        Ok(Some(request)) => {
+            let more = len > (bytes.len() - rest.len()) as u64;
+            Some(Peek { name: request.name, more })
+        }
+        Ok(None) => requests.name().map(|name| Peek { name, more: false }),
+        Err(Malformed) => None,
     }
 }
 

@@ -66,6 +66,8 @@ pub(super) struct Sent<T> {
     pub tag: T,
     pub start_ns: u64,
     pub end_ns: u64,
+    pub end_offset: u64,
+    pub alone: bool,
     pub quality: Quality,
 }
 
@@ -168,6 +170,8 @@ impl<T> Session<T> {
             query_text: request.text,
             args: request.args,
             request_bytes: request.bytes,
+            request_end: sent.end_offset,
+            alone: sent.alone,
             print: request.print,
             response_bytes: 0,
             start_ns: sent.start_ns,

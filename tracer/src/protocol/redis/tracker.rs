@@ -56,6 +56,7 @@ struct Begun<T> {
     tag: T,
     start_ns: u64,
     aligned: bool,
+    alone: bool,
     quality: Quality,
 }
 
@@ -143,7 +144,8 @@ impl<T: Clone> Tracker<T> {
     }
 
     fn feed_requests(&mut self, chunk: &Chunk<'_>, piece: Piece<'_>, tag: &T, out: &mut Vec<Command<T>>) {
-        self.pass_request_bytes(piece.missing, chunk, tag, out);
+        let end = chunk.offset.saturating_add(chunk.len);
+        self.pass_request_bytes(piece.missing, chunk.offset, chunk, tag, out);
         let mut data = piece.data;
         let mut at_start = piece.stale == 0;
         if !self.request_stream.synced {
@@ -155,19 +157,19 @@ impl<T: Clone> Tracker<T> {
             self.request_stream.synced = found.is_some();
         }
         if self.request_stream.synced {
-            self.parse_requests(data, at_start, chunk, tag, out);
+            self.parse_requests(data, at_start, end.saturating_sub(piece.rest), chunk, tag, out);
         }
-        self.pass_request_bytes(piece.rest, chunk, tag, out);
+        self.pass_request_bytes(piece.rest, end, chunk, tag, out);
         self.request_stream.announce(self.requests.body_left());
     }
 
-    /// `len` bytes of requests were not captured.
-    fn pass_request_bytes(&mut self, len: u64, chunk: &Chunk<'_>, tag: &T, out: &mut Vec<Command<T>>) {
+    /// `len` bytes of requests, up to the offset `end`, were not captured.
+    fn pass_request_bytes(&mut self, len: u64, end: u64, chunk: &Chunk<'_>, tag: &T, out: &mut Vec<Command<T>>) {
         if len == 0 {
         } else if !self.request_stream.synced {
             self.pass_over(len);
         } else if self.requests.gap(len) {
-            self.parse_requests(&[], false, chunk, tag, out);
+            self.parse_requests(&[], false, end, chunk, tag, out);
         } else {
             self.session.diagnostics.requests_lost += 1;
             self.pass_over(len);
@@ -179,6 +181,7 @@ impl<T: Clone> Tracker<T> {
         &mut self,
         mut data: &[u8],
         mut at_start: bool,
+        end: u64,
         chunk: &Chunk<'_>,
         tag: &T,
         out: &mut Vec<Command<T>>,
@@ -189,7 +192,7 @@ impl<T: Clone> Tracker<T> {
             }
             at_start = false;
             match self.requests.next(&mut data) {
-                Ok(Some(request)) => self.complete(request, chunk, out),
+                Ok(Some(request)) => self.complete(request, end.saturating_sub(data.len() as u64), chunk, out),
                 Ok(None) => {
                     if self.requests.is_between() {
                         // Empty lines before a command are not its start.
@@ -222,19 +225,25 @@ impl<T: Clone> Tracker<T> {
         if self.aligned && quiet && self.last_reply_ns > 0 && chunk.start_ns - self.last_reply_ns > SILENCE_NS {
             self.quality = Quality::Certain;
         }
-        self.begun =
-            Some(Begun { tag: tag.clone(), start_ns: chunk.start_ns, aligned: self.aligned, quality: self.quality });
+        self.begun = Some(Begun {
+            tag: tag.clone(),
+            start_ns: chunk.start_ns,
+            aligned: self.aligned,
+            alone: quiet,
+            quality: self.quality,
+        });
     }
 
-    fn complete(&mut self, request: Request, chunk: &Chunk<'_>, out: &mut Vec<Command<T>>) {
+    fn complete(&mut self, request: Request, end_offset: u64, chunk: &Chunk<'_>, out: &mut Vec<Command<T>>) {
         let Some(begun) = self.begun.take() else { return };
         self.replicating = request.effect == Effect::Replicate;
         if !begun.aligned {
             self.session.diagnostics.commands_unaligned += 1;
             return;
         }
-        let Begun { tag, start_ns, quality, .. } = begun;
-        self.session.request(request, Sent { tag, start_ns, end_ns: chunk.end_ns, quality }, out);
+        let Begun { tag, start_ns, alone, quality, .. } = begun;
+        let sent = Sent { tag, start_ns, end_ns: chunk.end_ns, end_offset, alone, quality };
+        self.session.request(request, sent, out);
     }
 
     fn feed_replies(&mut self, chunk: &Chunk<'_>, piece: Piece<'_>, out: &mut Vec<Command<T>>) {

@@ -1,0 +1,227 @@
+//! Who waits for whom, against a real server: the parts of a command's time, and the blame for its wait.
+
+use std::process::Command;
+
+use tracer_tests::{Agent, Outcome, RedisServer, Span, Target, program, require_root};
+
+const CLIENT: u64 = 3;
+const SERVER: u64 = 2;
+const MS: f64 = 1e6;
+/// Shorter waits blame nobody.
+const MIN_WAIT_NS: f64 = 100_000.0;
+
+/// A service with a connection of its own.
+fn service(name: &str, server: &RedisServer) -> Target {
+    let mut command = Command::new(program("blame_target"));
+    let mut target = Target::spawn(command.env("OTEL_SERVICE_NAME", name));
+    target.ask(&format!("connect {}", server.address()));
+    target
+}
+
+/// Runs `work` in one service while another one does GETs, and says what was traced.
+fn beside_gets(server: &RedisServer, work: impl FnOnce(&mut Target) + Send) -> Outcome {
+    let mut blocker = service("blocker", server);
+    let mut getter = service("getter", server);
+    let pids = [blocker.pid().to_string(), getter.pid().to_string()];
+    let mut agent = Agent::run(&["-p", &pids[0], &pids[1]]);
+    // Both connections were open before: the first commands introduce them, and the server with them.
+    blocker.ask("run 1 PING");
+    agent.wait_until("as a server");
+    getter.ask("run 50 GET k");
+    std::thread::scope(|scope| {
+        let busy = scope.spawn(|| {
+            work(&mut blocker);
+            blocker
+        });
+        while !busy.is_finished() {
+            getter.ask("run 20 GET k");
+        }
+        assert!(busy.join().expect("the work is done").end().success());
+    });
+    getter.ask("run 50 GET k");
+    assert!(getter.end().success());
+    let outcome = agent.stop();
+    outcome.assert_complete();
+    parts_add_up(&outcome);
+    outcome
+}
+
+fn clients<'a>(outcome: &'a Outcome, name: &str) -> Vec<&'a Span> {
+    outcome.spans.iter().filter(|span| span.kind == CLIENT && span.name == name).collect()
+}
+
+fn queue(span: &Span) -> Option<f64> {
+    span.seconds("tracer.redis.queue")
+}
+
+/// The parts of each span are its duration, and nearly every command has them.
+fn parts_add_up(outcome: &Outcome) {
+    let commands: Vec<&Span> = outcome.spans.iter().filter(|span| span.kind == CLIENT).collect();
+    let mut split = 0;
+    for span in &commands {
+        let part = |name: &str| span.seconds(&format!("tracer.redis.{name}"));
+        let (Some(network), Some(queue), Some(service)) = (part("network"), part("queue"), part("service")) else {
+            continue;
+        };
+        split += 1;
+        let (sum, duration) = (network + queue + service, span.nanos() as f64);
+        assert!((sum - duration).abs() <= (duration * 0.05).max(20_000.0), "{sum} ns of {duration} ns: {span:?}");
+        assert!(network >= 0.0 && queue >= 0.0 && service >= 0.0, "{span:?}");
+        assert_eq!(
+            span.attribute("tracer.redis.blocked_by").is_empty(),
+            span.links.is_empty() && span.attribute("tracer.redis.blocked_by.server").is_empty(),
+            "{span:?}"
+        );
+    }
+    assert!(split * 100 >= commands.len() * 95, "{split} of {}\n{:#}", commands.len(), outcome.stats);
+    let served = outcome.count("/agent/commands_served") as usize;
+    assert!(served * 100 >= commands.len() * 90, "{served} of {} served\n{:#}", commands.len(), outcome.stats);
+}
+
+/// The GETs that waited for over a millisecond, each with its main blocker: command, service and kind.
+fn blamed(outcome: &Outcome) -> Vec<(&Span, [&str; 3])> {
+    clients(outcome, "GET")
+        .into_iter()
+        .filter(|span| queue(span).is_some_and(|queue| queue > MS))
+        .map(|span| {
+            let main = span.links.first().map(|link| {
+                ["", ".service", ".kind"].map(|name| {
+                    link.attributes.get(&format!("tracer.redis.blocked_by{name}")).map_or("", String::as_str)
+                })
+            });
+            (span, main.unwrap_or_default())
+        })
+        .collect()
+}
+
+/// Fails unless at least one GET waited for the blocker, and nearly all that did blame `expected` (command, kind) of it. A GET
+/// that the server had no processor for has another cause, and must say so.
+fn assert_blamed(outcome: &Outcome, expected: &[(&str, &str)]) {
+    let work: Vec<&Span> = outcome.spans.iter().filter(|span| span.kind == SERVER && span.name != "GET").collect();
+    let overlap = |get: &Span| -> f64 {
+        work.iter().map(|span| span.end.min(get.end).saturating_sub(span.start.max(get.start)) as f64).sum()
+    };
+    let (behind, elsewhere): (Vec<_>, Vec<_>) =
+        blamed(outcome).into_iter().partition(|(span, _)| overlap(span) * 2.0 >= queue(span).unwrap_or_default());
+    assert!(!behind.is_empty(), "no GET waited: {:#}", outcome.stats);
+    let right = |[label, service, kind]: &[&str; 3]| {
+        *service == "blocker" && expected.iter().any(|(name, of)| name == label && of == kind)
+    };
+    let wrong: Vec<_> = behind.iter().filter(|(_, main)| !right(main)).collect();
+    eprintln!("{} GETs waited for the blocker, {} for something else", behind.len(), elsewhere.len());
+    assert!(wrong.len() * 100 <= behind.len(), "{} of {}: {:#?}", wrong.len(), behind.len(), wrong);
+    for (span, _) in elsewhere {
+        let own = span.seconds("tracer.redis.blocked_by.server.duration").unwrap_or_default();
+        assert!(own > 0.0, "neither the blocker nor the server itself: {span:?}");
+    }
+}
+
+/// Microseconds per call since the statistics were reset.
+fn usec_per_call(server: &RedisServer, command: &str) -> f64 {
+    let answer = server.ask("INFO commandstats").expect("the server answers");
+    let line = answer.lines().find(|line| line.starts_with(&format!("cmdstat_{command}:"))).expect("it was called");
+    let (_, rest) = line.split_once("usec_per_call=").expect("it is told");
+    rest.split(',').next().and_then(|number| number.parse().ok()).expect("a number")
+}
+
+fn mean_service_usec(outcome: &Outcome, name: &str) -> f64 {
+    let spans = clients(outcome, name);
+    let sum: f64 = spans.iter().filter_map(|span| span.seconds("tracer.redis.service")).sum();
+    sum / spans.len() as f64 / 1e3
+}
+
+#[test]
+fn gets_behind_a_scan_of_a_million_keys_blame_it() {
+    require_root();
+    let server = RedisServer::start();
+    server.ask("DEBUG POPULATE 1000000");
+    server.ask("CONFIG RESETSTAT");
+    server.ask("CONFIG SET slowlog-log-slower-than 10000");
+    let outcome = beside_gets(&server, |blocker| {
+        blocker.ask("scan 20000");
+        blocker.ask("run 2 KEYS *");
+    });
+    assert_blamed(&outcome, &[("SCAN", "keyspace"), ("KEYS", "keyspace")]);
+    for span in clients(&outcome, "GET") {
+        if queue(span).is_some_and(|queue| queue < MIN_WAIT_NS) {
+            assert!(span.links.is_empty(), "it did not wait: {span:?}");
+        }
+    }
+    // The blocker is linked by its own span.
+    let ids: std::collections::HashSet<(&str, &str)> =
+        outcome.spans.iter().map(|span| (span.trace.as_str(), span.id.as_str())).collect();
+    for (span, _) in blamed(&outcome) {
+        assert!(span.links.iter().all(|link| ids.contains(&(link.trace.as_str(), link.id.as_str()))), "{span:?}");
+    }
+    for command in ["scan", "keys"] {
+        let (said, seen) = (usec_per_call(&server, command), mean_service_usec(&outcome, &command.to_uppercase()));
+        assert!((said - seen).abs() <= said * 0.2, "{command}: the server says {said} us, the spans {seen} us");
+    }
+    // The server's own slow log has the same two commands.
+    let slow = server.ask("SLOWLOG GET 10").expect("the server answers");
+    assert!(slow.contains("KEYS"), "{slow}");
+    // The server's work is below the client's span.
+    let work: Vec<&Span> = outcome.spans.iter().filter(|span| span.kind == SERVER && span.name == "KEYS").collect();
+    assert_eq!(work.len(), 2);
+    for span in work {
+        let client = clients(&outcome, "KEYS").into_iter().find(|client| client.id == span.parent).expect("its parent");
+        assert_eq!((span.service.as_str(), &span.trace), ("redis-server", &client.trace));
+        assert!(client.start <= span.start && span.end <= client.end);
+    }
+}
+
+#[test]
+fn scripts_transactions_pipelines_and_sleeps_are_told_apart() {
+    require_root();
+    for (what, label, kind) in [
+        ("lua 200", "EVAL", "script"),
+        ("transaction 10000", "MULTI", "transaction"),
+        ("pipeline 10000", "PIPELINE SET", "pipeline"),
+        ("run 1 DEBUG SLEEP 0.2", "DEBUG", "command"),
+        ("run 1 DEBUG POPULATE 300000 other", "DEBUG", "command"),
+    ] {
+        let server = RedisServer::start();
+        let outcome = beside_gets(&server, |blocker| {
+            blocker.ask(what);
+        });
+        eprintln!("{what}: {:?}", blamed(&outcome).iter().map(|(span, main)| (span.nanos(), main)).collect::<Vec<_>>());
+        if what.starts_with("pipeline") && blamed(&outcome).is_empty() {
+            // The server reads 16 KiB at a time: the others get their turns between.
+            continue;
+        }
+        assert_blamed(&outcome, &[(label, kind)]);
+    }
+}
+
+#[test]
+fn a_fork_is_the_commands_that_asked_for_it() {
+    require_root();
+    let server = RedisServer::start();
+    server.ask("DEBUG POPULATE 1000000 key 100");
+    let outcome = beside_gets(&server, |blocker| {
+        blocker.ask("run 1 BGSAVE");
+        blocker.ask("run 2000 SET written 1");
+    });
+    assert_blamed(&outcome, &[("BGSAVE", "command")]);
+}
+
+#[test]
+fn blocking_commands_blame_nobody_and_are_blamed_by_nobody() {
+    require_root();
+    let server = RedisServer::start();
+    let outcome = beside_gets(&server, |blocker| {
+        blocker.ask("run 2 BLPOP nothing 0.2");
+        blocker.ask("run 2 XREAD BLOCK 200 STREAMS nothing $");
+    });
+    for name in ["BLPOP", "XREAD"] {
+        let spans = clients(&outcome, name);
+        assert_eq!(spans.len(), 2);
+        for span in spans {
+            assert!(span.nanos() as f64 >= 190.0 * MS && span.links.is_empty(), "{span:?}");
+            assert!(span.seconds("tracer.redis.service").is_some_and(|parked| parked > 180.0 * MS), "{span:?}");
+        }
+    }
+    for (span, [label, ..]) in blamed(&outcome) {
+        assert!(!matches!(label, "BLPOP" | "XREAD"), "{span:?}");
+    }
+}

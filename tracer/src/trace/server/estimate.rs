@@ -1,0 +1,119 @@
+//! Servers that cannot be attached to: what the clients of this host alone can tell.
+//!
+//! A server with one thread sends its replies in the order in which it executed the commands. So, of the commands that
+//! overlap, each had the thread from the reply before it, or from its own start, to its own reply. Clients of other hosts
+//! are not seen: a wait for them is taken for service. All of this is marked as an estimate.
+
+use std::collections::{HashMap, VecDeque};
+
+use super::split::{Interval, Split};
+use super::timeline::{Holder, Slot};
+
+/// Commands that are remembered.
+const MAX_COMMANDS: usize = 1 << 14;
+
+#[derive(Clone, Copy, Debug)]
+struct Answered {
+    start_ns: u64,
+    end_ns: u64,
+    /// Number of the command.
+    number: u64,
+}
+
+/// The commands of this host to one server, by their replies.
+#[derive(Debug)]
+pub struct Line<W> {
+    answered: VecDeque<Answered>,
+    /// Who sent which command.
+    who: HashMap<u64, W>,
+    /// The shortest command so far: what the network takes at least.
+    floor_ns: Option<u64>,
+}
+
+impl<W> Default for Line<W> {
+    fn default() -> Self {
+        Self { answered: VecDeque::new(), who: HashMap::new(), floor_ns: None }
+    }
+}
+
+impl<W> Line<W> {
+    /// A command was answered. Those that wait by design do not have the thread and are not given.
+    pub fn add(&mut self, start_ns: u64, end_ns: u64, number: u64, who: W) {
+        let duration = end_ns.saturating_sub(start_ns);
+        self.floor_ns = Some(self.floor_ns.map_or(duration, |floor| floor.min(duration)));
+        let at = self.answered.partition_point(|other| other.end_ns <= end_ns);
+        self.answered.insert(at, Answered { start_ns, end_ns, number });
+        self.who.insert(number, who);
+        if self.answered.len() > MAX_COMMANDS
+            && let Some(oldest) = self.answered.pop_front()
+        {
+            self.who.remove(&oldest.number);
+        }
+    }
+
+    /// Who had the thread, as far as that can be told, with the number of the command for that of the turn.
+    pub fn slots(&self, within: Interval) -> Vec<Slot> {
+        let first = self.answered.partition_point(|command| command.end_ns <= within.start_ns);
+        let mut before = first.checked_sub(1).and_then(|index| self.answered.get(index)).map_or(0, |one| one.end_ns);
+        let mut slots = Vec::new();
+        for command in self.answered.range(first..) {
+            if command.end_ns > within.end_ns {
+                break;
+            }
+            let start_ns = command.start_ns.max(before);
+            before = command.end_ns;
+            slots.push(Slot { start_ns, end_ns: command.end_ns, holder: Holder::Turn(command.number) });
+        }
+        slots
+    }
+
+    /// The parts of a command that was added: what others had the thread for, what the network takes at least, the rest.
+    pub fn split(&self, start_ns: u64, end_ns: u64, number: u64) -> (Split, Interval) {
+        let duration = end_ns.saturating_sub(start_ns);
+        let within = Interval { start_ns, end_ns: end_ns.max(start_ns) };
+        let queue_ns = self
+            .slots(within)
+            .into_iter()
+            .filter(|slot| slot.holder != Holder::Turn(number))
+            .map(|slot| slot.end_ns.min(end_ns).saturating_sub(slot.start_ns.max(start_ns)))
+            .sum::<u64>()
+            .min(duration);
+        let network_ns = self.floor_ns.unwrap_or(0).min(duration - queue_ns);
+        (Split { network_ns, queue_ns, service_ns: duration - queue_ns - network_ns }, within)
+    }
+
+    /// Who sent a command that is remembered.
+    pub fn who(&self, number: u64) -> Option<&W> {
+        self.who.get(&number)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Line;
+    use crate::trace::server::split::Split;
+
+    #[test]
+    fn a_command_waits_for_the_reply_before_its_own() {
+        let mut line = Line::default();
+        line.add(0, 10, 0, ());
+        line.add(100, 600, 1, ());
+        line.add(150, 630, 2, ());
+        assert_eq!(line.split(150, 630, 2).0, Split { network_ns: 10, queue_ns: 450, service_ns: 20 });
+        assert_eq!(line.split(100, 600, 1).0, Split { network_ns: 10, queue_ns: 0, service_ns: 490 });
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn the_parts_add_up(commands in proptest::collection::vec((0u64..1000, 0u64..1000), 1..50)) {
+            let mut line = Line::default();
+            for (number, &(start, length)) in commands.iter().enumerate() {
+                line.add(start, start + length, number as u64, ());
+            }
+            for (number, &(start, length)) in commands.iter().enumerate() {
+                let parts = line.split(start, start + length, number as u64).0;
+                proptest::prop_assert_eq!(parts.network_ns + parts.queue_ns + parts.service_ns, length);
+            }
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! The order services of tests/pipeline: building them in two ways, and running all of them with their servers.
+
+mod chain;
+mod database;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result};
+
+pub use self::chain::{Chain, Load, SERVICES, outcome};
+use crate::{run, setup, workspace};
+
+/// The package of the services.
+pub const PACKAGE: &str = "tracer-pipeline";
+
+/// Which build of the same sources.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Variant {
+    /// As users write them.
+    Unmodified,
+    /// With the shim.
+    Shim,
+}
+
+impl Variant {
+    /// Name of its folder.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Unmodified => "unmodified",
+            Self::Shim => "shim",
+        }
+    }
+}
+
+/// Where the variants are, each in a folder of its name.
+pub fn folder() -> PathBuf {
+    workspace::target().join("pipeline")
+}
+
+/// Where a variant's programs are.
+pub fn dir(variant: Variant) -> PathBuf {
+    folder().join(variant.name())
+}
+
+/// A cargo call on the package. Always of the release profile: Aeron is built once.
+pub fn cargo(subcommand: &str) -> Command {
+    let mut command = workspace::cargo(subcommand);
+    command.args(["--release", "--package", PACKAGE]);
+    // Build scripts ask this variable for cmake.
+    command.envs(setup::aeron::cmake().map(|cmake| ("CMAKE", cmake)));
+    command
+}
+
+/// Builds the programs of a variant. cargo has one folder for all variants, so they are copied into one of their own.
+pub fn build(variant: Variant) -> Result<()> {
+    let mut build = cargo("build");
+    build.arg("--bins").args((variant == Variant::Shim).then_some("--features=shim"));
+    run::visible(&mut build)?;
+    let dir = dir(variant);
+    fs::create_dir_all(&dir)?;
+    for program in SERVICES.iter().chain(&["orders", "media_driver"]) {
+        replace(&workspace::target().join("release").join(program), &dir.join(program))?;
+    }
+    Ok(())
+}
+
+/// Copies a program unless it is there. Another file takes the place of the old one, which may be running.
+fn replace(from: &Path, to: &Path) -> Result<()> {
+    let made = |path: &Path| fs::metadata(path).and_then(|data| Ok((data.len(), data.modified()?)));
+    if made(to).ok() == Some(made(from).with_context(|| format!("cargo did not build {}", from.display()))?) {
+        return Ok(());
+    }
+    let scratch = to.with_extension("new");
+    fs::copy(from, &scratch)?;
+    fs::File::open(&scratch)?.set_modified(fs::metadata(from)?.modified()?)?;
+    Ok(fs::rename(&scratch, to)?)
+}
