@@ -204,7 +204,11 @@ fn count(lines: &str) -> Result<Seen> {
             }
         }
     }
-    let made = |operation: &str| CALLS.iter().find(|(name, _)| *name == operation).map_or(0, |(_, count)| *count);
+    let calls = |operation: &str| CALLS.iter().find(|(name, _)| *name == operation).map_or(0, |(_, count)| *count);
+    // A decode that is inlined calls a merge that may not be.
+    let made = |operation: &str| {
+        calls(operation) + calls(&operation.replace("merge", "decode")) * u64::from(operation.starts_with("merge"))
+    };
     let rounds: u64 = MESSAGES.iter().map(|(_, rounds)| rounds).sum();
     for (operation, count) in &of_operation {
         ensure!(*count <= made(operation) * rounds, "{count} calls of {operation} are too many");
