@@ -8,19 +8,23 @@ use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 /// Tasks with an open flow at a time, roughly. 48 KiB, touched where used.
-const SLOTS: usize = 1024;
+pub(crate) const SLOTS: usize = 1024;
 
-/// Written by one task at a time, read by any: a sequence lock whose writers give up instead of waiting.
-struct Slot {
+/// Written by one task at a time, read by any: a sequence lock whose writers give up instead of waiting. The agent's programs read
+/// it too: its layout is that of [`crate::record::FLOWS_VERSION`].
+#[repr(C)]
+pub(crate) struct Slot {
     /// Odd while it is written.
     sequence: AtomicU64,
     task: AtomicU64,
     context: [AtomicU64; 4],
 }
 
-static FLOWS: [Slot; SLOTS] = [const {
+pub(crate) static FLOWS: [Slot; SLOTS] = [const {
     Slot { sequence: AtomicU64::new(0), task: AtomicU64::new(0), context: [const { AtomicU64::new(0) }; 4] }
 }; SLOTS];
+
+const _: () = assert!(size_of::<Slot>() == crate::record::FLOW_LEN && SLOTS.is_power_of_two());
 
 fn slot(task: NonZeroU64) -> &'static Slot {
     // Numbers are given in sequence, so neighbours do not collide.

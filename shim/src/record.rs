@@ -46,6 +46,14 @@ pub const PARENT_REMOTE: u8 = 1;
 /// Flag: the name was longer than [`MAX_NAME`].
 pub const NAME_TRUNCATED: u8 = 2;
 
+/// Version of the table of task flows, of which the semaphore's page says where it is: after the count (`u16`) come this version
+/// (`u16`), the number of slots (`u32`, a power of two, 0 for no table) and the table's address (8 bytes). A slot of
+/// [`FLOW_LEN`] bytes, at index `task & (slots - 1)`, is `{ u64 sequence (odd while written), u64 task, u8 trace_id[16],
+/// u8 span_id[8], u8 trace_flags, .. }`.
+pub const FLOWS_VERSION: u16 = 1;
+/// Bytes of a slot of the table of task flows.
+pub const FLOW_LEN: usize = 48;
+
 pub(crate) const ITEM_HEAD: usize = 6;
 pub(crate) const ATTRIBUTE: u8 = 1;
 pub(crate) const EVENT: u8 = 2;

@@ -4,7 +4,7 @@
 //! The note's location is a `nop`; a `nop10` follows at +1 and a `nop5` at +11, one for each way in which kernels
 //! optimise a probe. The semaphore, a `u16` in `.probes`, counts the listeners: at zero nobody pays.
 
-use crate::record::SpanRecord;
+use crate::record::{self, SpanRecord};
 use core::sync::atomic::{AtomicU16, Ordering};
 
 /// The count of listeners, on a page of its own.
@@ -12,15 +12,41 @@ use core::sync::atomic::{AtomicU16, Ordering};
 /// The kernel raises the count of a program that starts while somebody listens when it maps the file page of the count as
 /// writable for the first time. lld's data segment may share its first file page with the read-only-after-relocation
 /// segment before it, which is mapped first: the kernel would raise a byte of that one.
+///
+/// Behind the count it says where the flows of tokio's tasks are, for a listener that knows which task a thread runs.
 #[repr(C, align(4096))]
 struct Semaphore {
     listeners: AtomicU16,
+    /// [`record::FLOWS_VERSION`].
+    version: u16,
+    /// Number of slots, a power of two; 0 without the feature `tokio`.
+    slots: u32,
+    flows: *const Flows,
 }
+
+#[cfg(feature = "tokio")]
+use crate::flows::Slot as Flows;
+#[cfg(not(feature = "tokio"))]
+type Flows = ();
+
+// SAFETY: the pointer is to a static that is shared between threads anyway, and nobody here follows it.
+unsafe impl Sync for Semaphore {}
 
 // SAFETY: `.probes` is an ordinary writable data section of this name by convention; the kernel counts listeners in it.
 #[cfg_attr(all(target_os = "linux", target_arch = "x86_64"), unsafe(link_section = ".probes"))]
 #[used]
-static SEMAPHORE: Semaphore = Semaphore { listeners: AtomicU16::new(0) };
+static SEMAPHORE: Semaphore = Semaphore {
+    listeners: AtomicU16::new(0),
+    version: record::FLOWS_VERSION,
+    #[cfg(feature = "tokio")]
+    slots: crate::flows::SLOTS as u32,
+    #[cfg(not(feature = "tokio"))]
+    slots: 0,
+    #[cfg(feature = "tokio")]
+    flows: (&raw const crate::flows::FLOWS).cast(),
+    #[cfg(not(feature = "tokio"))]
+    flows: core::ptr::null(),
+};
 
 /// Somebody listens.
 #[inline(always)]

@@ -81,6 +81,11 @@ fn a_command_is_below_the_active_span_across_awaits() {
 }
 
 #[test]
+fn a_command_is_below_what_its_task_decoded_without_any_scope() {
+    traced("flows", 20_000);
+}
+
+#[test]
 fn a_command_is_below_the_active_span_on_another_thread() {
     traced("threads", 2_000);
 }

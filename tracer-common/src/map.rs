@@ -126,6 +126,26 @@ pub struct Target {
     pub thread_context: Tls,
     /// tokio's `CONTEXT`.
     pub tokio_context: Tls,
+    /// Address of the shim's table of task flows, 0 if there is none.
+    pub flows: u64,
+    /// Slots of that table less one.
+    pub flows_mask: u64,
+}
+
+/// A slot of the shim's table of task flows (`FLOWS_VERSION` 1).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TaskFlow {
+    /// Odd while it is written.
+    pub sequence: u64,
+    /// The task.
+    pub task: u64,
+    /// Trace id.
+    pub trace_id: [u8; 16],
+    /// Span id.
+    pub span_id: [u8; 8],
+    /// W3C trace flags in the low byte.
+    pub flags: u64,
 }
 
 /// Key of a connection: a descriptor of a process.
@@ -161,8 +181,8 @@ pub struct ConnectionState {
     pub misses: u32,
     /// 1 when the connection was seen to be made.
     pub fresh: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// 1 when something was received while the verdict was unknown: only the very first bytes can be a greeting.
+    pub heard: u32,
 }
 
 /// What the agent knows of a connection; written by the agent only, by connection number.
@@ -295,7 +315,8 @@ mod pod {
 const _: () = {
     assert!(size_of::<Probe>() == 8);
     assert!(size_of::<Tls>() == 16);
-    assert!(size_of::<Target>() == 40);
+    assert!(size_of::<Target>() == 56);
+    assert!(size_of::<TaskFlow>() == 48);
     assert!(size_of::<ConnectionKey>() == 8);
     assert!(size_of::<ConnectionState>() == 40);
     assert!(size_of::<Advice>() == 24);

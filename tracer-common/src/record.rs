@@ -134,6 +134,11 @@ pub struct Socket {
     pub errno: u32,
 }
 
+/// [`Connection::protocol`]: RESP, Redis.
+pub const PROTOCOL_RESP: u16 = 0;
+/// [`Connection::protocol`]: MySQL.
+pub const PROTOCOL_MYSQL: u16 = 1;
+
 /// A connection that is tracked from here on, or no longer.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -146,7 +151,9 @@ pub struct Connection {
     /// Descriptor in the process.
     pub fd: u32,
     /// `AF_INET` (2), `AF_INET6` (10), `AF_UNIX` (1), or 0 when not known.
-    pub family: u32,
+    pub family: u16,
+    /// [`PROTOCOL_RESP`] or [`PROTOCOL_MYSQL`]: what the first bytes looked like.
+    pub protocol: u16,
     /// Local address, network byte order, IPv4 in the first four bytes.
     pub local_addr: [u8; 16],
     /// Peer address, network byte order, IPv4 in the first four bytes.

@@ -1,7 +1,7 @@
 //! What the interrupted thread was doing: its active trace context (OTEP 4947) and its tokio task.
 
 use aya_ebpf::helpers::generated::bpf_get_current_task;
-use tracer_common::map::{KernelOffsets, TLS_DTV, TLS_STATIC, Target, Tls};
+use tracer_common::map::{KernelOffsets, TLS_DTV, TLS_STATIC, Target, TaskFlow, Tls};
 use tracer_common::record::{FLAG_CONTEXT, Head};
 
 use crate::maps::OFFSETS;
@@ -41,7 +41,29 @@ pub fn fill(head: &mut Head, target: &Target) {
         && let Some(task) = user::<u64>(slot + target.task_id_offset as u64)
     {
         head.task_id = task;
+        if head.flags & FLAG_CONTEXT == 0 && task != 0 && target.flows != 0 {
+            task_flow(head, target, task);
+        }
     }
+}
+
+/// What the task has decoded last, as the shim knows it: outside of any scope the thread publishes nothing.
+#[inline(always)]
+fn task_flow(head: &mut Head, target: &Target, task: u64) {
+    let slot = target.flows + (task & target.flows_mask) * size_of::<TaskFlow>() as u64;
+    let Some(flow) = user::<TaskFlow>(slot) else { return };
+    // Another thread may write it, for another task, while it is copied: then the sequence is another one after that.
+    if flow.task != task || flow.sequence & 1 == 1 || user::<u64>(slot) != Some(flow.sequence) {
+        return;
+    }
+    // A task's flow may be none: after a scope in which there was none.
+    if flow.trace_id == [0; 16] {
+        return;
+    }
+    head.trace_id = flow.trace_id;
+    head.span_id = flow.span_id;
+    head.trace_flags = flow.flags as u8 as u32;
+    head.flags |= FLAG_CONTEXT;
 }
 
 /// The x86-64 thread pointer of the current thread.

@@ -1,6 +1,6 @@
 //! Which descriptors are connections worth following, and the bytes that pass them.
 //!
-//! A descriptor is followed once it is a stream socket and its bytes look like RESP; the agent, which knows more, then
+//! A descriptor is followed once it is a stream socket and its bytes look like RESP or MySQL; the agent, which knows more, then
 //! confirms or rejects it. What is rejected costs one map look-up a call from then on.
 
 use core::ffi::c_void;
@@ -25,6 +25,10 @@ const EINTR: i64 = 4;
 const EAGAIN: i64 = 11;
 /// Writes of other things before a descriptor is given up: an old connection may be in the middle of a long value.
 const MAX_MISSES: u32 = 64;
+/// Shortest greeting of a MySQL server: version, challenge and what it can do.
+const MIN_GREETING: u8 = 40;
+/// Version of the MySQL protocol that every greeting begins with.
+const MYSQL_VERSION: u8 = 10;
 /// Calls longer than this ask whether their bytes are needed at all.
 const ASK_ADVICE: u64 = 4096;
 /// Buffers of one vectored call that are followed.
@@ -183,7 +187,7 @@ fn adopt(key: ConnectionKey) -> Option<&'static mut ConnectionState> {
     CONNECTIONS.get_ptr_mut(key).map(|state| unsafe { &mut *state })
 }
 
-/// Decides whether the bytes could be RESP, and announces the connection if so.
+/// Decides whether the bytes could be of a protocol that the agent knows, and announces the connection if so.
 #[inline(always)]
 fn recognise(
     key: ConnectionKey,
@@ -194,22 +198,32 @@ fn recognise(
     result: i64,
 ) -> bool {
     let server = target.flags & TARGET_SERVER != 0;
-    if result <= 0 || sent == server {
+    if result <= 0 {
         return false;
     }
-    let plausible = match first_bytes(buffers) {
-        Some([b'*', b'0'..=b'9', ..]) => true,
-        // An inline command: at least four letters. The agent looks closer.
-        Some(bytes) => bytes.iter().all(u8::is_ascii_alphabetic),
-        None => false,
-    };
-    if !plausible {
-        state.misses += 1;
-        if state.misses >= MAX_MISSES {
-            state.verdict = VERDICT_IGNORED;
+    let protocol = if sent != server {
+        let protocol = match first_bytes(buffers) {
+            Some([b'*', b'0'..=b'9', ..]) => Some(PROTOCOL_RESP),
+            // An inline command: at least four letters. The agent looks closer.
+            Some(bytes) if bytes.iter().all(u8::is_ascii_alphabetic) => Some(PROTOCOL_RESP),
+            // A MySQL server would have greeted on a new connection.
+            Some(bytes) if state.fresh == 0 && !server && mysql_command(bytes, buffers, result) => Some(PROTOCOL_MYSQL),
+            _ => None,
+        };
+        if protocol.is_none() {
+            state.misses += 1;
+            if state.misses >= MAX_MISSES {
+                state.verdict = VERDICT_IGNORED;
+            }
         }
-        return false;
-    }
+        protocol
+    } else if state.fresh == 1 && state.heard == 0 && state.misses == 0 && !server {
+        state.heard = 1;
+        mysql_greeting(buffers, result).then_some(PROTOCOL_MYSQL)
+    } else {
+        None
+    };
+    let Some(protocol) = protocol else { return false };
     let Some(socket) = stream_socket(key.fd) else {
         state.verdict = VERDICT_IGNORED;
         return false;
@@ -223,8 +237,43 @@ fn recognise(
     // SAFETY: the helper has no preconditions.
     state.connection = ((unsafe { bpf_get_smp_processor_id() } as u64 + 1) << 40) | next;
     state.verdict = VERDICT_CANDIDATE;
-    announce(key, state, socket);
+    announce(key, state, protocol, socket);
     true
+}
+
+/// A server's first words: three bytes of length, the number 0, and protocol version 10. The header may come alone.
+#[inline(always)]
+fn mysql_greeting(buffers: &Buffers, result: i64) -> bool {
+    match first_bytes(buffers) {
+        Some([len, more, 0, 0]) if result >= 5 => {
+            len as i64 + 256 * more as i64 + 4 == result && fifth_byte(buffers) == Some(MYSQL_VERSION)
+        }
+        Some([len, 0, 0, 0]) => result == 4 && len >= MIN_GREETING,
+        _ => false,
+    }
+}
+
+/// One command that fills the call, of which no other packet is: its length, the number 0, and its code.
+#[inline(always)]
+fn mysql_command([low, middle, high, number]: [u8; 4], buffers: &Buffers, result: i64) -> bool {
+    let len = low as i64 + 256 * middle as i64 + 65_536 * high as i64;
+    if number != 0 || len == 0 || (result != len + 4 && result != 4) {
+        return false;
+    }
+    result == 4 || matches!(fifth_byte(buffers), Some(1..=0x1f | 0xfa))
+}
+
+/// The fifth byte of a call, if it is in the same buffer as the first; 10, which begins a greeting and is a command too, if not:
+/// the agent looks closer.
+#[inline(always)]
+fn fifth_byte(buffers: &Buffers) -> Option<u8> {
+    match *buffers {
+        Buffers::One { pointer } => user::<u8>(pointer + 4),
+        Buffers::Vector { vector, .. } => {
+            let [pointer, len] = user::<[u64; 2]>(vector)?;
+            if len > 4 { user::<u8>(pointer + 4) } else { Some(MYSQL_VERSION) }
+        }
+    }
 }
 
 /// The first four bytes of a call; two are enough where there are no more.
@@ -265,7 +314,7 @@ fn stream_socket(fd: u32) -> Option<u64> {
 
 /// Tells the agent of a connection and its addresses.
 #[inline(always)]
-fn announce(key: ConnectionKey, state: &ConnectionState, sock: u64) {
+fn announce(key: ConnectionKey, state: &ConnectionState, protocol: u16, sock: u64) {
     let Some(offsets) = OFFSETS.get(0) else { return };
     let Some(mut entry) = reserve::<Connection>(Counter::Lifecycle, Counter::LifecycleRingFull) else { return };
     // SAFETY: reading the clock has no preconditions.
@@ -280,7 +329,8 @@ fn announce(key: ConnectionKey, state: &ConnectionState, sock: u64) {
         record.head.flags = FLAG_FRESH;
     }
     let family = kernel::<u16>(sock + offsets.sock_family as u64).unwrap_or(0);
-    record.family = family as u32;
+    record.family = family;
+    record.protocol = protocol;
     record.local_port = kernel::<u16>(sock + offsets.sock_num as u64).unwrap_or(0) as u32;
     record.peer_port = u16::from_be(kernel::<u16>(sock + offsets.sock_dport as u64).unwrap_or(0)) as u32;
     if family == AF_INET6 {

@@ -51,6 +51,8 @@ pub struct Attached {
     pub thread_context: Tls,
     /// Where tokio keeps what is current on a thread, and the offset of the task's id in it.
     pub tokio_context: (Tls, u32),
+    /// Address of the shim's semaphore in the file's own numbering.
+    pub semaphore: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -107,6 +109,9 @@ impl Attachments {
                     }
                     if total.tokio_context.0.kind == TLS_NONE {
                         total.tokio_context = attached.tokio_context;
+                    }
+                    if index == 0 {
+                        total.semaphore = attached.semaphore.map(|address| file.base.wrapping_add(address));
                     }
                 }
                 // Without the executable there is nothing to trace; a strange library is passed over.
@@ -181,6 +186,7 @@ impl Attachments {
             with_shim,
             sites: links.links.len(),
             thread_context: place(plan.tls.thread_context.as_ref()),
+            semaphore: usdt::shim_notes(&plan).find_map(|note| note.semaphore).map(|semaphore| semaphore.address),
             tokio_context: match plan.tls.task_id_offset {
                 Some(offset) => (place(plan.tls.tokio_context.as_ref()), offset),
                 None => <_>::default(),

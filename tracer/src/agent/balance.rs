@@ -103,7 +103,7 @@ impl Balance {
 
     /// Everything that was lost on the way, by cause.
     pub fn losses(&self) -> Vec<(String, u64)> {
-        let redis = &self.counts.redis;
+        let (redis, mysql) = (&self.counts.redis, &self.counts.mysql);
         let mut losses: Vec<(String, u64)> = [
             "messages_ring_full",
             "messages_map_full",
@@ -129,6 +129,13 @@ impl Balance {
             ("redis_commands_overflow".to_owned(), redis.commands_overflow),
             ("redis_commands_truncated".to_owned(), redis.commands_truncated),
             ("redis_replies_overflow".to_owned(), redis.replies_overflow),
+            ("mysql_connections_encrypted".to_owned(), mysql.connections_encrypted),
+            ("mysql_connections_compressed".to_owned(), mysql.connections_compressed),
+            ("mysql_connections_unsupported".to_owned(), mysql.connections_unsupported),
+            ("mysql_commands_unpaired".to_owned(), mysql.commands_unpaired),
+            ("mysql_commands_unaligned".to_owned(), mysql.commands_unaligned),
+            ("mysql_commands_overflow".to_owned(), mysql.commands_overflow),
+            ("mysql_commands_truncated".to_owned(), mysql.commands_truncated),
         ]);
         losses.retain(|(_, number)| *number > 0);
         losses
@@ -184,7 +191,11 @@ impl Balance {
                 "packs_unsent": counts.packs_unsent,
                 "payload_parents": counts.payload_parents,
                 "payload_ambiguous": counts.payload_ambiguous,
+                "payload_answers": counts.payload_answers,
                 "payloads_evicted": counts.payloads_evicted,
+                "content_parents": counts.content_parents,
+                "content_ambiguous": counts.content_ambiguous,
+                "contents_evicted": counts.contents_evicted,
                 "shim_traced": counts.shim_traced,
             },
         })

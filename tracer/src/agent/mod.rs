@@ -301,7 +301,9 @@ impl<S: Sink> Agent<S> {
         self.sink.item(&Item::Process(info));
         self.processes.insert(process.id.pid, process.id);
         let target = target(&attached);
-        self.programs.set_target(process.id.pid, target)?;
+        let (flows, flows_mask) =
+            attached.semaphore.and_then(|address| usdt::task_flows(process.id.pid, address)).unwrap_or_default();
+        self.programs.set_target(process.id.pid, Target { flows, flows_mask, ..target })?;
         if self.options.selector.matches_successors(process)
             && let Some(executable) = process.executable()
         {
@@ -311,10 +313,11 @@ impl<S: Sink> Agent<S> {
     }
 }
 
-/// What the programs should do for a process with these probes.
+/// What the programs should do for a process with these probes. Where its shim has the flows of tasks differs for each.
 fn target(attached: &Attached) -> Target {
     let (tokio_context, task_id_offset) = attached.tokio_context;
-    Target { flags: TARGET_SOCKETS, task_id_offset, thread_context: attached.thread_context, tokio_context }
+    let thread_context = attached.thread_context;
+    Target { flags: TARGET_SOCKETS, task_id_offset, thread_context, tokio_context, ..Target::default() }
 }
 
 enum Lifecycle {

@@ -4,7 +4,12 @@ use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
+use tracer_common::map::TaskFlow;
+use tracer_shim::record::{FLOW_LEN, FLOWS_VERSION};
+
 use crate::inspect::{ProbePlan, UsdtNote};
+
+const _: () = assert!(size_of::<TaskFlow>() == FLOW_LEN);
 
 /// The site as the shim emits it. Any other site gets its probe on the noted instruction: a nop5 that the shim did not emit
 /// may have live data below rsp, which the kernel's optimised probe overwrites.
@@ -15,6 +20,19 @@ pub fn shim_notes(plan: &ProbePlan) -> impl Iterator<Item = &UsdtNote> {
     plan.notes
         .iter()
         .filter(|note| note.provider == "tracer" && note.name == "span" && note.arguments == "8@%rdi 8@%rsi")
+}
+
+/// The shim's table of task flows: its address and the number of its slots less one, from the page of the semaphore, which is at
+/// `semaphore` in the process.
+///
+/// The process may say anything: what the programs read there is checked like all of its memory.
+pub fn task_flows(pid: u32, semaphore: u64) -> Option<(u64, u64)> {
+    let mut page = [0; 16];
+    File::open(format!("/proc/{pid}/mem")).ok()?.read_exact_at(&mut page, semaphore).ok()?;
+    let [_, _, v0, v1, s0, s1, s2, s3, address @ ..] = page;
+    let slots = u32::from_le_bytes([s0, s1, s2, s3]);
+    let known = u16::from_le_bytes([v0, v1]) == FLOWS_VERSION && slots.is_power_of_two();
+    known.then(|| (u64::from_le_bytes(address), u64::from(slots - 1)))
 }
 
 /// File offset of the best place of a site on the running kernel.

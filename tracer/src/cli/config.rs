@@ -52,6 +52,8 @@ pub struct Config {
     /// How much of a query is shown.
     #[serde(deserialize_with = "text")]
     pub query_text: Option<QueryText>,
+    /// Milliseconds from which on a Redis or MySQL command is marked as slow.
+    pub slow_query: Option<u64>,
     /// `service.name` of every target.
     pub service_name: Option<String>,
     /// Resource attributes of every target.
@@ -116,7 +118,7 @@ pub enum SocketProbe {
     Auto,
     /// System-call tracepoints.
     Tracepoint,
-    /// Not at all: no Redis spans.
+    /// Not at all: no Redis and MySQL spans.
     Off,
 }
 
@@ -227,6 +229,7 @@ impl Config {
             sampler: self.sampler.or(below.sampler),
             socket_probe: self.socket_probe.or(below.socket_probe),
             query_text: self.query_text.or(below.query_text),
+            slow_query: self.slow_query.or(below.slow_query),
             service_name: self.service_name.or(below.service_name),
             resource_attributes,
             duration: self.duration.or(below.duration),

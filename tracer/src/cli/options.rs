@@ -37,7 +37,7 @@ pub struct Targets {
     /// Bytes of the kernel's ring buffer [default: 33554432].
     #[arg(long, value_name = "BYTES")]
     pub ring_size: Option<u32>,
-    /// How socket calls are seen: auto, tracepoint or off (no Redis spans) [default: auto, which is tracepoint].
+    /// How socket calls are seen: auto, tracepoint or off (no Redis and MySQL spans) [default: auto, which is tracepoint].
     #[arg(long, value_name = "HOW")]
     pub socket_probe: Option<SocketProbe>,
     /// A command to start and trace; the session ends with it.
@@ -57,9 +57,12 @@ pub struct Spans {
     /// parentbased_always_off or parentbased_traceidratio=0.1.
     #[arg(long, value_name = "SAMPLER")]
     pub sampler: Option<Sampler>,
-    /// How much of a Redis command is shown: off, sanitized (default) or full. Credentials never are.
+    /// How much of a Redis command or of SQL is shown: off, sanitized (default) or full. Credentials never are.
     #[arg(long, value_name = "HOW")]
     pub query_text: Option<QueryText>,
+    /// Mark Redis and MySQL spans that took this long or longer with `tracer.slow`.
+    #[arg(long, value_name = "MILLIS")]
+    pub slow_query: Option<u64>,
     /// `service.name` of every target.
     #[arg(long, value_name = "NAME")]
     pub service_name: Option<String>,
@@ -95,6 +98,7 @@ pub fn config(targets: Targets, spans: Spans) -> Result<Config> {
         export: spans.export,
         sampler: spans.sampler,
         query_text: spans.query_text,
+        slow_query: spans.slow_query,
         service_name: spans.service_name,
         resource_attributes: spans.resource_attribute.into_iter().collect(),
         max_queue_size: spans.max_queue_size,
@@ -143,7 +147,8 @@ impl Config {
             QueryText::Sanitized => redis::QueryText::Sanitized,
             QueryText::Full => redis::QueryText::Full,
         };
-        Correlator::new(TraceOptions { seed, sampler: self.sampler.unwrap_or_default(), query_text })
+        let slow_query_ns = self.slow_query.map(|millis| millis.saturating_mul(1_000_000));
+        Correlator::new(TraceOptions { seed, sampler: self.sampler.unwrap_or_default(), query_text, slow_query_ns })
     }
 
     /// Writes the balance where it was asked for.

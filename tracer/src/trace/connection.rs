@@ -5,14 +5,15 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use tracer_common::map::{Advice, VERDICT_IGNORED, VERDICT_TRACKED};
-use tracer_common::record::{self, DIRECTION_SENT, FLAG_FAILED, FLAG_FRESH, Socket};
+use tracer_common::record::{self, DIRECTION_SENT, FLAG_FAILED, FLAG_FRESH, PROTOCOL_RESP, Socket};
 
 use super::correlator::{Correlator, flow_key};
 use super::flow::FlowKey;
 use super::place::Place;
-use super::redis;
-use super::span::{ProcessId, SpanContext};
-use crate::protocol::redis::{Chunk, Command, Direction, Role, Tracker, Verdict, looks_like_redis, looks_like_replies};
+use super::span::{Attribute, ProcessId, Span, SpanContext, Value};
+use super::speaks::{Commands, Speaks};
+use super::{mysql, redis};
+use crate::protocol::stream::{Chunk, Direction, Verdict};
 
 const AF_UNIX: u32 = 1;
 const AF_INET: u32 = 2;
@@ -33,7 +34,7 @@ pub struct Asker {
 pub struct Connection {
     /// Whose it is.
     pub process: ProcessId,
-    tracker: Tracker<Asker>,
+    speaks: Speaks,
     verdict: Verdict,
     advised: Advice,
     /// Address of the server, when it has one.
@@ -42,15 +43,13 @@ pub struct Connection {
     pub port: u32,
     /// It is a Unix socket.
     pub unix: bool,
-    /// Commands that wait for the verdict.
-    held: Vec<Command<Asker>>,
 }
 
 impl Correlator {
     /// The programs follow a new connection.
     pub(super) fn open(&mut self, record: &record::Connection) {
         let Some(&process) = self.processes.get(&record.head.pid) else { return };
-        let address = match record.family {
+        let address = match u32::from(record.family) {
             AF_INET => {
                 let [a, b, c, d, ..] = record.peer_addr;
                 Some(IpAddr::V4(Ipv4Addr::new(a, b, c, d)).to_string())
@@ -59,10 +58,10 @@ impl Correlator {
             _ => None,
         };
         let fresh = record.head.flags & FLAG_FRESH != 0;
-        let connection = self.connection(record.connection, process, !fresh);
+        let connection = self.connection(record.connection, process, record.protocol, !fresh);
         connection.address = address.map(Into::into);
         connection.port = record.peer_port;
-        connection.unix = record.family == AF_UNIX;
+        connection.unix = u32::from(record.family) == AF_UNIX;
     }
 
     /// Bytes of a connection.
@@ -79,20 +78,7 @@ impl Correlator {
         let key = flow_key(&record.head);
         let sent = record.direction == DIRECTION_SENT;
         let asker = Asker { parent: if sent { self.ambient(&record.head, key) } else { None }, flow: key };
-        let connection = self.connection(record.connection, process, true);
-        connection.judge(sent, bytes);
-        if connection.verdict == Verdict::No {
-            let news = connection.advised.verdict != VERDICT_IGNORED;
-            connection.advised.verdict = VERDICT_IGNORED;
-            connection.held.clear();
-            let advice = connection.advised;
-            self.counts.sockets_ignored += 1;
-            if news {
-                self.counts.connections_rejected += 1;
-                self.output.advice.push((record.connection, advice));
-            }
-            return;
-        }
+        let connection = self.connection(record.connection, process, PROTOCOL_RESP, true);
         let chunk = Chunk {
             direction: if sent { Direction::Sent } else { Direction::Received },
             offset: record.offset,
@@ -101,17 +87,16 @@ impl Correlator {
             start_ns: record.head.start_ns,
             end_ns: record.head.end_ns,
         };
-        let mut commands = std::mem::take(&mut connection.held);
-        connection.tracker.feed(chunk, asker, &mut commands);
+        let commands = connection.take(chunk, asker);
         let advice = connection.advice();
-        if connection.verdict == Verdict::Maybe {
-            connection.held = commands;
-            commands = Vec::new();
-        }
+        let ignored = connection.verdict == Verdict::No;
         if let Some(advice) = advice {
+            self.counts.connections_rejected += u64::from(ignored);
             self.output.advice.push((record.connection, advice));
         }
-        if sent && let Some(flow) = self.flows.get_mut(&key) {
+        if ignored {
+            self.counts.sockets_ignored += 1;
+        } else if sent && let Some(flow) = self.flows.get_mut(&key) {
             flow.touch(record.head.end_ns);
         }
         self.commands(record.connection, &commands);
@@ -119,96 +104,132 @@ impl Correlator {
 
     /// A connection is gone: commands without a reply end here.
     pub(super) fn end_connection(&mut self, number: u64, now_ns: u64) {
-        let Some(mut connection) = self.connections.remove(&number) else { return };
-        let mut commands = std::mem::take(&mut connection.held);
-        connection.tracker.close(now_ns, &mut commands);
-        self.counts.redis.add(&connection.tracker.diagnostics());
+        let Some(connection) = self.connections.get_mut(&number) else { return };
+        let commands = connection.speaks.close(now_ns);
+        connection.speaks.count(&mut self.counts);
         if connection.verdict != Verdict::No {
-            for command in commands {
-                self.command_span(&connection, &command);
-            }
+            self.commands(number, &commands);
         }
+        self.connections.remove(&number);
         self.output.closed.push(number);
     }
 
     /// The agent ends: what was answered is given out, what waits for a reply is counted.
     pub(super) fn leave_connection(&mut self, number: u64) {
         self.flush_connection(number);
-        if let Some(mut connection) = self.connections.remove(&number)
-            && connection.verdict == Verdict::Yes
-        {
-            self.counts.commands_open += connection.tracker.open_commands() as u64;
-            self.counts.redis.add(&connection.tracker.diagnostics());
+        let Some(mut connection) = self.connections.remove(&number) else { return };
+        if connection.verdict == Verdict::Yes {
+            self.counts.commands_open += connection.speaks.open_commands() as u64;
+        }
+        if connection.verdict == Verdict::Yes || connection.speaks.has_ended() {
+            connection.speaks.count(&mut self.counts);
         }
     }
 
     /// Gives out commands that are held back because of an earlier loss, if nothing can change their meaning any more.
     pub(super) fn flush_connection(&mut self, number: u64) {
         let Some(connection) = self.connections.get_mut(&number) else { return };
-        if connection.verdict != Verdict::Yes || connection.tracker.open_commands() == 0 {
+        if connection.verdict != Verdict::Yes || connection.speaks.open_commands() == 0 {
             return;
         }
-        let mut commands = Vec::new();
-        connection.tracker.flush(&mut commands);
+        let commands = connection.speaks.flush();
         self.commands(number, &commands);
     }
 
-    fn connection(&mut self, number: u64, process: ProcessId, opened_before: bool) -> &mut Connection {
+    fn connection(&mut self, number: u64, process: ProcessId, protocol: u16, opened_before: bool) -> &mut Connection {
         let query_text = self.options.query_text;
         self.connections.entry(number).or_insert_with(|| Connection {
             process,
-            tracker: Tracker::with(Role::Client, query_text, opened_before),
+            speaks: Speaks::new(protocol, query_text, opened_before),
             verdict: Verdict::Maybe,
             advised: Advice::default(),
             address: None,
             port: 0,
             unix: false,
-            held: Vec::new(),
         })
     }
 
     /// The spans of commands that a connection has given out.
-    fn commands(&mut self, number: u64, commands: &[Command<Asker>]) {
+    fn commands(&mut self, number: u64, commands: &Commands) {
         if commands.is_empty() {
             return;
         }
         // Out of the map once for all of them: making a span needs the rest of the correlator.
-        if let Some(connection) = self.connections.remove(&number) {
-            for command in commands {
-                self.command_span(&connection, command);
+        let Some(connection) = self.connections.remove(&number) else { return };
+        match commands {
+            Commands::Redis(commands) => {
+                for command in commands {
+                    let times = (command.start_ns, command.end_ns);
+                    let asker = self.asker(connection.process.pid, command);
+                    self.command_span(&asker, times, |place| redis::span(&connection, command, place));
+                }
             }
-            self.connections.insert(number, connection);
+            Commands::Mysql(commands) => {
+                for command in commands {
+                    let times = (command.start_ns, command.end_ns);
+                    self.command_span(&command.tag, times, |place| mysql::span(&connection, command, place));
+                }
+            }
         }
+        self.connections.insert(number, connection);
     }
 
-    fn command_span(&mut self, connection: &Connection, command: &Command<Asker>) {
+    fn command_span(&mut self, asker: &Asker, times: (u64, u64), make: impl FnOnce(&Place) -> Span) {
+        let (start_ns, end_ns) = times;
         self.counts.commands += 1;
-        let asker = self.asker(connection.process.pid, command);
         if let Some(flow) = self.flows.get_mut(&asker.flow)
             && asker.parent.as_ref() == Some(flow.context())
         {
-            flow.extend(command.end_ns);
+            flow.extend(end_ns);
         }
+        let slow = self.options.slow_query_ns.is_some_and(|threshold| end_ns - start_ns >= threshold);
         let place = Place::below(asker.parent.as_ref(), &mut self.ids, &self.options.sampler);
-        self.emit(&place, |_| redis::span(connection, command, &place));
+        self.emit(&place, |_| {
+            let mut span = make(&place);
+            if slow {
+                span.attributes.push(("tracer.slow".into(), Value::Bool(true)));
+            }
+            span
+        });
     }
 }
 
 impl Connection {
-    /// Decides, as soon as the bytes allow, whether this is Redis.
-    fn judge(&mut self, sent: bool, bytes: &[u8]) {
-        if self.verdict != Verdict::Maybe || bytes.is_empty() {
-            return;
+    /// Takes what a call passed, and gives out commands once it is known that they are some.
+    fn take(&mut self, chunk: Chunk<'_>, asker: Asker) -> Commands {
+        if self.verdict == Verdict::No {
+            return self.speaks.none();
         }
-        self.verdict = if sent { looks_like_redis(bytes) } else { looks_like_replies(bytes) };
+        let (verdict, commands) = self.speaks.feed(chunk, asker, self.verdict);
+        self.verdict = verdict;
+        commands
+    }
+
+    /// Attributes that say where the server is; the port only when it is not the usual one.
+    pub fn address_attributes(&self, attributes: &mut Vec<Attribute>, default_port: u32) {
+        let mut add = |name: &'static str, value: Value| attributes.push((name.into(), value));
+        if let Some(address) = &self.address {
+            add("server.address", Value::Shared(Arc::clone(address)));
+            add("network.peer.address", Value::Shared(Arc::clone(address)));
+            add("network.peer.port", Value::Int(i64::from(self.port)));
+            if self.port != default_port {
+                add("server.port", Value::Int(i64::from(self.port)));
+            }
+        } else if self.unix {
+            add("network.transport", Value::Str("unix".into()));
+        }
     }
 
     /// What the programs should know by now and do not.
     fn advice(&mut self) -> Option<Advice> {
         let wanted = Advice {
-            verdict: if self.verdict == Verdict::Yes { VERDICT_TRACKED } else { 0 },
-            sent: self.tracker.skip(Direction::Sent),
-            received: self.tracker.skip(Direction::Received),
+            verdict: match self.verdict {
+                Verdict::Yes => VERDICT_TRACKED,
+                Verdict::No => VERDICT_IGNORED,
+                Verdict::Maybe => 0,
+            },
+            sent: self.speaks.skip(Direction::Sent),
+            received: self.speaks.skip(Direction::Received),
             reserved: 0,
         };
         let news = wanted.verdict != self.advised.verdict

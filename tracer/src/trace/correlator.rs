@@ -7,6 +7,7 @@ use tracer_common::map::Advice;
 use tracer_common::record::{FLAG_CONTEXT, Head};
 
 use super::connection::Connection;
+use super::content::Contents;
 use super::counts::Counts;
 use super::flow::{Flow, FlowKey, IDLE_NS, Worker};
 use super::ids::Ids;
@@ -35,6 +36,8 @@ pub struct Options {
     pub sampler: Sampler,
     /// How much of a command is shown.
     pub query_text: QueryText,
+    /// Nanoseconds from which on a command is marked as slow.
+    pub slow_query_ns: Option<u64>,
 }
 
 /// What the correlator has to say; the caller empties it.
@@ -63,6 +66,7 @@ pub struct Correlator {
     pub(super) encodes: Encodes,
     pub(super) packs: Packs,
     pub(super) payloads: Payloads,
+    pub(super) contents: Contents,
     ticked_ns: u64,
 }
 
@@ -81,6 +85,7 @@ impl Correlator {
             encodes: Encodes::default(),
             packs: Packs::default(),
             payloads: Payloads::default(),
+            contents: Contents::default(),
             ticked_ns: 0,
         }
     }
@@ -144,6 +149,7 @@ impl Correlator {
         let mut counts = self.counts;
         counts.messages_open = self.flows.len() as u64;
         counts.payloads_evicted = self.payloads.evicted;
+        counts.contents_evicted = self.contents.evicted;
         counts
     }
 

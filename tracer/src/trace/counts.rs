@@ -1,6 +1,6 @@
 //! What became of the records: each has one fate.
 
-use crate::protocol::redis::Diagnostics;
+use crate::protocol::{mysql, redis};
 
 /// Counters of the correlator.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -25,6 +25,14 @@ pub struct Counts {
     pub payload_parents: u64,
     /// Decoded messages without a header of which equal ones were sent: they have a link instead of a parent.
     pub payload_ambiguous: u64,
+    /// Decoded messages that are an answer to their own flow, known by the payload.
+    pub payload_answers: u64,
+    /// Encoded messages outside of any flow whose parent is known by what is in them.
+    pub content_parents: u64,
+    /// The same where what is in them belongs to several messages: they begin a trace.
+    pub content_ambiguous: u64,
+    /// Parts of decoded messages forgotten early because there were too many to remember.
+    pub contents_evicted: u64,
     /// Encoded messages forgotten early because there were too many to remember.
     pub payloads_evicted: u64,
     /// Messages that are still in an open flow; 0 at the end.
@@ -33,11 +41,11 @@ pub struct Counts {
     pub sockets: u64,
     /// Socket records of unknown processes.
     pub sockets_unknown: u64,
-    /// Socket records of connections that turned out not to be Redis.
+    /// Socket records of connections that turned out to be something else.
     pub sockets_ignored: u64,
-    /// Connections that turned out not to be Redis.
+    /// Connections that turned out to be something else.
     pub connections_rejected: u64,
-    /// Redis commands traced.
+    /// Redis and MySQL commands traced.
     pub commands: u64,
     /// Commands that waited for their reply when the agent ended.
     pub commands_open: u64,
@@ -56,5 +64,7 @@ pub struct Counts {
     /// Flows ended early because there were too many.
     pub flows_evicted: u64,
     /// What the Redis trackers could not make spans of.
-    pub redis: Diagnostics,
+    pub redis: redis::Diagnostics,
+    /// What the MySQL trackers could not make spans of.
+    pub mysql: mysql::Diagnostics,
 }

@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use tracer_common::record::{FLAG_ERROR, FLAG_PANIC, FLAG_UNWOUND, Message, SIZE_UNKNOWN};
 
+use super::content::Source;
 use super::correlator::{Correlator, flow_key, thread_context};
-use super::flow::Flow;
+use super::flow::{Flow, FlowKey, Worker};
 use super::packs::PACK;
-use super::payload::{Origin, Print, payload_attribute};
+use super::payload::{Origin, Print};
 use super::place::Place;
 use super::span::{Attribute, FLAG_SAMPLED, Link, ProcessId, Span, SpanContext, SpanKind, Status, Value};
 use crate::capture::ProbeInfo;
@@ -58,10 +59,18 @@ pub struct Decoded {
     record: Message,
     size: Option<u64>,
     kind: Arc<MessageType>,
-    /// The parent is known by the payload alone.
-    by_payload: bool,
-    /// What it may have come from.
+    /// How the parent is known, if nothing names it: by the payload or its content.
+    by: Option<&'static str>,
+    /// What it comes from, or may come from.
     links: Vec<Link>,
+}
+
+/// What a call's bytes and its thread say.
+struct Seen<'a> {
+    key: FlowKey,
+    header: Option<SpanContext>,
+    print: Option<Print>,
+    prefix: &'a [u8],
 }
 
 impl Correlator {
@@ -88,66 +97,103 @@ impl Correlator {
             remote: !kind.encodes,
             trace_state: "".into(),
         });
-        let print = Print::of(body.size, body.prefix, tail);
-        let mut call =
-            Decoded { process, record: *record, size: body.size, kind, by_payload: false, links: Vec::new() };
+        let seen = Seen { key, header, print: Print::of(body.size, body.prefix, tail), prefix: body.prefix };
+        let call = Decoded { process, record: *record, size: body.size, kind, by: None, links: Vec::new() };
         if call.kind.encodes {
-            let parent = thread_context(&record.head)
-                .or(header)
-                .or_else(|| self.flows.get(&key).map(|flow| flow.context().clone()));
-            if let Some(flow) = self.flows.get_mut(&key) {
-                flow.touch(record.head.end_ns);
-            }
-            let place = Place::below(parent.as_ref(), &mut self.ids, &self.options.sampler);
-            if let Some(print) = print {
-                self.payloads.sent(print, process.pid, place.context.clone(), record.head.end_ns);
-            }
-            self.emit(&place, |_| call_span(&call, &place, SpanKind::Producer));
+            self.encoded(call, &seen);
         } else {
-            let mut parent = thread_context(&record.head).or(header);
-            if parent.is_none()
-                && let Some(print) = print
-            {
-                match self.payloads.received(print, process.pid, record.head.start_ns) {
-                    Some(Origin::Parent(context)) => {
-                        self.counts.payload_parents += 1;
-                        call.by_payload = true;
-                        parent = Some(context);
-                    }
-                    Some(Origin::Ambiguous(link)) => {
-                        self.counts.payload_ambiguous += 1;
-                        call.links.push(link);
-                    }
-                    None => {}
-                }
-            }
-            let place = Place::below(parent.as_ref(), &mut self.ids, &self.options.sampler);
-            self.begin_flow(key, Flow { place, last_ns: record.head.end_ns, children: 0, decode: call });
+            self.decoded(call, seen);
         }
+    }
+
+    fn encoded(&mut self, mut call: Decoded, seen: &Seen<'_>) {
+        let (pid, head) = (call.process.pid, call.record.head);
+        let mut parent = thread_context(&head).or_else(|| seen.header.clone());
+        if parent.is_none() {
+            let flow = self.flows.get(&seen.key).map(|flow| flow.context().clone());
+            // A thread has its flow by chance where it works for many tasks; a task has its own.
+            let certain = flow.is_some() && matches!(seen.key.worker, Worker::Task(_));
+            let source = if certain { None } else { self.contents.encoded(pid, seen.prefix, head.start_ns) };
+            parent = match source {
+                Some(Source::Message(context)) if flow.as_ref() != Some(&context) => {
+                    self.counts.content_parents += 1;
+                    call.by = Some("content");
+                    Some(context)
+                }
+                Some(Source::Ambiguous) if flow.is_none() => {
+                    self.counts.content_ambiguous += 1;
+                    None
+                }
+                _ => flow,
+            };
+        }
+        // What belongs elsewhere is no activity of the thread's flow.
+        if call.by.is_none()
+            && let Some(flow) = self.flows.get_mut(&seen.key)
+        {
+            flow.touch(head.end_ns);
+        }
+        let place = Place::below(parent.as_ref(), &mut self.ids, &self.options.sampler);
+        if let Some(print) = seen.print {
+            self.payloads.sent(print, pid, place.context.clone(), head.end_ns);
+        }
+        self.emit(&place, |_| call_span(&call, &place, SpanKind::Producer));
+    }
+
+    fn decoded(&mut self, mut call: Decoded, seen: Seen<'_>) {
+        let (pid, head) = (call.process.pid, call.record.head);
+        let mut parent = thread_context(&head).or(seen.header);
+        if parent.is_none()
+            && let Some(print) = seen.print
+        {
+            match self.payloads.received(print, pid, head.start_ns) {
+                Some(Origin::Parent(context)) => {
+                    call.by = Some("payload");
+                    parent = Some(context);
+                }
+                Some(Origin::Ambiguous(link)) => {
+                    self.counts.payload_ambiguous += 1;
+                    call.links.push(link);
+                }
+                None => {}
+            }
+        }
+        if let (Some("payload"), Some(origin)) = (call.by, &parent) {
+            if let Some(flow) = self.flows.get_mut(&seen.key)
+                && flow.context().trace_id == origin.trace_id
+            {
+                // An answer to what the flow has asked for: the flow goes on.
+                self.counts.payload_answers += 1;
+                call.links.push(Link { context: origin.clone(), attributes: Vec::new() });
+                flow.touch(head.end_ns);
+                let context = flow.context().clone();
+                let place = Place::below(Some(&context), &mut self.ids, &self.options.sampler);
+                self.emit(&place, |_| call_span(&call, &place, SpanKind::Internal));
+                return;
+            }
+            self.counts.payload_parents += 1;
+        }
+        let place = Place::below(parent.as_ref(), &mut self.ids, &self.options.sampler);
+        self.contents.decoded(pid, seen.prefix, &place.context, head.end_ns);
+        self.begin_flow(seen.key, Flow { place, last_ns: head.end_ns, children: 0, decode: call });
     }
 
     /// The spans of a flow that is over.
     pub(super) fn process_spans(&mut self, flow: Flow<Decoded>) {
-        let outer = |call: &Decoded| {
-            let mut span = call_span(call, &flow.place, SpanKind::Consumer);
-            span.links.clone_from(&call.links);
-            if call.by_payload {
-                span.attributes.push(payload_attribute());
-            }
-            span
-        };
+        let outer = || call_span(&flow.decode, &flow.place, SpanKind::Consumer);
         if flow.children == 0 {
-            self.emit(&flow.place, |_| outer(&flow.decode));
+            self.emit(&flow.place, |_| outer());
             return;
         }
         self.emit(&flow.place, |_| Span {
             name: Cow::Owned(flow.decode.kind.process_name.to_string()),
             end_ns: flow.last_ns,
             status: Status::Unset,
-            ..outer(&flow.decode)
+            ..outer()
         });
+        let decode = Decoded { by: None, links: Vec::new(), ..flow.decode.clone() };
         let place = Place::below(Some(flow.context()), &mut self.ids, &self.options.sampler);
-        self.emit(&place, |_| call_span(&flow.decode, &place, SpanKind::Internal));
+        self.emit(&place, |_| call_span(&decode, &place, SpanKind::Internal));
     }
 }
 
@@ -199,6 +245,9 @@ fn call_span(call: &Decoded, place: &Place, kind: SpanKind) -> Span {
         _ if call.kind.encodes => Some(("EncodeError", "the buffer is too small")),
         _ => Some(("DecodeError", "the bytes are not a valid message")),
     };
+    if let Some(how) = call.by {
+        attributes.push(("tracer.link".into(), Value::Str(how.into())));
+    }
     if let Some((error, _)) = error {
         attributes.push(("error.type".into(), Value::Str(error.into())));
     }
@@ -216,7 +265,7 @@ fn call_span(call: &Decoded, place: &Place, kind: SpanKind) -> Span {
         end_ns: head.end_ns,
         attributes,
         status: error.map_or(Status::Unset, |(_, text)| Status::Error(text.into())),
-        links: Vec::new(),
+        links: call.links.clone(),
         events: Vec::new(),
     }
 }

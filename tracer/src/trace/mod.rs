@@ -10,11 +10,13 @@
 //! after the other would else make one trace of them all.
 
 mod connection;
+mod content;
 mod correlator;
 mod counts;
 mod flow;
 mod ids;
 mod message;
+mod mysql;
 pub mod packs;
 mod payload;
 mod place;
@@ -22,6 +24,7 @@ mod redis;
 pub mod sampler;
 mod shim;
 pub mod span;
+mod speaks;
 #[cfg(test)]
 mod tests;
 mod transit;

@@ -7,7 +7,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{DefaultHasher, Hasher as _};
 
-use super::span::{Attribute, Link, SpanContext, Value};
+use super::span::{Link, SpanContext, Value};
 
 /// How long a message may be on its way, in nanoseconds.
 const WINDOW_NS: u64 = 10_000_000_000;
@@ -44,11 +44,6 @@ pub enum Origin {
     Parent(SpanContext),
     /// One of several that encoded equal messages.
     Ambiguous(Link),
-}
-
-/// Says that nothing in the message named the parent.
-pub fn payload_attribute() -> Attribute {
-    ("tracer.link".into(), Value::Str("payload".into()))
 }
 
 #[derive(Clone, Debug)]
@@ -102,7 +97,10 @@ impl Payloads {
         let next = std::iter::once(first).chain(rest).find(|one| !one.received.contains(&pid))?;
         next.received.insert(pid);
         let context = SpanContext { remote: true, ..next.context.clone() };
-        Some(Origin::Ambiguous(Link { context, attributes: vec![payload_attribute()] }))
+        Some(Origin::Ambiguous(Link {
+            context,
+            attributes: vec![("tracer.link".into(), Value::Str("payload".into()))],
+        }))
     }
 
     fn forget(&mut self, before_ns: u64) {

@@ -1,7 +1,6 @@
 //! Spans of Redis commands: one CLIENT span per command.
 
 use std::borrow::Cow;
-use std::sync::Arc;
 
 use super::connection::{Asker, Connection};
 use super::place::Place;
@@ -21,16 +20,6 @@ pub fn span(connection: &Connection, command: &Command<Asker>, place: &Place) ->
     }
     if let Some(database) = command.database {
         add("db.namespace", Value::Str(database.to_string().into()));
-    }
-    if let Some(address) = &connection.address {
-        add("server.address", Value::Shared(Arc::clone(address)));
-        add("network.peer.address", Value::Shared(Arc::clone(address)));
-        add("network.peer.port", Value::Int(i64::from(connection.port)));
-        if connection.port != DEFAULT_PORT {
-            add("server.port", Value::Int(i64::from(connection.port)));
-        }
-    } else if connection.unix {
-        add("network.transport", Value::Str("unix".into()));
     }
     let batch = command.multi.as_ref().or(command.pipeline.as_ref());
     if let Some(batch) = batch.filter(|batch| batch.size >= 2) {
@@ -53,6 +42,7 @@ pub fn span(connection: &Connection, command: &Command<Asker>, place: &Place) ->
         }
         status = Status::Error(failure.message().into());
     }
+    connection.address_attributes(&mut attributes, DEFAULT_PORT);
     Span {
         process: connection.process,
         trace_id: place.context.trace_id,

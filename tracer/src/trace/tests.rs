@@ -7,12 +7,14 @@ use tracer_common::record::{
     KIND_OPEN, KIND_SOCKET, Message, Socket,
 };
 
-use super::span::{ProcessId, Span, SpanKind};
+use super::span::{ProcessId, Span, SpanKind, Value};
 use super::{Correlator, Options};
 use crate::capture::{Item, ProbeInfo, ProcessInfo};
 use crate::protocol::redis::QueryText;
 
 const PID: u32 = 7;
+/// Another process; its threads have numbers above a thousand.
+const PEER: u32 = 1_000;
 const ENCODE: u32 = 0;
 const DECODE: u32 = 1;
 const MS: u64 = 1_000_000;
@@ -46,9 +48,12 @@ fn with_header(sampled: bool) -> Vec<u8> {
 
 fn correlator(sampler: &str) -> Correlator {
     let sampler = sampler.parse().expect("a sampler");
-    let mut correlator = Correlator::new(Options { seed: 1, sampler, query_text: QueryText::default() });
-    let id = ProcessId { pid: PID, start_time: 1 };
-    correlator.feed(&Item::Process(ProcessInfo { id, service: "svc".to_owned(), attributes: Vec::new() }));
+    let mut correlator =
+        Correlator::new(Options { seed: 1, sampler, query_text: QueryText::default(), slow_query_ns: None });
+    for pid in [PID, PEER] {
+        let id = ProcessId { pid, start_time: 1 };
+        correlator.feed(&Item::Process(ProcessInfo { id, service: "svc".to_owned(), attributes: Vec::new() }));
+    }
     for (index, operation) in [(ENCODE, "encode"), (DECODE, "decode")] {
         let message_type = Some("app::Order".to_owned());
         correlator.feed(&Item::Probe(ProbeInfo { index, operation: operation.to_owned(), message_type }));
@@ -58,7 +63,8 @@ fn correlator(sampler: &str) -> Correlator {
 
 fn head(kind: u16, tid: u32, at_ms: u64, payload: usize) -> Head {
     let start_ns = at_ms * MS;
-    Head { kind, pid: PID, tid, start_ns, end_ns: start_ns + 1_000, payload_len: payload as u32, ..Head::default() }
+    let pid = if tid < PEER { PID } else { PEER };
+    Head { kind, pid, tid, start_ns, end_ns: start_ns + 1_000, payload_len: payload as u32, ..Head::default() }
 }
 
 fn call(
@@ -193,4 +199,87 @@ fn the_same_seed_gives_the_same_ids() {
         spans(correlator)
     };
     assert_eq!(run(), run());
+}
+
+#[test]
+fn a_command_that_took_the_threshold_is_slow() {
+    for (millis, slow) in [(2, true), (3, false)] {
+        let mut correlator = correlator("always_on");
+        correlator.options.slow_query_ns = Some(millis * MS);
+        open(&mut correlator);
+        socket(&mut correlator, 1, 11, DIRECTION_SENT, 0, b"*1\r\n$4\r\nPING\r\n");
+        socket(&mut correlator, 1, 13, DIRECTION_RECEIVED, 0, b"+PONG\r\n");
+        let spans = spans(correlator);
+        let marked = named(&spans, "PING").attributes.iter().any(|(name, _)| name == "tracer.slow");
+        assert_eq!(marked, slow);
+    }
+}
+
+/// An order in a request, as a worker passes it on.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Request {
+    #[prost(bytes = "vec", tag = "1")]
+    order: Vec<u8>,
+    #[prost(uint64, tag = "2")]
+    session: u64,
+}
+
+fn order(id: u64) -> Vec<u8> {
+    Request { order: format!("order {id} of somebody").into_bytes(), session: 0 }.encode_to_vec()
+}
+
+fn request(id: u64) -> Vec<u8> {
+    Request { order: order(id), session: id }.encode_to_vec()
+}
+
+#[test]
+fn a_message_without_a_header_comes_from_the_process_that_encoded_it() {
+    let mut correlator = correlator("always_on");
+    call(&mut correlator, ENCODE, PEER, 1, &order(1), None);
+    call(&mut correlator, DECODE, 1, 2, &order(1), None);
+    let spans = spans(correlator);
+    let (encode, decode) = (named(&spans, "encode Order"), named(&spans, "decode Order"));
+    assert_eq!((decode.trace_id, decode.parent), (encode.trace_id, Some(encode.span_id)));
+    assert!(decode.parent_remote && decode.attributes.contains(&("tracer.link".into(), Value::Str("payload".into()))));
+}
+
+#[test]
+fn an_answer_does_not_end_the_flow_that_asked() {
+    let mut correlator = correlator("always_on");
+    call(&mut correlator, DECODE, 1, 1, &with_header(true), None);
+    call(&mut correlator, ENCODE, 1, 2, &order(1), None);
+    call(&mut correlator, DECODE, PEER, 3, &order(1), None);
+    call(&mut correlator, ENCODE, PEER, 4, &request(2), None);
+    call(&mut correlator, DECODE, 1, 5, &request(2), None);
+    call(&mut correlator, ENCODE, 1, 6, &order(3), None);
+    let spans = spans(correlator);
+    assert!(spans.iter().all(|span| span.trace_id.to_string() == TRACE), "{spans:#?}");
+    let process = spans.iter().find(|span| span.name == "process Order" && span.process.pid == PID).expect("the flow");
+    let own: Vec<u64> = spans
+        .iter()
+        .filter(|span| span.process.pid == PID && span.parent == Some(process.span_id))
+        .map(|span| span.start_ns / MS)
+        .collect();
+    assert_eq!((own.len(), process.end_ns), (4, 6 * MS + 1_000), "two decodes and two encodes: {own:?}");
+}
+
+#[test]
+fn a_worker_that_got_a_message_through_memory_is_in_its_trace() {
+    let mut correlator = correlator("always_on");
+    for id in 1..=2 {
+        call(&mut correlator, DECODE, 1, id, &order(id), None);
+    }
+    // Another thread, in another order.
+    for id in [2, 1] {
+        call(&mut correlator, ENCODE, 2, 10 + id, &request(id), None);
+    }
+    call(&mut correlator, ENCODE, 2, 20, &request(3), None);
+    let counts = correlator.counts();
+    assert_eq!((counts.content_parents, counts.content_ambiguous), (2, 0));
+    let spans = spans(correlator);
+    let at = |ms: u64| spans.iter().find(|span| span.start_ns == ms * MS).expect("a span");
+    for id in 1..=2 {
+        assert_eq!((at(10 + id).trace_id, at(10 + id).parent), (at(id).trace_id, Some(at(id).span_id)));
+    }
+    assert_eq!(at(20).parent, None);
 }

@@ -1,6 +1,7 @@
 //! A service with the shim: decodes orders, asks Redis, encodes answers.
 //!
 //! `sync ADDRESS N`: on one thread. `tasks ADDRESS N`: N orders on 64 tokio tasks, with awaits between decode, GET and encode.
+//! `flows ADDRESS N`: the same tasks without any scope, as services that only change their import have them.
 //! `threads ADDRESS N`: decodes on one thread, asks and answers on another, through a queue. Each GET asks for the order's
 //! own key, and the answer lists `[order, trace, span]`: the context that was active then.
 
@@ -23,7 +24,8 @@ fn main() -> Result<()> {
         let count = number(arguments, 1)? as u64;
         let seen = match command {
             "sync" => sync(address, count)?,
-            "tasks" => runtime.block_on(tasks(address, count))?,
+            "tasks" => runtime.block_on(tasks(address, count, true))?,
+            "flows" => runtime.block_on(tasks(address, count, false))?,
             "threads" => threads(address, count)?,
             _ => bail!("unknown command"),
         };
@@ -58,7 +60,7 @@ fn sync(address: &str, count: u64) -> Result<Vec<Value>> {
     Ok(seen)
 }
 
-async fn tasks(address: &str, count: u64) -> Result<Vec<Value>> {
+async fn tasks(address: &str, count: u64, scoped: bool) -> Result<Vec<Value>> {
     let mut tasks = JoinSet::new();
     for task in 0..64_u64 {
         let mut connection = connect(address)?;
@@ -74,7 +76,7 @@ async fn tasks(address: &str, count: u64) -> Result<Vec<Value>> {
                     order.encode_to_vec();
                     anyhow::Ok(asked)
                 };
-                seen.push(handled.with_context(context).await?);
+                seen.push(if scoped { handled.with_context(context).await? } else { handled.await? });
             }
             anyhow::Ok(seen)
         });

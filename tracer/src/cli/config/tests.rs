@@ -25,7 +25,7 @@ fn chain(error: ConfigError) -> String {
 fn a_file_says_what_the_flags_say() {
     let config = file(
         "name: risk_control\npid: [17, 18]\nexport: [terminal, 'file:/tmp/spans.jsonl', 'otlp:http://c:4318', otlp]\n\
-         sampler: parentbased_traceidratio=0.5\nsocket-probe: off\nquery-text: full\nduration: 10\n\
+         sampler: parentbased_traceidratio=0.5\nsocket-probe: off\nquery-text: full\nslow-query: 250\nduration: 10\n\
          resource-attributes: {deployment.environment.name: test}\nmax-queue-size: 1000\n",
     )
     .unwrap();
@@ -41,6 +41,7 @@ fn a_file_says_what_the_flags_say() {
         sampler: Some("parentbased_traceidratio=0.5".parse().unwrap()),
         socket_probe: Some(SocketProbe::Off),
         query_text: Some(QueryText::Full),
+        slow_query: Some(250),
         duration: Some(10),
         resource_attributes: BTreeMap::from([("deployment.environment.name".into(), "test".into())]),
         max_queue_size: NonZeroUsize::new(1_000),

@@ -6,7 +6,7 @@
 mod line;
 mod tree;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::future::Future;
 use std::io::{self, IsTerminal, Write};
 use std::pin::Pin;
@@ -16,10 +16,13 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
 use super::{Batch, Cause, Exporter, Feed, Tally};
-use crate::trace::span::{Span, TraceId};
+use crate::trace::span::{Span, SpanId, TraceId};
 
 /// A trace is printed when nothing came for this long.
 const QUIET: Duration = Duration::from_millis(400);
+/// Or, while the parent of one of its spans has not come, for this long: the handling of a message ends when nothing has happened in
+/// it for two seconds, later than all that is below it.
+const QUIET_WITHOUT_PARENT: Duration = Duration::from_millis(2_600);
 /// Or when its first span came this long ago.
 const MAX_HELD: Duration = Duration::from_secs(5);
 /// How often held traces are looked at.
@@ -144,6 +147,20 @@ struct HeldTrace {
     last: Instant,
 }
 
+impl HeldTrace {
+    fn is_ready(&self, now: Instant) -> bool {
+        let quiet = now - self.last;
+        now - self.first >= MAX_HELD || quiet >= QUIET_WITHOUT_PARENT || (quiet >= QUIET && !self.lacks_parents())
+    }
+
+    /// A span has a parent in its own process that has not come.
+    fn lacks_parents(&self) -> bool {
+        let own: HashSet<SpanId> = self.spans.iter().map(|held| held.span().span_id).collect();
+        let lacks = |span: &Span| !span.parent_remote && span.parent.is_some_and(|parent| !own.contains(&parent));
+        self.spans.iter().any(|held| lacks(held.span()))
+    }
+}
+
 /// Some spans of one trace, to be printed.
 #[derive(Debug)]
 struct Part {
@@ -176,12 +193,8 @@ impl Traces {
 
     /// What is quiet, too old, or too much, oldest first.
     fn release(&mut self, now: Instant) -> Vec<Part> {
-        let mut ready: Vec<_> = self
-            .held
-            .iter()
-            .filter(|(_, trace)| now - trace.last >= QUIET || now - trace.first >= MAX_HELD)
-            .map(|(&id, trace)| (trace.first, id))
-            .collect();
+        let mut ready: Vec<_> =
+            self.held.iter().filter(|(_, trace)| trace.is_ready(now)).map(|(&id, trace)| (trace.first, id)).collect();
         let ready_spans: usize = ready.iter().map(|(_, id)| self.held[id].spans.len()).sum();
         if self.held_spans - ready_spans > MAX_HELD_SPANS {
             return self.release_all();
@@ -207,7 +220,7 @@ impl Traces {
 /// The last trace ids, within a bound.
 #[derive(Debug, Default)]
 struct Remembered {
-    ids: std::collections::HashSet<TraceId>,
+    ids: HashSet<TraceId>,
     order: VecDeque<TraceId>,
 }
 

@@ -258,3 +258,22 @@ fn services_stand_in_a_column() {
     let part = Part { trace_id: TraceId([1; 16]), spans, continued: false };
     insta::assert_snapshot!(tree::render(&part, PLAIN, 10));
 }
+
+#[test]
+fn a_trace_waits_for_the_parents_of_its_spans_but_not_for_ever() {
+    let start = Instant::now();
+    let released = |traces: &mut Traces, ms: u64| {
+        traces.release(start + Duration::from_millis(ms)).iter().map(|part| part.spans.len()).sum::<usize>()
+    };
+    let mut traces = Traces::default();
+    traces.add(&batch(vec![child(2, 1, "GET")]), start);
+    assert_eq!(released(&mut traces, 2_000), 0, "its parent is on the way");
+    traces.add(&batch(vec![span(1, 1)]), start + Duration::from_millis(2_100));
+    assert_eq!(released(&mut traces, 2_200), 0);
+    assert_eq!(released(&mut traces, 2_600), 2);
+    traces.add(&batch(vec![child(2, 1, "GET")]), start);
+    assert_eq!(released(&mut traces, 2_700), 1, "the parent does not come");
+    let remote = Span { parent_remote: true, ..child(3, 9, "decode Order") };
+    traces.add(&batch(vec![remote]), start);
+    assert_eq!(released(&mut traces, 500), 1, "the parent is in another process");
+}

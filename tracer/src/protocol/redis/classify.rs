@@ -7,20 +7,10 @@ use memchr::memmem;
 
 use super::table::lookup;
 use crate::protocol::resp::number;
+use crate::protocol::stream::Verdict;
 
 /// Longest inline command that is waited for.
 const MAX_INLINE: usize = 1024;
-
-/// What bytes look like.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// Redis.
-    Yes,
-    /// Something else.
-    No,
-    /// Too few bytes, or other protocols begin so too.
-    Maybe,
-}
 
 /// Command names that other text protocols know too: memcached, SMTP, POP3, IMAP, FTP, IRC, NATS.
 const SHARED: &[&str] = &[

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use super::error::ErrorReply;
+use crate::protocol::stream::Quality;
 
 /// A command and its reply: one CLIENT span.
 ///
@@ -82,21 +83,6 @@ impl Failure {
             Self::ConnectionClosed => "connection closed",
         }
     }
-}
-
-/// How sure it is that a reply is that of the command.
-///
-/// Replies have no ids, so after a loss, or on a connection that was already busy when the agent came, replies to commands that
-/// nobody saw may still be under way. Commands are marked until the connection has been silent for a second.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Quality {
-    /// Seen from the start without a loss, or silent since.
-    #[default]
-    Certain,
-    /// The connection was open before the agent came.
-    OpenedBefore,
-    /// Bytes were lost before this command.
-    Resynced,
 }
 
 /// What made several commands one batch.

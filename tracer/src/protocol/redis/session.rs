@@ -13,13 +13,14 @@
 use std::collections::VecDeque;
 
 use super::batch::{Calls, Transaction};
-use super::command::{Command, Failure, Quality};
+use super::command::{Command, Failure};
 use super::diagnostics::Diagnostics;
 use super::reply::{Reply, Status};
 use super::request::{Asks, Request};
 use super::silence::Silence;
 use super::subscriptions::{Subscriptions, Topic};
 use super::table::Effect;
+use crate::protocol::stream::Quality;
 
 /// Most commands that wait for a reply.
 const MAX_WAITING: usize = 1 << 20;

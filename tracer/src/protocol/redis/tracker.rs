@@ -6,28 +6,19 @@
 //! Commands until then are counted ([`Diagnostics::commands_unaligned`]) and not given out, because their replies could be
 //! anybody's. On a connection that many tasks share more may be under way than can be seen: the session settles that.
 
-use super::classify::{Verdict, find_request, looks_like_redis, looks_like_replies};
-use super::command::{Command, Quality};
+use super::classify::{find_request, looks_like_redis, looks_like_replies};
+use super::command::Command;
 use super::diagnostics::Diagnostics;
 use super::reply::Replies;
 use super::request::{Request, Requests};
 use super::session::{Sent, Session};
-use super::stream::{Piece, Stream};
 use super::table::Effect;
 use super::text::QueryText;
 use crate::protocol::resp::Malformed;
+use crate::protocol::stream::{Chunk, Direction, Piece, Quality, Stream, Verdict};
 
 /// Silence after which no reply can be under way, save those of blocking commands.
 const SILENCE_NS: u64 = 1_000_000_000;
-
-/// Towards whom, seen from the traced process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Direction {
-    /// To the peer.
-    Sent,
-    /// From the peer.
-    Received,
-}
 
 /// Which side of the connection the traced process is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,23 +27,6 @@ pub enum Role {
     Client,
     /// It receives commands.
     Server,
-}
-
-/// Bytes of one direction, as a socket call passed them.
-#[derive(Clone, Copy, Debug)]
-pub struct Chunk<'a> {
-    /// Which direction.
-    pub direction: Direction,
-    /// Bytes of this direction before these.
-    pub offset: u64,
-    /// Bytes that it stands for.
-    pub len: u64,
-    /// The first of them; the rest was not captured.
-    pub data: &'a [u8],
-    /// When the call began, nanoseconds of CLOCK_MONOTONIC.
-    pub start_ns: u64,
-    /// When the call ended.
-    pub end_ns: u64,
 }
 
 /// Follows one connection. `T` is what the caller wants to know again of a command's sender.

@@ -1,11 +1,63 @@
-//! Where the reading of one direction stands.
+//! Bytes of one connection as socket calls passed them, and where the reading of one direction stands.
 
 /// Shorter rests of a body are captured rather than announced.
 const MIN_SKIP: u64 = 1024;
 
+/// Towards whom, seen from the traced process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// To the peer.
+    Sent,
+    /// From the peer.
+    Received,
+}
+
+/// Bytes of one direction, as a socket call passed them.
+#[derive(Clone, Copy, Debug)]
+pub struct Chunk<'a> {
+    /// Which direction.
+    pub direction: Direction,
+    /// Bytes of this direction before these.
+    pub offset: u64,
+    /// Bytes that it stands for.
+    pub len: u64,
+    /// The first of them; the rest was not captured.
+    pub data: &'a [u8],
+    /// When the call began, nanoseconds of CLOCK_MONOTONIC.
+    pub start_ns: u64,
+    /// When the call ended.
+    pub end_ns: u64,
+}
+
+/// What bytes look like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The protocol.
+    Yes,
+    /// Something else.
+    No,
+    /// Too few bytes, or other protocols begin so too.
+    Maybe,
+}
+
+/// How sure it is that a reply is that of the command.
+///
+/// Replies have no ids, so after a loss, or on a connection that was already busy when the agent came, replies to commands that
+/// nobody saw may still be under way. Commands are marked until the connection has been silent for a second.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Quality {
+    /// Seen from the start without a loss, or silent since.
+    #[default]
+    Certain,
+    /// The connection was open before the agent came.
+    OpenedBefore,
+    /// Bytes were lost before this command.
+    Resynced,
+}
+
 /// Position in one direction.
 #[derive(Debug)]
-pub(super) struct Stream {
+pub(in crate::protocol) struct Stream {
     /// Offset of the next byte; `None` before the first one of a connection that was open before.
     next: Option<u64>,
     /// Offset below which bytes are not needed.
@@ -16,7 +68,7 @@ pub(super) struct Stream {
 
 /// What part of a chunk is news.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Piece<'a> {
+pub(in crate::protocol) struct Piece<'a> {
     /// Bytes missing before it.
     pub missing: u64,
     /// Bytes of the chunk that had been seen.
@@ -28,12 +80,12 @@ pub(super) struct Piece<'a> {
 
 impl Stream {
     /// `from_start`: the connection is seen from its first byte.
-    pub(super) fn new(from_start: bool) -> Self {
+    pub(in crate::protocol) fn new(from_start: bool) -> Self {
         Self { next: from_start.then_some(0), skip: 0, synced: from_start }
     }
 
     /// Takes a chunk of `len` bytes at `offset`, of which `data` is the first part.
-    pub(super) fn take<'a>(&mut self, offset: u64, len: u64, data: &'a [u8]) -> Piece<'a> {
+    pub(in crate::protocol) fn take<'a>(&mut self, offset: u64, len: u64, data: &'a [u8]) -> Piece<'a> {
         let len = len.min(u64::MAX - offset);
         let data = &data[..data.len().min(usize::try_from(len).unwrap_or(usize::MAX))];
         let next = self.next.unwrap_or(offset);
@@ -46,7 +98,7 @@ impl Stream {
     }
 
     /// A body goes on for `body_left` bytes from here.
-    pub(super) fn announce(&mut self, body_left: u64) {
+    pub(in crate::protocol) fn announce(&mut self, body_left: u64) {
         if body_left >= MIN_SKIP {
             let end = self.next.unwrap_or(0).saturating_add(body_left);
             self.skip = self.skip.max(end);
@@ -54,7 +106,7 @@ impl Stream {
     }
 
     /// Offset below which bytes are not needed; never goes back.
-    pub(super) fn skip(&self) -> u64 {
+    pub(in crate::protocol) fn skip(&self) -> u64 {
         self.skip
     }
 }

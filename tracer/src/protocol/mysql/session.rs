@@ -1,0 +1,286 @@
+//! Pairs commands with replies, in order, and follows what they do to the session.
+//!
+//! A client sends a command when it has the reply to the one before; some send several at once. Replies carry no name: the
+//! oldest command that waits is answered next. A reply that finds none is kept for a while, because records of calls are written
+//! when the calls end: a reply may have been read by one thread before another has left the send call.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::classify::is_late_eof;
+use super::command::{Command, Failure};
+use super::diagnostics::Diagnostics;
+use super::dialect::Dialect;
+use super::packet::Packet;
+use super::reply::Reply;
+use super::sql::Statement;
+use super::statements::Statements;
+use super::verb::{Answer, Effect, Verb};
+use crate::protocol::stream::Quality;
+
+/// Most commands that wait for a reply.
+const MAX_WAITING: usize = 1 << 12;
+/// Most packets that wait for a command.
+const MAX_EARLY: usize = 1 << 12;
+/// Bytes kept of a packet: enough for all that matters in one.
+pub(super) const KEPT: usize = 64;
+
+/// A reply packet, when it was there.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Received<'a> {
+    pub packet: Packet<'a>,
+    pub end_ns: u64,
+}
+
+/// A packet that waits for its command.
+#[derive(Debug)]
+struct Early {
+    seq: u8,
+    last_seq: u8,
+    len: u64,
+    wire: u64,
+    head: [u8; KEPT],
+    kept: u8,
+    end_ns: u64,
+}
+
+/// A command without its reply.
+#[derive(Debug)]
+struct Waiting<T> {
+    command: Command<T>,
+    reply: Reply,
+    effect: Effect,
+    /// Schema once it has succeeded.
+    database: Option<Arc<str>>,
+}
+
+/// A request that is complete.
+#[derive(Debug)]
+pub(super) struct Request<T> {
+    pub verb: &'static Verb,
+    pub command: Command<T>,
+    /// Number of its last packet.
+    pub seq: u8,
+    /// Schema once it has succeeded.
+    pub database: Option<Arc<str>>,
+}
+
+/// Which reply is whose cannot be told any more.
+#[derive(Debug)]
+pub(super) struct Lost;
+
+/// State of one connection.
+#[derive(Debug)]
+pub(super) struct Session<T> {
+    waiting: VecDeque<Waiting<T>>,
+    early: VecDeque<Early>,
+    pub dialect: Dialect,
+    pub statements: Statements,
+    pub database: Option<Arc<str>>,
+    /// Number of an EOF packet that may still come.
+    late_eof: Option<u8>,
+    /// Replies that were understood.
+    pub understood: u64,
+    pub diagnostics: Diagnostics,
+}
+
+impl<T> Session<T> {
+    pub(super) fn new() -> Self {
+        Self {
+            waiting: VecDeque::new(),
+            early: VecDeque::new(),
+            dialect: Dialect::default(),
+            statements: Statements::default(),
+            database: None,
+            late_eof: None,
+            understood: 0,
+            diagnostics: Diagnostics::default(),
+        }
+    }
+
+    /// No command waits.
+    pub(super) fn is_idle(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// Commands that wait.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// When the oldest command that waits began, and the number that its reply begins with.
+    pub(super) fn due(&self) -> Option<(u64, Option<u8>)> {
+        self.waiting.front().map(|waiting| (waiting.command.start_ns, waiting.reply.first_seq()))
+    }
+
+    /// The client has sent something that is no command.
+    pub(super) fn interrupted(&mut self) {
+        if let Some(waiting) = self.waiting.front_mut() {
+            waiting.reply.interrupted();
+        }
+    }
+
+    /// Takes a complete request.
+    pub(super) fn request(&mut self, request: Request<T>, out: &mut Vec<Command<T>>) -> Result<(), Lost> {
+        let Request { verb, command, seq, database } = request;
+        self.late_eof = None;
+        if verb.answer == Answer::None {
+            out.push(command);
+            return Ok(());
+        }
+        if self.waiting.len() == MAX_WAITING {
+            self.diagnostics.commands_overflow += 1;
+            return Err(Lost);
+        }
+        self.waiting.push_back(Waiting { command, reply: Reply::new(verb.answer, seq), effect: verb.effect, database });
+        while !self.waiting.is_empty()
+            && let Some(early) = self.early.pop_front()
+        {
+            let Early { seq, last_seq, len, wire, head, kept, end_ns } = early;
+            let packet = Packet { seq, last_seq, len, wire, head: &head[..usize::from(kept)] };
+            self.answer(&Received { packet, end_ns }, out)?;
+        }
+        Ok(())
+    }
+
+    /// Takes a reply packet.
+    pub(super) fn reply(&mut self, received: &Received<'_>, out: &mut Vec<Command<T>>) -> Result<(), Lost> {
+        let packet = received.packet;
+        if self.late_eof.take() == Some(packet.seq) && is_late_eof(&packet) {
+            self.dialect.deprecate_eof = Some(false);
+            return Ok(());
+        }
+        if !self.waiting.is_empty() {
+            return self.answer(received, out);
+        }
+        self.keep(received)
+    }
+
+    /// Keeps a packet that the client has not asked for yet.
+    pub(super) fn keep(&mut self, received: &Received<'_>) -> Result<(), Lost> {
+        if self.early.len() == MAX_EARLY {
+            return Err(Lost);
+        }
+        let packet = received.packet;
+        let kept = packet.head.len().min(KEPT);
+        let mut head = [0; KEPT];
+        head[..kept].copy_from_slice(&packet.head[..kept]);
+        let Packet { seq, last_seq, len, wire, .. } = packet;
+        self.early.push_back(Early { seq, last_seq, len, wire, head, kept: kept as u8, end_ns: received.end_ns });
+        Ok(())
+    }
+
+    /// The first packet that was kept, for the authentication.
+    pub(super) fn pop_early(&mut self) -> Option<u8> {
+        self.early.pop_front().map(|early| if early.kept == 0 { 0xfe } else { early.head[0] })
+    }
+
+    /// No more bytes of replies are there for now: a reply that may be complete is.
+    pub(super) fn pause(&mut self, seq: u8, end_ns: u64, out: &mut Vec<Command<T>>) {
+        if self.waiting.front().is_some_and(|waiting| waiting.reply.may_be_complete()) {
+            self.late_eof = Some(seq.wrapping_add(1));
+            self.finish(end_ns, out);
+        }
+    }
+
+    /// The last request goes on: bytes that were not looked at.
+    pub(super) fn more_sent(&mut self, len: u64, end_ns: u64) {
+        if let Some(Waiting { command, .. }) = self.waiting.back_mut() {
+            command.request_bytes = command.request_bytes.saturating_add(len);
+            command.sent_ns = end_ns;
+        }
+    }
+
+    /// The reply to the only command that waits goes on, in rows whose bounds are not known. False if it is something else.
+    pub(super) fn tear_reply(&mut self, len: u64) -> bool {
+        let [Waiting { reply, command, .. }] = self.waiting.make_contiguous() else { return false };
+        reply.bytes = reply.bytes.saturating_add(len);
+        command.quality = Quality::Resynced;
+        reply.tear()
+    }
+
+    /// The client goes on: the reply was complete at `end_ns`.
+    pub(super) fn finish_torn(&mut self, end_ns: u64, out: &mut Vec<Command<T>>) {
+        self.finish(end_ns, out);
+    }
+
+    fn answer(&mut self, received: &Received<'_>, out: &mut Vec<Command<T>>) -> Result<(), Lost> {
+        let Some(front) = self.waiting.front_mut() else { return Ok(()) };
+        if received.end_ns < front.command.start_ns {
+            self.diagnostics.replies_unseen += 1;
+            return Ok(());
+        }
+        match front.reply.packet(&received.packet, &mut self.dialect) {
+            Ok(true) => self.finish(received.end_ns, out),
+            Ok(false) => {}
+            Err(_) => {
+                self.diagnostics.replies_malformed += 1;
+                return Err(Lost);
+            }
+        }
+        Ok(())
+    }
+
+    /// The oldest command has its reply.
+    fn finish(&mut self, end_ns: u64, out: &mut Vec<Command<T>>) {
+        let Some(Waiting { mut command, reply, effect, database }) = self.waiting.pop_front() else { return };
+        self.understood += 1;
+        command.end_ns = end_ns.max(command.start_ns);
+        command.response_bytes = reply.bytes;
+        command.rows = reply.rows;
+        command.affected_rows = reply.affected_rows;
+        command.error = reply.error.map(Failure::Reply);
+        if command.error.is_none() {
+            self.succeeded(effect, &command.statement, database);
+            if let Some(id) = reply.prepared
+                && !self.statements.prepared(id, command.statement.clone())
+            {
+                self.diagnostics.statements_overflow += 1;
+            }
+        }
+        // It may have failed before or behind a `USE`.
+        if command.error.is_some() && command.statement.as_ref().is_some_and(|statement| statement.uses.is_some()) {
+            self.database = None;
+        }
+        out.push(command);
+    }
+
+    fn succeeded(&mut self, effect: Effect, statement: &Option<Arc<Statement>>, database: Option<Arc<str>>) {
+        match effect {
+            Effect::InitDb => self.database = database,
+            Effect::ChangeUser => {
+                self.database = database;
+                self.statements.clear();
+            }
+            Effect::Reset => self.statements.clear(),
+            Effect::Query => {
+                if let Some(name) = statement.as_ref().and_then(|statement| statement.uses.as_ref()) {
+                    self.database = Some(Arc::from(name.as_str()));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The replies of the commands that wait are lost.
+    pub(super) fn give_up(&mut self) {
+        self.diagnostics.commands_unpaired += self.waiting.len() as u64;
+        self.diagnostics.replies_unseen += self.early.len() as u64;
+        self.waiting = VecDeque::new();
+        self.early = VecDeque::new();
+        self.late_eof = None;
+    }
+
+    /// The connection ended.
+    pub(super) fn close(&mut self, now_ns: u64, out: &mut Vec<Command<T>>) {
+        for Waiting { mut command, reply, .. } in self.waiting.drain(..) {
+            command.error = Some(Failure::ConnectionClosed);
+            command.end_ns = now_ns.max(command.sent_ns);
+            command.response_bytes = reply.bytes;
+            command.rows = reply.rows;
+            out.push(command);
+        }
+        self.diagnostics.replies_unseen += self.early.len() as u64;
+        self.early.clear();
+    }
+}
