@@ -6,7 +6,10 @@ pub mod tracer {
 }
 
 #[expect(missing_docs, reason = "generated code carries the comments of the .proto file")]
-#[cfg_attr(feature = "grpc", expect(unused_qualifications, reason = "generated code takes no chances"))]
+#[cfg_attr(
+    feature = "grpc",
+    expect(unused_qualifications, clippy::allow_attributes_without_reason, reason = "generated code takes no chances")
+)]
 pub mod order {
     include!("order.rs");
 }

@@ -70,6 +70,28 @@ fn is_sql(span: &Span) -> bool {
     matches!(span.attribute("db.system.name"), "mysql" | "mariadb")
 }
 
+/// Fails unless the engine's two statements are there, once each and below the order's decode. The agent does not know the
+/// text of the one that was prepared before it came; one is prepared where a connection is made anew.
+fn assert_statements(trace: &[&Span]) {
+    let decode = trace.iter().find(|span| span.name == "decode RiskResult").expect("the engine's decode");
+    let mut seen = Vec::new();
+    for span in trace.iter().filter(|span| is_sql(span)) {
+        assert_eq!((&span.service, &span.parent), (&decode.service, &decode.id), "{span:#?}");
+        let (command, text) = (span.attribute("tracer.mysql.command"), span.attribute("db.query.text"));
+        // The others belong to a connection that is made anew.
+        if command == "STMT_EXECUTE" || text.starts_with("UPDATE ") {
+            seen.push((command, text));
+        }
+    }
+    seen.sort_unstable();
+    let order = order_of(trace);
+    let [("QUERY", update), ("STMT_EXECUTE", _)] = seen[..] else { panic!("order {order}: {seen:?}") };
+    assert!(
+        update.starts_with("UPDATE orders ") && update.ends_with(&format!("id = {order}")),
+        "order {order}: {update}"
+    );
+}
+
 /// Fails unless the trace has exactly the spans of `shape`, with these parents.
 fn assert_shape(trace: &[&Span], shape: &[[&str; 4]]) {
     let by_id: HashMap<&str, &Span> = trace.iter().map(|span| (span.id.as_str(), *span)).collect();
@@ -86,6 +108,7 @@ fn assert_shape(trace: &[&Span], shape: &[[&str; 4]]) {
     seen.sort_unstable();
     expected.sort_unstable();
     assert_eq!(seen, expected, "order {}", order_of(trace));
+    assert_statements(trace);
 }
 
 /// Exactly one trace for each of these orders, each whole.
