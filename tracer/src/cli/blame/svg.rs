@@ -116,9 +116,10 @@ fn groups<'a>(waits: &[&'a Wait]) -> Vec<(&'a Wait, usize)> {
         let same = |(other, _): &&mut (&Wait, usize)| {
             (&other.service, &other.operation, other.start_ns) == (&wait.service, &wait.operation, wait.start_ns)
         };
+        let room = groups.len() < MAX_WAITING;
         match groups.iter_mut().find(same) {
             Some((_, count)) => *count += 1,
-            None if groups.len() < MAX_WAITING => groups.push((wait, 1)),
+            None if room => groups.push((wait, 1)),
             None => {}
         }
     }
