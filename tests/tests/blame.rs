@@ -98,8 +98,10 @@ fn blamed(outcome: &Outcome) -> Vec<(&Span, [&str; 3])> {
 /// that the server had no processor for has another cause, and must say so.
 fn assert_blamed(outcome: &Outcome, expected: &[(&str, &str)]) {
     let work: Vec<&Span> = outcome.spans.iter().filter(|span| span.kind == SERVER && span.name != "GET").collect();
+    // The network's part comes first, mostly: on a busy machine the client is not run in the middle of its send.
     let overlap = |get: &Span| -> f64 {
-        work.iter().map(|span| span.end.min(get.end).saturating_sub(span.start.max(get.start)) as f64).sum()
+        let arrived = get.start + get.seconds("tracer.redis.network").unwrap_or_default() as u64;
+        work.iter().map(|span| span.end.min(get.end).saturating_sub(span.start.max(arrived)) as f64).sum()
     };
     let (behind, elsewhere): (Vec<_>, Vec<_>) =
         blamed(outcome).into_iter().partition(|(span, _)| overlap(span) * 2.0 >= queue(span).unwrap_or_default());
@@ -221,7 +223,14 @@ fn blocking_commands_blame_nobody_and_are_blamed_by_nobody() {
             assert!(span.seconds("tracer.redis.service").is_some_and(|parked| parked > 180.0 * MS), "{span:?}");
         }
     }
-    for (span, [label, ..]) in blamed(&outcome) {
-        assert!(!matches!(label, "BLPOP" | "XREAD"), "{span:?}");
+    // What they are blamed for is their execution at most, never the time for which they were parked.
+    for span in clients(&outcome, "GET") {
+        for link in &span.links {
+            let of = |name: &str| link.attributes.get(name).map_or("", String::as_str);
+            if matches!(of("tracer.redis.blocked_by"), "BLPOP" | "XREAD") {
+                let seconds: f64 = of("tracer.redis.blocked_by.duration").parse().expect("seconds");
+                assert!(seconds < 0.1, "{span:?}");
+            }
+        }
     }
 }

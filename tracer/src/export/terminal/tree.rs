@@ -12,8 +12,16 @@ const MAX_DEPTH: usize = 16;
 /// Columns of the service name.
 const MAX_SERVICE_WIDTH: usize = 18;
 /// Attributes that say what everybody sees in the name or nobody asks for.
-const HIDDEN: [&str; 6] =
-    ["db.system.name", "db.operation.name", "messaging.operation.type", "thread.id", "error.type", BLOCKED_BY];
+const HIDDEN: [&str; 7] = [
+    "db.system.name",
+    "db.operation.name",
+    "messaging.operation.type",
+    "thread.id",
+    "error.type",
+    QUERY_TEXT,
+    BLOCKED_BY,
+];
+const QUERY_TEXT: &str = "db.query.text";
 const BLOCKED_BY: &str = "tracer.redis.blocked_by";
 
 /// A line for the trace and one for each span, at most `max_spans`.
@@ -80,7 +88,10 @@ fn name_and_details(line: &mut Line<'_>, span: &Span) {
         }
         Status::Unset | Status::Ok => line.put(Style::Plain, &span.name),
     }
-    // Why it took so long, before what it was.
+    if let Some((key, value)) = span.attributes.iter().find(|(key, _)| key == QUERY_TEXT) {
+        attribute(line, key, value);
+    }
+    // Why it took so long.
     if let Some((_, value)) = span.attributes.iter().find(|(key, _)| key == BLOCKED_BY) {
         line.put(Style::Bold, "  blocked by ");
         line.put(Style::Bold, &value_text(value));

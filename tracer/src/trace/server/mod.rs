@@ -205,6 +205,9 @@ impl Servers {
             let age = self.now_ns.saturating_sub(held.end_ns);
             if !held.answered {
                 out.push(Done { held, explained: None, unmatched: false });
+            } else if let Some(found) = self.find(&held) {
+                self.ask(&held, &found);
+                self.named.push_back((held, found));
             } else if !self.is_attached(held.connection) || self.was_before(&held) {
                 if age >= ESTIMATE_NS || all || crowded {
                     let explained = self.estimate(&held);
@@ -212,9 +215,6 @@ impl Servers {
                 } else {
                     self.held.push_back(held);
                 }
-            } else if let Some(found) = self.find(&held) {
-                self.ask(&held, &found);
-                self.named.push_back((held, found));
             } else if age >= PATIENCE_NS || all || crowded {
                 out.push(Done { held, explained: None, unmatched: true });
             } else {

@@ -163,7 +163,7 @@ fn a_command_is_held_until_its_reply_was_written_and_given_up_in_the_end() {
     let mut servers = servers();
     servers.hold(command(WEB, 1, "GET", GET, GET.len() as u64, [10, 20, 100]));
     let mut done = Vec::new();
-    feed(&mut servers, &[step(STEP_READ, [30, 40, 50], 101, 0, GET)]);
+    feed(&mut servers, &[step(STEP_IDLE, [1, 5, 0], 0, 0, b""), step(STEP_READ, [30, 40, 50], 101, 0, GET)]);
     servers.look(10 * MS, false, &mut done);
     assert!(done.is_empty(), "the write is still to come");
     servers.look(2_000 * MS, false, &mut done);
