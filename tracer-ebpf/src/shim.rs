@@ -25,10 +25,12 @@ pub fn shim_span(ctx: ProbeContext) -> u32 {
     }
     let (Some(record), Some(len)) = (ctx.arg::<u64>(0), ctx.arg::<u64>(1)) else { return 0 };
     // Most spans are short: every cache line that a record touches in the ring costs.
-    match len {
-        0..=SMALL => send::<{ SMALL as usize }>(pid_tgid, record, len),
-        0..=MIDDLE => send::<{ MIDDLE as usize }>(pid_tgid, record, len),
-        _ => send::<SHIM_RECORD>(pid_tgid, record, len),
+    if len <= SMALL {
+        send::<{ SMALL as usize }>(pid_tgid, record, len);
+    } else if len <= MIDDLE {
+        send::<{ MIDDLE as usize }>(pid_tgid, record, len);
+    } else {
+        send::<SHIM_RECORD>(pid_tgid, record, len);
     }
     0
 }

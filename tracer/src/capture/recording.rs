@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::{Item, ProbeInfo, ProcessInfo};
 
 /// First line of a recording; the number is the version of the format.
-pub const MAGIC: &[u8] = b"tracer recording 1\n";
+pub const MAGIC: &[u8] = b"tracer recording 2\n";
 
 const PROCESS: u8 = 1;
 const PROBE: u8 = 2;
