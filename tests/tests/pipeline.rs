@@ -105,7 +105,8 @@ fn assert_shape(trace: &[&Span], shape: &[[&str; 4]]) {
         })
         .collect();
     let mut expected = shape.to_vec();
-    (seen.sort_unstable(), expected.sort_unstable());
+    seen.sort_unstable();
+    expected.sort_unstable();
     assert_eq!(seen, expected, "order {}", order_of(trace));
     assert_statements(trace);
 }
