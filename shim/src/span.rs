@@ -19,14 +19,14 @@ pub fn span(name: &str) -> SpanGuard {
     Span::new(name).entered()
 }
 
-/// Begins the handling of the message that was decoded last on this thread: a span of kind consumer that is active until
-/// the guard is dropped.
+/// Begins the handling of the message that was decoded last on this thread: a span of kind consumer, `process NAME`, that is
+/// active until the guard is dropped.
 ///
 /// ```
 /// use tracer_shim::Message;
 /// # let bytes = Vec::new();
 /// let order = String::decode(&bytes[..])?;
-/// let mut processing = tracer_shim::process("process order");
+/// let mut processing = tracer_shim::process("Order");
 /// if order.is_empty() {
 ///     processing.error("empty order");
 /// }

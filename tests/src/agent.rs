@@ -134,6 +134,9 @@ impl Outcome {
         assert_eq!(self.code, Some(0), "{}", self.said);
         assert_eq!(self.stats["balanced"], true, "{:#}\n{}", self.stats, self.said);
         assert_eq!(self.stats["lost"], serde_json::json!({}), "{}", self.said);
+        for exporter in self.stats["exporters"].as_array().expect("a list of exporters") {
+            assert_eq!(exporter["dropped"], serde_json::json!({}), "{exporter:#}\n{}", self.said);
+        }
     }
 
     /// A counter by its path in the balance.

@@ -114,6 +114,7 @@ fn build() -> Result<()> {
     target.args(["--profile", "bench", "--package", "tracer-test-programs"]);
     run::visible(target.args(["--bin", "bench_target", "--bin", "bench_shim_target"]))?;
     crate::pipeline::build(Variant::Unmodified)?;
+    crate::pipeline::build(Variant::Otel)?;
     crate::pipeline::build(Variant::Shim)
 }
 

@@ -24,6 +24,8 @@ pub enum Variant {
     Unmodified,
     /// With the shim.
     Shim,
+    /// With spans of tracing-opentelemetry, for comparison.
+    Otel,
 }
 
 impl Variant {
@@ -32,6 +34,7 @@ impl Variant {
         match self {
             Self::Unmodified => "unmodified",
             Self::Shim => "shim",
+            Self::Otel => "otel",
         }
     }
 }
@@ -58,7 +61,10 @@ pub fn cargo(subcommand: &str) -> Command {
 /// Builds the programs of a variant. cargo has one folder for all variants, so they are copied into one of their own.
 pub fn build(variant: Variant) -> Result<()> {
     let mut build = cargo("build");
-    build.arg("--bins").args((variant == Variant::Shim).then_some("--features=shim"));
+    build.arg("--bins");
+    if variant != Variant::Unmodified {
+        build.args(["--features", variant.name()]);
+    }
     run::visible(&mut build)?;
     let dir = dir(variant);
     fs::create_dir_all(&dir)?;

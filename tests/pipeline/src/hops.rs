@@ -20,8 +20,8 @@ struct Hop {
     end_ns: u64,
 }
 
-/// What a service did when, under the name that the span of it has (but for `process `). `--log PATH` names the file: a line `ORDER START END NAME` per step, times in nanoseconds of
-/// CLOCK_MONOTONIC. Without the flag nothing is kept.
+/// What a service did when, under the name that the span of it has (but for `process `). `--log PATH` names the file: a line
+/// `ORDER START END NAME` per step, times in nanoseconds of CLOCK_MONOTONIC. Without the flag nothing is kept.
 #[derive(Debug)]
 pub struct Hops(Option<Mutex<Log>>);
 
@@ -53,6 +53,8 @@ impl Hops {
 
     /// A step with both times.
     pub fn add_until(&self, order: u64, name: &'static str, start_ns: u64, end_ns: u64) {
+        #[cfg(feature = "otel")]
+        crate::otel::span(order, name);
         let Some(log) = &self.0 else { return };
         let mut log = log.lock().expect("no thread panics with it");
         log.hops.push(Hop { order, name, start_ns, end_ns });

@@ -1,11 +1,13 @@
 //! What the order services share: flags, Aeron, frames on a TCP stream, and a log of what happened when.
 //!
-//! Nothing here knows of tracing. What the shim changes in a service stands in the service, behind `cfg(feature = "shim")`,
+//! Nothing here knows of the tracer. What the shim changes in a service stands in the service, behind `cfg(feature = "shim")`,
 //! and `tests/tests/shim_lines.rs` counts it.
 
 pub mod aeron;
 pub mod frames;
 pub mod hops;
+#[cfg(feature = "otel")]
+mod otel;
 pub mod settings;
 pub mod stop;
 

@@ -1,7 +1,8 @@
 //! What tracing costs the order services: orders in a second at saturation, and the slowest answers at a calm rate.
 //!
-//! The same running services are measured without the agent and then with it, in both builds. A ratio is between figures of
-//! one round; the base is the unmodified build without an agent.
+//! The same running services are measured without the agent and then with it, with the shim and without; those with
+//! tracing-opentelemetry, whose exporter drops the spans, by themselves. A ratio is between figures of one round; the base is the
+//! unmodified build without an agent.
 
 use std::{path::Path, process::Command};
 
@@ -19,7 +20,8 @@ const ORDERS: u64 = 2_000;
 const RATE: u64 = 500;
 
 /// What is compared.
-const ROWS: [&str; 4] = ["bare", "agent", "shim, detached", "shim, agent attached"];
+const ROWS: [&str; 5] =
+    ["bare", "agent", "shim, detached", "shim, agent attached", "tracing-opentelemetry in the services"];
 
 /// Figures of one row in one round.
 #[derive(Clone, Copy, Debug)]
@@ -39,7 +41,9 @@ impl Pipeline {
     pub fn round(&mut self, agent: &Path, dir: &Path) -> Result<()> {
         let [bare, traced] = build(Variant::Unmodified, agent, dir)?;
         let [detached, attached] = build(Variant::Shim, agent, dir)?;
-        self.0.push([bare, traced, detached, attached]);
+        let scratch = tempfile::tempdir_in(dir)?;
+        let sdk = warm(&Chain::start(Variant::Otel, scratch.path())?)?;
+        self.0.push([bare, traced, detached, attached, sdk]);
         Ok(())
     }
 
@@ -86,9 +90,7 @@ impl Pipeline {
 fn build(variant: Variant, agent: &Path, dir: &Path) -> Result<[Figures; 2]> {
     let scratch = tempfile::tempdir_in(dir)?;
     let chain = Chain::start(variant, scratch.path())?;
-    // All connections are open, and all code has run.
-    measure(&chain)?;
-    let without = measure(&chain)?;
+    let without = warm(&chain)?;
     let mut command = Command::new(agent);
     command.env("NO_COLOR", "1").args(["run", "--export", "none", "--pid"]);
     command.args(SERVICES.iter().filter_map(|name| chain.id(name)).map(|id| id.to_string()));
@@ -97,6 +99,12 @@ fn build(variant: Variant, agent: &Path, dir: &Path) -> Result<[Figures; 2]> {
     let with = measure(&chain)?;
     observer.end()?;
     Ok([without, with])
+}
+
+/// Measured once all connections are open and all code has run.
+fn warm(chain: &Chain) -> Result<Figures> {
+    measure(chain)?;
+    measure(chain)
 }
 
 fn measure(chain: &Chain) -> Result<Figures> {
@@ -124,7 +132,7 @@ mod tests {
     fn ratios_are_within_a_round() {
         let row = |throughput, p99_us| Figures { throughput, p99_us };
         let round = |factor: f64| {
-            [row(100.0, 10.0), row(50.0, 20.0), row(100.0, 10.0), row(80.0, 12.0)]
+            [row(100.0, 10.0), row(50.0, 20.0), row(100.0, 10.0), row(80.0, 12.0), row(70.0, 15.0)]
                 .map(|row| Figures { throughput: row.throughput * factor, p99_us: row.p99_us / factor })
         };
         let pipeline = Pipeline(vec![round(1.0), round(3.0), round(2.0)]);

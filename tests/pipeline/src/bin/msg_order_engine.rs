@@ -80,7 +80,10 @@ fn main() -> Result<()> {
 fn database(url: &str) -> Result<Pool> {
     let constraints = PoolConstraints::new(CONNECTIONS, CONNECTIONS).expect("no less than the minimum");
     let pool = PoolOpts::default().with_constraints(constraints).with_reset_connection(false);
-    let options = OptsBuilder::from_opts(mysql_async::Opts::from_url(url)?).pool_opts(pool).init(vec![TABLE]);
+    let options = OptsBuilder::from_opts(mysql_async::Opts::from_url(url)?)
+        .pool_opts(pool)
+        .prefer_socket(false)
+        .init(vec![TABLE]);
     Ok(Pool::new(options))
 }
 
