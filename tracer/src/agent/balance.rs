@@ -200,6 +200,7 @@ impl Balance {
                 "sockets_ignored": counts.sockets_ignored,
                 "connections_rejected": counts.connections_rejected,
                 "commands": counts.commands,
+                "commands_mysql": counts.commands_mysql,
                 "commands_open": counts.commands_open,
                 "commands_served": counts.commands_served,
                 "commands_estimated": counts.commands_estimated,

@@ -167,6 +167,7 @@ impl Correlator {
         match commands {
             Commands::Redis(commands) => {
                 for command in commands {
+                    self.counts.commands += 1;
                     let asker = self.asker(connection.process.pid, command);
                     let place = self.command_place(&asker, command.end_ns);
                     let slow = self.is_slow(command.start_ns, command.end_ns);
@@ -175,6 +176,7 @@ impl Correlator {
             }
             Commands::Mysql(commands) => {
                 for command in commands {
+                    self.counts.commands_mysql += 1;
                     let place = self.command_place(&command.tag, command.end_ns);
                     let slow = self.is_slow(command.start_ns, command.end_ns);
                     self.mysql(&connection, command, &place, slow);
@@ -186,7 +188,6 @@ impl Correlator {
 
     /// Where the span of a command goes. Its asker's flow lasts as long as the command.
     fn command_place(&mut self, asker: &Asker, end_ns: u64) -> Place {
-        self.counts.commands += 1;
         if let Some(flow) = self.flows.get_mut(&asker.flow)
             && asker.parent.as_ref() == Some(flow.context())
         {
