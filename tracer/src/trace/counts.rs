@@ -47,6 +47,8 @@ pub struct Counts {
     pub connections_rejected: u64,
     /// Redis and MySQL commands traced.
     pub commands: u64,
+    /// MySQL commands traced.
+    pub commands_mysql: u64,
     /// Commands that waited for their reply when the agent ended.
     pub commands_open: u64,
     /// Commands whose time was taken apart with what their server did.
