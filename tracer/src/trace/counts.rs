@@ -45,7 +45,7 @@ pub struct Counts {
     pub sockets_ignored: u64,
     /// Connections that turned out to be something else.
     pub connections_rejected: u64,
-    /// Redis and MySQL commands traced.
+    /// Redis commands traced.
     pub commands: u64,
     /// MySQL commands traced.
     pub commands_mysql: u64,
