@@ -70,6 +70,19 @@ fn is_sql(span: &Span) -> bool {
     matches!(span.attribute("db.system.name"), "mysql" | "mariadb")
 }
 
+/// Redis's own span of a command, below the client's.
+fn is_served(span: &Span) -> bool {
+    span.service == "redis-server"
+}
+
+/// Fails unless each of the server's spans is below the command that it is of.
+fn assert_served(by_id: &HashMap<&str, &Span>) {
+    for span in by_id.values().filter(|span| is_served(span)) {
+        let client = by_id.get(span.parent.as_str()).expect("the client's span is in the trace");
+        assert!(client.name == span.name && client.attribute("db.system.name") == "redis", "{span:#?} {client:#?}");
+    }
+}
+
 /// Fails unless the engine's two statements are there, once each and below the order's decode. The agent does not know the
 /// text of the one that was prepared before it came; one is prepared where a connection is made anew.
 fn assert_statements(trace: &[&Span]) {
@@ -97,7 +110,7 @@ fn assert_shape(trace: &[&Span], shape: &[[&str; 4]]) {
     let by_id: HashMap<&str, &Span> = trace.iter().map(|span| (span.id.as_str(), *span)).collect();
     let mut seen: Vec<[&str; 4]> = trace
         .iter()
-        .filter(|span| !is_sql(span))
+        .filter(|span| !is_sql(span) && !is_served(span))
         .map(|span| {
             let parent = by_id.get(span.parent.as_str());
             let [service, name] = parent.map_or(["", &span.parent], |parent| [&parent.service, &parent.name]);
@@ -108,6 +121,7 @@ fn assert_shape(trace: &[&Span], shape: &[[&str; 4]]) {
     seen.sort_unstable();
     expected.sort_unstable();
     assert_eq!(seen, expected, "order {}", order_of(trace));
+    assert_served(&by_id);
     assert_statements(trace);
 }
 
@@ -137,7 +151,7 @@ fn pairs<'a>(outcome: &'a Outcome, truth: &Truth) -> Vec<(&'a Span, Step)> {
     for trace in by_trace(&outcome.spans).values() {
         let order = order_of(trace);
         let mut of_name: BTreeMap<(&str, &str), Vec<&Span>> = BTreeMap::new();
-        for span in trace.iter().filter(|span| !is_sql(span)) {
+        for span in trace.iter().filter(|span| !is_sql(span) && !is_served(span)) {
             of_name.entry((&span.service, step_name(span))).or_default().push(span);
         }
         for ((service, name), mut spans) in of_name {
