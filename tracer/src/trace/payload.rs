@@ -4,7 +4,7 @@
 //! encoded it is the parent. If equal messages were encoded (heartbeats), nobody can tell them apart: they are matched in
 //! order for each pair of processes, and the result is a span link.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hasher as _};
 
 use super::span::{Link, SpanContext, Value};
@@ -46,21 +46,54 @@ pub enum Origin {
     Ambiguous(Link),
 }
 
-#[derive(Clone, Debug)]
-struct Sent {
+/// Equal messages of one process, in order of time. No step looks at all of them: there may be a hundred thousand.
+#[derive(Debug)]
+struct Sender {
     pid: u32,
-    context: SpanContext,
-    at_ns: u64,
-    /// Processes that have decoded it.
-    received: HashSet<u32>,
+    sent: VecDeque<(u64, SpanContext)>,
+    /// Number of the first of them.
+    first: u64,
+    /// Neighbours of different traces.
+    changes: usize,
+    /// The number of the next one, for each process that has decoded some.
+    next: Vec<(u32, u64)>,
+}
+
+impl Sender {
+    fn push(&mut self, at_ns: u64, context: SpanContext) {
+        self.changes += usize::from(self.sent.back().is_some_and(|(_, last)| last.trace_id != context.trace_id));
+        self.sent.push_back((at_ns, context));
+    }
+
+    fn pop(&mut self) {
+        let Some((_, first)) = self.sent.pop_front() else { return };
+        self.changes -= usize::from(self.sent.front().is_some_and(|(_, next)| next.trace_id != first.trace_id));
+        self.first += 1;
+    }
+
+    /// The first that a process has not had, sent by `at_ns`.
+    fn due(&self, pid: u32, at_ns: u64) -> Option<&(u64, SpanContext)> {
+        let next = self.next.iter().find(|(other, _)| *other == pid).map_or(0, |(_, next)| *next);
+        let index = usize::try_from(next.saturating_sub(self.first)).ok()?;
+        self.sent.get(index).filter(|(sent_ns, _)| *sent_ns <= at_ns)
+    }
+
+    /// A process has had that one.
+    fn take(&mut self, pid: u32) {
+        let first = self.first;
+        match self.next.iter_mut().find(|(other, _)| *other == pid) {
+            Some((_, next)) => *next = (*next).max(first) + 1,
+            None => self.next.push((pid, first + 1)),
+        }
+    }
 }
 
 /// Messages that were encoded in the window.
 #[derive(Debug, Default)]
 pub struct Payloads {
-    sent: HashMap<Print, VecDeque<Sent>>,
+    sent: HashMap<Print, Vec<Sender>>,
     /// In order of time, to forget them.
-    order: VecDeque<(u64, Print)>,
+    order: VecDeque<(u64, Print, u32)>,
     /// Messages forgotten before their time, because there were too many.
     pub evicted: u64,
 }
@@ -73,49 +106,56 @@ impl Payloads {
             self.evicted += 1;
             self.pop();
         }
-        self.order.push_back((at_ns, print));
-        self.sent.entry(print).or_default().push_back(Sent { pid, context, at_ns, received: HashSet::new() });
+        self.order.push_back((at_ns, print, pid));
+        let senders = self.sent.entry(print).or_default();
+        match senders.iter_mut().find(|sender| sender.pid == pid) {
+            Some(sender) => sender.push(at_ns, context),
+            None => senders.push(Sender {
+                pid,
+                sent: VecDeque::from([(at_ns, context)]),
+                first: 0,
+                changes: 0,
+                next: Vec::new(),
+            }),
+        }
     }
 
     /// A process decodes a message, from `at_ns` on.
     pub fn received(&mut self, print: Print, pid: u32, at_ns: u64) -> Option<Origin> {
-        let sent = self.sent.get_mut(&print)?;
-        let mut others = sent
-            .iter_mut()
-            .filter(|one| one.pid != pid && one.at_ns <= at_ns && one.at_ns.saturating_add(WINDOW_NS) > at_ns);
-        let first = others.next()?;
-        let rest: Vec<&mut Sent> = others.collect();
-        let mut context = SpanContext { remote: true, ..first.context.clone() };
-        if rest.iter().all(|one| one.context.trace_id == context.trace_id) {
-            // Forwarded as it is: the last one who did so sent it here.
-            let last = rest.into_iter().next_back().unwrap_or(first);
-            context.span_id = last.context.span_id;
-            last.received.insert(pid);
-            return Some(Origin::Parent(context));
+        self.forget(at_ns.saturating_sub(WINDOW_NS));
+        let others = || self.sent.get(&print).into_iter().flatten().filter(|sender| sender.pid != pid);
+        let last = |sender: &Sender| sender.sent.back().filter(|(sent_ns, _)| *sent_ns <= at_ns).cloned();
+        // Forwarded as it is: the last one who did so sent it here.
+        let (_, newest) = others().filter_map(last).max_by_key(|(sent_ns, _)| *sent_ns)?;
+        let one_trace = |sender: &Sender| {
+            sender.changes == 0 && sender.sent.front().is_some_and(|(_, context)| context.trace_id == newest.trace_id)
+        };
+        if others().all(one_trace) {
+            return Some(Origin::Parent(SpanContext { remote: true, ..newest }));
         }
         // In order: the first that this process has not had.
-        let next = std::iter::once(first).chain(rest).find(|one| !one.received.contains(&pid))?;
-        next.received.insert(pid);
-        let context = SpanContext { remote: true, ..next.context.clone() };
-        Some(Origin::Ambiguous(Link {
-            context,
-            attributes: vec![("tracer.link".into(), Value::Str("payload".into()))],
-        }))
+        let due = others().filter_map(|sender| sender.due(pid, at_ns).map(|due| (due.0, sender.pid, due.1.clone())));
+        let (_, sender, context) = due.min_by_key(|(sent_ns, ..)| *sent_ns)?;
+        let senders = self.sent.get_mut(&print).into_iter().flatten();
+        senders.filter(|other| other.pid == sender).for_each(|sender| sender.take(pid));
+        let context = SpanContext { remote: true, ..context };
+        let attributes = vec![("tracer.link".into(), Value::Str("payload".into()))];
+        Some(Origin::Ambiguous(Link { context, attributes }))
     }
 
     fn forget(&mut self, before_ns: u64) {
-        while self.order.front().is_some_and(|(at_ns, _)| *at_ns < before_ns) {
+        while self.order.front().is_some_and(|(at_ns, ..)| *at_ns <= before_ns) {
             self.pop();
         }
     }
 
     fn pop(&mut self) {
-        let Some((_, print)) = self.order.pop_front() else { return };
-        if let Some(sent) = self.sent.get_mut(&print) {
-            sent.pop_front();
-            if sent.is_empty() {
-                self.sent.remove(&print);
-            }
+        let Some((_, print, pid)) = self.order.pop_front() else { return };
+        let Some(senders) = self.sent.get_mut(&print) else { return };
+        senders.iter_mut().filter(|sender| sender.pid == pid).for_each(Sender::pop);
+        senders.retain(|sender| !sender.sent.is_empty());
+        if senders.is_empty() {
+            self.sent.remove(&print);
         }
     }
 }
