@@ -126,6 +126,20 @@ fn usec_per_call(server: &RedisServer, command: &str) -> f64 {
     rest.split(',').next().and_then(|number| number.parse().ok()).expect("a number")
 }
 
+/// The longest command since the latency monitor was switched on, in whole milliseconds.
+fn longest_command_ms(server: &RedisServer) -> f64 {
+    let answer = server.ask("LATENCY LATEST").expect("the server answers");
+    let (_, event) = answer.split_once("\r\ncommand\r\n").expect("a slow command");
+    // When, the latest, the longest.
+    let longest = event.lines().nth(2).and_then(|line| line.strip_prefix(':'));
+    longest.and_then(|number| number.parse().ok()).expect("a number")
+}
+
+fn longest_service_ms(outcome: &Outcome) -> f64 {
+    let spans = clients(outcome, "SCAN").into_iter().chain(clients(outcome, "KEYS"));
+    spans.filter_map(|span| span.seconds("tracer.redis.service")).fold(0.0, f64::max) / 1e6
+}
+
 fn mean_service_usec(outcome: &Outcome, name: &str) -> f64 {
     let spans = clients(outcome, name);
     let sum: f64 = spans.iter().filter_map(|span| span.seconds("tracer.redis.service")).sum();
@@ -139,6 +153,7 @@ fn gets_behind_a_scan_of_a_million_keys_blame_it() {
     server.ask("DEBUG POPULATE 1000000");
     server.ask("CONFIG RESETSTAT");
     server.ask("CONFIG SET slowlog-log-slower-than 10000");
+    server.ask("CONFIG SET latency-monitor-threshold 10");
     let outcome = beside_gets(&server, |blocker| {
         blocker.ask("scan 20000");
         blocker.ask("run 2 KEYS *");
@@ -162,6 +177,9 @@ fn gets_behind_a_scan_of_a_million_keys_blame_it() {
     // The server's own slow log has the same two commands.
     let slow = server.ask("SLOWLOG GET 10").expect("the server answers");
     assert!(slow.contains("KEYS"), "{slow}");
+    // Its latency monitor has the longest of them.
+    let (said, seen) = (longest_command_ms(&server), longest_service_ms(&outcome));
+    assert!((said - seen).abs() <= said * 0.2 + 1.0, "the server says {said} ms, the spans {seen} ms");
     // The server's work is below the client's span.
     let work: Vec<&Span> = outcome.spans.iter().filter(|span| span.kind == SERVER && span.name == "KEYS").collect();
     assert_eq!(work.len(), 2);
