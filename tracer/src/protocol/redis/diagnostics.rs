@@ -1,66 +1,33 @@
 //! What a tracker could not make a span of, by cause.
 
-/// Counters. Every command that was parsed is either given out or in exactly one of the `commands_*` counters.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Diagnostics {
-    /// Times that the position among the requests was lost: a gap in framing bytes.
-    pub requests_lost: u64,
-    /// Times that the position among the replies was lost: a gap in framing bytes.
-    pub replies_lost: u64,
-    /// Times that requests were not RESP.
-    pub requests_malformed: u64,
-    /// Times that replies were not RESP.
-    pub replies_malformed: u64,
-    /// Commands given up because their replies are among lost bytes.
-    pub commands_unpaired: u64,
-    /// Commands passed over after a loss, until it was clear which reply would be whose.
-    pub commands_unaligned: u64,
-    /// Commands beyond the most that are kept waiting for a reply.
-    pub commands_overflow: u64,
-    /// Commands whose bytes were cut off by a loss or by the end of the connection.
-    pub commands_truncated: u64,
-    /// Replies to commands that were not seen.
-    pub replies_unseen: u64,
-    /// Replies beyond the most that are kept waiting for a command.
-    pub replies_overflow: u64,
-    /// Messages that answer nothing: pub/sub, invalidations, MONITOR lines.
-    pub push_messages: u64,
-    /// Bytes passed over while the position in the stream was not known.
-    pub bytes_skipped: u64,
-    /// Bytes that came a second time or after later ones.
-    pub bytes_stale: u64,
-}
-
-impl Diagnostics {
-    /// Adds the counters of another connection.
-    pub fn add(&mut self, other: &Self) {
-        let Self {
-            requests_lost,
-            replies_lost,
-            requests_malformed,
-            replies_malformed,
-            commands_unpaired,
-            commands_unaligned,
-            commands_overflow,
-            commands_truncated,
-            replies_unseen,
-            replies_overflow,
-            push_messages,
-            bytes_skipped,
-            bytes_stale,
-        } = other;
-        self.requests_lost += requests_lost;
-        self.replies_lost += replies_lost;
-        self.requests_malformed += requests_malformed;
-        self.replies_malformed += replies_malformed;
-        self.commands_unpaired += commands_unpaired;
-        self.commands_unaligned += commands_unaligned;
-        self.commands_overflow += commands_overflow;
-        self.commands_truncated += commands_truncated;
-        self.replies_unseen += replies_unseen;
-        self.replies_overflow += replies_overflow;
-        self.push_messages += push_messages;
-        self.bytes_skipped += bytes_skipped;
-        self.bytes_stale += bytes_stale;
+crate::protocol::counters! {
+    /// Counters. Every command that was parsed is either given out or in exactly one of the `commands_*` counters.
+    Diagnostics {
+        /// Times that the position among the requests was lost: a gap in framing bytes.
+        requests_lost,
+        /// Times that the position among the replies was lost: a gap in framing bytes.
+        replies_lost,
+        /// Times that requests were not RESP.
+        requests_malformed,
+        /// Times that replies were not RESP.
+        replies_malformed,
+        /// Commands given up because their replies are among lost bytes.
+        commands_unpaired,
+        /// Commands passed over after a loss, until it was clear which reply would be whose.
+        commands_unaligned,
+        /// Commands beyond the most that are kept waiting for a reply.
+        commands_overflow,
+        /// Commands whose bytes were cut off by a loss or by the end of the connection.
+        commands_truncated,
+        /// Replies to commands that were not seen.
+        replies_unseen,
+        /// Replies beyond the most that are kept waiting for a command.
+        replies_overflow,
+        /// Messages that answer nothing: pub/sub, invalidations, MONITOR lines.
+        push_messages,
+        /// Bytes passed over while the position in the stream was not known.
+        bytes_skipped,
+        /// Bytes that came a second time or after later ones.
+        bytes_stale,
     }
 }
