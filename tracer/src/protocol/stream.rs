@@ -55,6 +55,17 @@ pub enum Quality {
     Resynced,
 }
 
+impl Quality {
+    /// Why the pairing is in doubt, for an attribute.
+    pub fn doubt(self) -> Option<&'static str> {
+        match self {
+            Self::Certain => None,
+            Self::OpenedBefore => Some("opened_before"),
+            Self::Resynced => Some("resynced"),
+        }
+    }
+}
+
 /// Position in one direction.
 #[derive(Debug)]
 pub(in crate::protocol) struct Stream {

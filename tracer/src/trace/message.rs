@@ -267,21 +267,11 @@ fn call_span(call: &Decoded, place: &Place, kind: SpanKind) -> Span {
     if let Some((error, _)) = error {
         attributes.push(("error.type".into(), Value::Str(error.into())));
     }
+    let name = Cow::Owned(call.kind.span_name.to_string());
     Span {
-        process: call.process,
-        trace_id: place.context.trace_id,
-        span_id: place.context.span_id,
-        parent: place.parent,
-        parent_remote: place.parent_remote,
-        flags: place.context.flags,
-        trace_state: place.context.trace_state.clone(),
-        name: Cow::Owned(call.kind.span_name.to_string()),
-        kind,
-        start_ns: head.start_ns,
-        end_ns: head.end_ns,
         attributes,
         status: error.map_or(Status::Unset, |(_, text)| Status::Error(text.into())),
         links: call.links.clone(),
-        events: Vec::new(),
+        ..place.span(call.process, name, kind, (head.start_ns, head.end_ns))
     }
 }

@@ -9,26 +9,25 @@ use super::durations::Series;
 use super::place::Place;
 use super::span::{Attribute, Span, SpanKind, Status, Value};
 use crate::protocol::mysql::{Command, Failure};
-use crate::protocol::stream::Quality;
 
 const DEFAULT_PORT: u32 = 3306;
 
 impl Correlator {
     /// One command of MySQL.
     pub(super) fn mysql(&mut self, connection: &Connection, command: &Command<Asker>, place: &Place, slow: bool) {
-        let summary = command.statement.as_deref().and_then(|statement| statement.summary.clone());
+        let name = name(command);
         let series = Series {
             service: self.servers.service(connection.process.pid).unwrap_or_default(),
-            operation: name(command, summary),
+            operation: name.clone(),
             server: Arc::clone(&connection.server),
         };
         self.durations.add(series, command.end_ns.saturating_sub(command.start_ns), None);
-        self.emit(place, |_| span(connection, command, place, slow));
+        self.emit(place, |_| span(connection, command, name, place, slow));
     }
 }
 
 /// The span of a command.
-fn span(connection: &Connection, command: &Command<Asker>, place: &Place, slow: bool) -> Span {
+fn span(connection: &Connection, command: &Command<Asker>, name: Cow<'static, str>, place: &Place, slow: bool) -> Span {
     let mut attributes: Vec<Attribute> = Vec::with_capacity(14);
     let mut add = |name: &'static str, value: Value| attributes.push((Cow::Borrowed(name), value));
     add("db.system.name", Value::Str(if command.mariadb { "mariadb" } else { "mysql" }.into()));
@@ -37,9 +36,8 @@ fn span(connection: &Connection, command: &Command<Asker>, place: &Place, slow: 
     if let Some(text) = statement.and_then(|statement| statement.text.clone()) {
         add("db.query.text", Value::Str(text.into()));
     }
-    let summary = statement.and_then(|statement| statement.summary.clone());
-    if let Some(summary) = &summary {
-        add("db.query.summary", Value::Str(summary.clone().into()));
+    if let Some(summary) = statement.and_then(|statement| statement.summary.clone()) {
+        add("db.query.summary", Value::Str(summary.into()));
     }
     if let Some(statement) = statement.filter(|statement| statement.count >= 2) {
         add("db.operation.batch.size", Value::Int(i64::from(statement.count)));
@@ -55,10 +53,8 @@ fn span(connection: &Connection, command: &Command<Asker>, place: &Place, slow: 
     }
     add("tracer.mysql.request.size", Value::Int(command.request_bytes as i64));
     add("tracer.mysql.response.size", Value::Int(command.response_bytes as i64));
-    match command.quality {
-        Quality::Certain => {}
-        Quality::OpenedBefore => add("tracer.mysql.pairing", Value::Str("opened_before".into())),
-        Quality::Resynced => add("tracer.mysql.pairing", Value::Str("resynced".into())),
+    if let Some(doubt) = command.quality.doubt() {
+        add("tracer.mysql.pairing", Value::Str(doubt.into()));
     }
     if slow {
         add("tracer.slow", Value::Bool(true));
@@ -72,29 +68,15 @@ fn span(connection: &Connection, command: &Command<Asker>, place: &Place, slow: 
         status = Status::Error(failure.message().into());
     }
     connection.address_attributes(&mut attributes, DEFAULT_PORT);
-    Span {
-        process: connection.process,
-        trace_id: place.context.trace_id,
-        span_id: place.context.span_id,
-        parent: place.parent,
-        parent_remote: place.parent_remote,
-        flags: place.context.flags,
-        trace_state: place.context.trace_state.clone(),
-        name: name(command, summary),
-        kind: SpanKind::Client,
-        start_ns: command.start_ns,
-        end_ns: command.end_ns,
-        attributes,
-        status,
-        links: Vec::new(),
-        events: Vec::new(),
-    }
+    let times = (command.start_ns, command.end_ns);
+    Span { attributes, status, ..place.span(connection.process, name, SpanKind::Client, times) }
 }
 
 /// The summary where the SQL is run; what does something else with a statement says so first.
-fn name(command: &Command<Asker>, summary: Option<String>) -> Cow<'static, str> {
+fn name(command: &Command<Asker>) -> Cow<'static, str> {
+    let summary = command.statement.as_deref().and_then(|statement| statement.summary.as_deref());
     match (command.name, summary) {
-        ("QUERY" | "STMT_EXECUTE" | "STMT_BULK_EXECUTE", Some(summary)) => summary.into(),
+        ("QUERY" | "STMT_EXECUTE" | "STMT_BULK_EXECUTE", Some(summary)) => Cow::Owned(summary.to_owned()),
         (name, Some(summary)) => format!("{name} {summary}").into(),
         (name, None) => name.into(),
     }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::ids::Ids;
 use super::sampler::Sampler;
-use super::span::{FLAG_RANDOM, FLAG_SAMPLED, SpanContext, SpanId};
+use super::span::{FLAG_RANDOM, FLAG_SAMPLED, ProcessId, Span, SpanContext, SpanId, SpanKind, Status};
 
 /// A span's own context and its parent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +45,27 @@ impl Place {
             }
         }
         Self { context, parent: Some(parent.span_id), parent_remote: parent.remote }
+    }
+
+    /// The span of this place, from `times.0` to `times.1`, with nothing else known of it.
+    pub fn span(&self, process: ProcessId, name: Cow<'static, str>, kind: SpanKind, times: (u64, u64)) -> Span {
+        Span {
+            process,
+            trace_id: self.context.trace_id,
+            span_id: self.context.span_id,
+            parent: self.parent,
+            parent_remote: self.parent_remote,
+            flags: self.context.flags,
+            trace_state: self.context.trace_state.clone(),
+            name,
+            kind,
+            start_ns: times.0,
+            end_ns: times.1,
+            attributes: Vec::new(),
+            status: Status::Unset,
+            links: Vec::new(),
+            events: Vec::new(),
+        }
     }
 
     /// Whether the span is kept.

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use super::connection::{Asker, Connection};
 use super::place::Place;
 use super::span::{Attribute, Span, SpanKind, Status, Value};
-use crate::protocol::redis::{Command, Failure, Quality, span_name};
+use crate::protocol::redis::{Command, Failure, span_name};
 
 const DEFAULT_PORT: u32 = 6379;
 
@@ -29,10 +29,8 @@ pub fn span(connection: &Connection, command: &Command<Asker>, place: &Place, sl
     }
     add("tracer.redis.request.size", Value::Int(command.request_bytes as i64));
     add("tracer.redis.response.size", Value::Int(command.response_bytes as i64));
-    match command.quality {
-        Quality::Certain => {}
-        Quality::OpenedBefore => add("tracer.redis.pairing", Value::Str("opened_before".into())),
-        Quality::Resynced => add("tracer.redis.pairing", Value::Str("resynced".into())),
+    if let Some(doubt) = command.quality.doubt() {
+        add("tracer.redis.pairing", Value::Str(doubt.into()));
     }
     if slow {
         add("tracer.slow", Value::Bool(true));
@@ -46,21 +44,6 @@ pub fn span(connection: &Connection, command: &Command<Asker>, place: &Place, sl
         status = Status::Error(failure.message().into());
     }
     connection.address_attributes(&mut attributes, DEFAULT_PORT);
-    Span {
-        process: connection.process,
-        trace_id: place.context.trace_id,
-        span_id: place.context.span_id,
-        parent: place.parent,
-        parent_remote: place.parent_remote,
-        flags: place.context.flags,
-        trace_state: place.context.trace_state.clone(),
-        name: span_name(command),
-        kind: SpanKind::Client,
-        start_ns: command.start_ns,
-        end_ns: command.end_ns,
-        attributes,
-        status,
-        links: Vec::new(),
-        events: Vec::new(),
-    }
+    let times = (command.start_ns, command.end_ns);
+    Span { attributes, status, ..place.span(connection.process, span_name(command), SpanKind::Client, times) }
 }

@@ -11,7 +11,7 @@ use super::durations::Series;
 use super::place::Place;
 use super::redis;
 use super::server::{Blame, Done, Explained, Held, Holder, Interval, Slot, Split, Who, Work};
-use super::span::{Attribute, Link, ProcessId, Span, SpanContext, SpanKind, Status, TraceId, Value};
+use super::span::{Attribute, Link, ProcessId, Span, SpanContext, SpanKind, TraceId, Value};
 use crate::protocol::redis::Command;
 
 /// Longest story of a wait that is kept for the report.
@@ -245,21 +245,5 @@ fn text(blame: &Blame<Who>) -> String {
 }
 
 fn work_span(process: ProcessId, name: &str, place: &Place, of: Interval, attributes: Vec<Attribute>) -> Span {
-    Span {
-        process,
-        trace_id: place.context.trace_id,
-        span_id: place.context.span_id,
-        parent: place.parent,
-        parent_remote: place.parent_remote,
-        flags: place.context.flags,
-        trace_state: place.context.trace_state.clone(),
-        name: Cow::Owned(name.to_owned()),
-        kind: SpanKind::Server,
-        start_ns: of.start_ns,
-        end_ns: of.end_ns,
-        attributes,
-        status: Status::Unset,
-        links: Vec::new(),
-        events: Vec::new(),
-    }
+    Span { attributes, ..place.span(process, Cow::Owned(name.to_owned()), SpanKind::Server, (of.start_ns, of.end_ns)) }
 }

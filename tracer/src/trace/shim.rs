@@ -9,7 +9,7 @@ use super::correlator::Correlator;
 use super::place::Place;
 use super::sampler::threshold_trace_state;
 use super::span::{
-    Attribute, FLAG_SAMPLED, Link, Span, SpanContext, SpanEvent, SpanId, SpanKind, Status, TraceId, Value,
+    Attribute, FLAG_SAMPLED, Link, ProcessId, Span, SpanContext, SpanEvent, SpanId, SpanKind, Status, TraceId, Value,
 };
 
 impl Correlator {
@@ -46,8 +46,7 @@ impl Correlator {
             self.encodes.ended(place.context.trace_id, place.context.span_id, record.head.end_ns);
         }
         self.emit(&place, |this| {
-            let mut span = span(&record, &place);
-            span.process = process;
+            let mut span = span(&record, process, &place);
             if record.operation == Operation::Decode
                 && let Some(parent) = place.parent
                 && let Some(nanos) = this.encodes.transit(place.context.trace_id, parent, record.head.start_ns)
@@ -59,33 +58,21 @@ impl Correlator {
     }
 }
 
-fn span(record: &ParsedSpan<'_>, place: &Place) -> Span {
+fn span(record: &ParsedSpan<'_>, process: ProcessId, place: &Place) -> Span {
+    let kind = match record.kind {
+        Kind::Internal => SpanKind::Internal,
+        Kind::Server => SpanKind::Server,
+        Kind::Client => SpanKind::Client,
+        Kind::Producer => SpanKind::Producer,
+        Kind::Consumer => SpanKind::Consumer,
+    };
     let mut span = Span {
-        process: Default::default(),
-        trace_id: place.context.trace_id,
-        span_id: place.context.span_id,
-        parent: place.parent,
-        parent_remote: place.parent_remote,
-        flags: place.context.flags,
-        trace_state: place.context.trace_state.clone(),
-        name: name(record),
-        kind: match record.kind {
-            Kind::Internal => SpanKind::Internal,
-            Kind::Server => SpanKind::Server,
-            Kind::Client => SpanKind::Client,
-            Kind::Producer => SpanKind::Producer,
-            Kind::Consumer => SpanKind::Consumer,
-        },
-        start_ns: record.head.start_ns,
-        end_ns: record.head.end_ns,
-        attributes: Vec::new(),
         status: match record.status {
             shim::Status::Unset => Status::Unset,
             shim::Status::Ok => Status::Ok,
             shim::Status::Error => Status::Error(Cow::Borrowed("")),
         },
-        links: Vec::new(),
-        events: Vec::new(),
+        ..place.span(process, name(record), kind, (record.head.start_ns, record.head.end_ns))
     };
     if record.operation != Operation::Custom {
         span.attributes.push(("tracer.message.type".into(), Value::Str(record.name.to_owned().into())));
