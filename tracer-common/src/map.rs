@@ -45,6 +45,8 @@ pub const BUFFER_RESULT: u8 = 4;
 pub const PROBE_ENCODE_RESULT: u8 = 1;
 /// `Probe::flags`: an inlined call. It is named by the frame of the function around it, which it shares with other calls.
 pub const PROBE_INLINED: u8 = 2;
+/// `Probe::flags`: argument `reg_a` points to a pointer to the struct of the buffer.
+pub const PROBE_BEHIND: u8 = 4;
 
 /// What a prost entry site means. Argument registers count 0 to 5: rdi, rsi, rdx, rcx, r8, r9.
 #[repr(C)]
@@ -64,8 +66,8 @@ pub struct Probe {
     pub len_offset: u8,
     /// `PROBE_*` bits.
     pub flags: u8,
-    /// Zero.
-    pub reserved: u8,
+    /// Offset of a second length beside a [`PROBE_BEHIND`] pointer: the message is no longer. Zero where there is none.
+    pub limit_offset: u8,
 }
 
 /// Attach cookie: what to do at this site, and for which probe.

@@ -243,8 +243,16 @@ fn output(call: &mut Call, probe: &Probe) {
 /// Pointer and length of a buffer struct.
 #[inline(always)]
 fn view(address: u64, probe: &Probe) -> Option<(u64, u64)> {
-    let pointer = user::<u64>(address + probe.ptr_offset as u64)?;
-    let len = user::<u64>(address + probe.len_offset as u64)?;
+    let (mut buffer, mut limit) = (address, u64::MAX);
+    if probe.flags & PROBE_BEHIND != 0 {
+        buffer = user::<u64>(address)?;
+        if probe.limit_offset != 0 {
+            limit = user::<u64>(address + probe.limit_offset as u64)?;
+        }
+    }
+    let pointer = user::<u64>(buffer + probe.ptr_offset as u64)?;
+    let len = user::<u64>(buffer + probe.len_offset as u64)?;
+    let len = if len < limit { len } else { limit };
     (len < MAX_LEN).then_some((pointer, len))
 }
 

@@ -4,7 +4,9 @@
 //! points to. So the signature alone proves nothing: the registers that the function really reads must be those that the
 //! signature says.
 
-use tracer_common::map::{BUFFER_INPUT, BUFFER_OUTPUT, BUFFER_RESULT, BUFFER_SLICE, PROBE_ENCODE_RESULT, Probe};
+use tracer_common::map::{
+    BUFFER_INPUT, BUFFER_OUTPUT, BUFFER_RESULT, BUFFER_SLICE, PROBE_BEHIND, PROBE_ENCODE_RESULT, Probe,
+};
 
 use super::callees::Growth;
 use super::flow::Flow;
@@ -95,9 +97,9 @@ pub(super) fn guess(
     growth: Growth,
 ) -> Option<Guess> {
     let (read, _) = flow.live_arguments()?;
-    let slice = |argument| uses.byte_pointers.contains(&argument).then_some(Guess::Type("&[u8]"));
+    let slice = |argument| uses.reads_bytes(argument, &[]).then_some(Guess::Type("&[u8]"));
     let pointer = |argument| behind_pointer(uses, dropped, argument);
-    let words = |argument| uses.words.iter().any(|(other, _)| *other == argument);
+    let words = |argument| !uses.fields(argument, &[]).is_empty();
     match operation {
         Operation::Encode | Operation::EncodeLengthDelimited => encoded_into(uses, growth).filter(|_| read == 0b111),
         Operation::Decode | Operation::DecodeLengthDelimited => match read {
@@ -117,12 +119,16 @@ pub(super) fn guess(
 
 /// A buffer whose free room is asked for: `isize::MAX` less its length.
 fn encoded_into(uses: &Uses, growth: Growth) -> Option<Guess> {
-    let buffer: Vec<i64> =
-        uses.words.iter().filter(|(argument, _)| *argument == 2).map(|(_, offset)| *offset).collect();
+    let buffer = uses.fields(2, &[]);
     let asks =
         |length: i64, last: i64| buffer.contains(&length) && buffer.iter().all(|offset| (0..=last).contains(offset));
     if growth.bytes_mut {
-        return (asks(8, 16) && !growth.vec).then_some(Guess::Type("bytes::bytes_mut::BytesMut"));
+        if growth.vec {
+            return None;
+        }
+        return asks(8, 16)
+            .then_some(Guess::Type("bytes::bytes_mut::BytesMut"))
+            .or_else(|| grows_behind(uses, growth).then_some(Guess::Like(layout::LIKE_ENCODE_BUF)));
     }
     (growth.vec && asks(16, 16)).then_some(Guess::Type("alloc::vec::Vec<u8>"))
 }
@@ -132,7 +138,7 @@ fn behind_pointer(uses: &Uses, dropped: &[(u8, String)], argument: u8) -> Option
     const BYTES: &str = "bytes::bytes::Bytes";
     const BYTES_MUT: &str = "bytes::bytes_mut::BytesMut";
     let drops = |name: &str| dropped.iter().any(|(other, dropped)| *other == argument && dropped == name);
-    let read = |offset| uses.words.contains(&(argument, offset));
+    let read = |offset| uses.reads(argument, &[offset]);
     if uses.dropped_bytes.contains(&argument) || drops(BYTES) {
         return Some(Guess::Type(BYTES));
     }
@@ -140,7 +146,33 @@ fn behind_pointer(uses: &Uses, dropped: &[(u8, String)], argument: u8) -> Option
         return Some(Guess::Type(BYTES_MUT));
     }
     // Cursors and limits have a third word that is read; a slice in memory reads alike a `BytesMut`, and is laid out alike.
-    (uses.byte_fields.contains(&(argument, 0)) && read(8) && !read(16)).then_some(Guess::Like("&mut &[u8]"))
+    if uses.reads_bytes(argument, &[0]) {
+        return (read(8) && !read(16)).then_some(Guess::Like("&mut &[u8]"));
+    }
+    limited(uses, argument).then_some(Guess::Like(layout::LIKE_DECODE_BUF))
+}
+
+/// A pointer to a buffer with, beside it, how much of that may be read.
+fn limited(uses: &Uses, argument: u8) -> bool {
+    let fields = uses.fields(argument, &[]);
+    uses.reads_bytes(argument, &[0, 0])
+        && fields.contains(&8)
+        && fields.iter().all(|offset| matches!(offset, 0 | 8))
+        && uses.fields(argument, &[8]).is_empty()
+}
+
+/// A pointer to a `BytesMut` that grows, and nothing beside it.
+fn grows_behind(uses: &Uses, growth: Growth) -> bool {
+    let buffer = uses.fields(2, &[0]);
+    growth.bytes_mut
+        && uses.fields(2, &[]).iter().all(|offset| *offset == 0)
+        && buffer.contains(&8)
+        && buffer.iter().all(|offset| (0..=16).contains(offset))
+}
+
+/// Whether the code follows both pointers to a buffer that is behind two.
+pub(super) fn follows(uses: &Uses, operation: Operation, growth: Growth) -> bool {
+    if operation.is_encode() { grows_behind(uses, growth) } else { (0..2).any(|argument| limited(uses, argument)) }
 }
 
 fn slice(probe: &mut Probe, first: u8) {
@@ -160,4 +192,8 @@ fn place(probe: &mut Probe, buffer: u8, register: u8, layout: Layout) {
     probe.buffer = buffer;
     probe.reg_a = register;
     (probe.ptr_offset, probe.len_offset) = (layout.pointer, layout.length);
+    if layout.behind {
+        probe.flags |= PROBE_BEHIND;
+        probe.limit_offset = layout.limit;
+    }
 }

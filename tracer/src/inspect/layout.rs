@@ -9,6 +9,22 @@
 pub(super) struct Layout {
     pub(super) pointer: u8,
     pub(super) length: u8,
+    /// The type holds a pointer to what is laid out so.
+    pub(super) behind: bool,
+    /// Offset of a length of its own beside that pointer, if there is one.
+    pub(super) limit: u8,
+}
+
+const ENCODE_BUF: &str = "tonic::codec::buffer::EncodeBuf";
+const DECODE_BUF: &str = "tonic::codec::buffer::DecodeBuf";
+/// What [`of_type`] knows as [`DECODE_BUF`], for code that says no more than where the bytes are.
+pub(super) const LIKE_DECODE_BUF: &str = "&mut tonic::codec::buffer::DecodeBuf";
+/// The same of [`ENCODE_BUF`].
+pub(super) const LIKE_ENCODE_BUF: &str = ENCODE_BUF;
+
+/// Whether the bytes of a type are behind two pointers.
+pub(super) fn is_behind(name: &str) -> bool {
+    of_type(name.strip_prefix("&mut ").unwrap_or(name), true).is_some_and(|layout| layout.behind)
 }
 
 /// Compilers of which the layouts are known: 1.`FIRST` to 1.`LAST`.
@@ -17,17 +33,21 @@ const LAST: u32 = 97;
 
 /// The layout of a type that holds bytes, if it is known.
 pub(super) fn of_type(name: &str, compiler_known: bool) -> Option<Layout> {
-    let (pointer, length) = match name {
-        "&[u8]" => (0, 8),
+    let plain = |pointer, length| Some(Layout { pointer, length, behind: false, limit: 0 });
+    match name {
+        "&[u8]" => plain(0, 8),
         // { capacity, pointer, length }
-        "alloc::vec::Vec<u8>" if compiler_known => (8, 16),
+        "alloc::vec::Vec<u8>" if compiler_known => plain(8, 16),
         // { pointer, length, capacity, data }
-        "bytes::bytes_mut::BytesMut" if compiler_known => (0, 8),
+        "bytes::bytes_mut::BytesMut" if compiler_known => plain(0, 8),
         // { vtable, pointer, length, data }
-        "bytes::bytes::Bytes" if compiler_known => (8, 16),
-        _ => return None,
-    };
-    Some(Layout { pointer, length })
+        "bytes::bytes::Bytes" if compiler_known => plain(8, 16),
+        // { &mut BytesMut }
+        ENCODE_BUF if compiler_known => Some(Layout { pointer: 0, length: 8, behind: true, limit: 0 }),
+        // { &mut BytesMut, length }
+        DECODE_BUF if compiler_known => Some(Layout { pointer: 0, length: 8, behind: true, limit: 8 }),
+        _ => None,
+    }
 }
 
 /// The range, for people.

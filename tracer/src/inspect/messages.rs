@@ -10,9 +10,10 @@ use super::code::Function;
 use super::dwarf;
 use super::entry::{ALL_ARGUMENTS, entry};
 use super::exits::{AfterCalls, exits};
-use super::flow::Flow;
+use super::flow::{ARGUMENTS, Flow};
 use super::image::Image;
 use super::inlined;
+use super::layout;
 use super::names::{self, Method};
 use super::plan::{FunctionEntry, MessageFn, Operation, ProbePlan, Remark, RemarkKind, TypeSource};
 use super::references::Hits;
@@ -20,7 +21,7 @@ use super::relocations::Relocations;
 use super::returns::Returns;
 use super::symbols::{Symbols, demangle};
 use super::types;
-use super::values::{self, Uses, Value};
+use super::values::{self, Uses};
 
 /// More prost functions than this are not planned.
 const MAX_MESSAGES: usize = 65_536;
@@ -225,6 +226,10 @@ impl<'a> Planner<'_, 'a> {
             buffer_type = guess.and_then(Guess::name);
             layout = guess.map(Guess::layout);
         }
+        // What is behind two pointers is read only where the code itself follows both.
+        if layout.is_some_and(layout::is_behind) {
+            layout = layout.filter(|_| buffers::follows(&self.uses(&flow), operation, self.callees.growth(&function)));
+        }
         let same_operation = methods.iter().all(|method| method.operation() == Some(operation));
         let message = MessageFn {
             operation,
@@ -244,24 +249,21 @@ impl<'a> Planner<'_, 'a> {
         Ok((message, self.delegate(&function, operation)))
     }
 
-    /// What a function does with its arguments, also through a function that it gives a pointer and length to.
+    /// What a function does with its arguments, and which bytes the functions read that it calls.
     fn uses(&self, flow: &Flow<'_, '_>) -> Uses {
         let mut uses = values::uses(flow);
-        let mut through = HashSet::new();
-        for call in &uses.calls {
-            let target = self.callees.target(&flow.function.instructions[call.index]);
-            let Some(callee) = target.filter(|_| !call.pairs.is_empty()).and_then(|target| self.callees.decode(target))
-            else {
-                continue;
-            };
-            let inner = values::uses(&Flow::new(self.image, &callee));
-            for (position, first) in &call.pairs {
-                if inner.byte_fields.contains(&(*position, 0)) {
-                    through.insert(*first);
-                }
-            }
+        let mut bytes = Vec::new();
+        let mut seen: HashMap<u64, Option<Uses>> = HashMap::new();
+        for call in uses.calls.iter().filter(|call| call.hands_on()) {
+            let Some(target) = self.callees.target(&flow.function.instructions[call.index]) else { continue };
+            let inner = seen.entry(target).or_insert_with(|| {
+                let callee = self.callees.decode(target)?;
+                Some(values::uses(&Flow::new(self.image, &callee)))
+            });
+            let Some(inner) = inner else { continue };
+            bytes.extend(inner.bytes.iter().filter_map(|path| call.resolve(path)));
         }
-        uses.byte_pointers.extend(through);
+        uses.bytes.extend(bytes);
         uses
     }
 
@@ -269,7 +271,7 @@ impl<'a> Planner<'_, 'a> {
     fn dropped(&self, flow: &Flow<'_, '_>, uses: &Uses) -> Vec<(u8, String)> {
         let mut dropped = Vec::new();
         for call in &uses.calls {
-            let Value::Argument(argument, 0) = call.this else {
+            let Some(argument) = (0..ARGUMENTS.len() as u8).find(|argument| call.this.is_argument(*argument)) else {
                 continue;
             };
             let Some(target) = self.callees.target(&flow.function.instructions[call.index]) else {

@@ -353,6 +353,9 @@ struct ProbeView {
     pointer: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     length: Option<String>,
+    /// A second length, beside the pointer to the buffer.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    limit: u8,
     encode_result: bool,
     #[serde(default)]
     inlined: bool,
@@ -363,7 +366,9 @@ const ARGUMENTS: [&str; 6] = ["rdi", "rsi", "rdx", "rcx", "r8", "r9"];
 /// Says how the pointer and the length are found, as `[rdx+8]`.
 pub(super) fn describe(probe: &Probe) -> (&'static str, Option<String>, Option<String>) {
     let register = |index: u8| *ARGUMENTS.get(usize::from(index)).unwrap_or(&"?");
-    let field = |offset: u8| Some(format!("[{}+{offset}]", register(probe.reg_a)));
+    let behind = probe.flags & map::PROBE_BEHIND != 0;
+    let base = if behind { format!("[{}]", register(probe.reg_a)) } else { register(probe.reg_a).to_owned() };
+    let field = |offset: u8| Some(format!("[{base}+{offset}]"));
     match probe.buffer {
         map::BUFFER_SLICE => ("slice", Some(register(probe.reg_a).into()), Some(register(probe.reg_b).into())),
         map::BUFFER_INPUT => ("input", field(probe.ptr_offset), field(probe.len_offset)),
@@ -373,6 +378,10 @@ pub(super) fn describe(probe: &Probe) -> (&'static str, Option<String>, Option<S
     }
 }
 
+fn is_zero(offset: &u8) -> bool {
+    *offset == 0
+}
+
 const FLAGS: [u8; 2] = [map::PROBE_ENCODE_RESULT, map::PROBE_INLINED];
 
 fn probe<S: Serializer>(probe: &Probe, serializer: S) -> Result<S::Ok, S::Error> {
@@ -380,7 +389,8 @@ fn probe<S: Serializer>(probe: &Probe, serializer: S) -> Result<S::Ok, S::Error>
     let [encode_result, inlined] = FLAGS.map(|flag| probe.flags & flag != 0);
     let operation = Operation::ALL.into_iter().find(|operation| operation.code() == probe.operation);
     let operation = operation.map_or("", Operation::name).to_owned();
-    ProbeView { operation, buffer: buffer.to_owned(), pointer, length, encode_result, inlined }.serialize(serializer)
+    ProbeView { operation, buffer: buffer.to_owned(), pointer, length, limit: probe.limit_offset, encode_result, inlined }
+        .serialize(serializer)
 }
 
 fn from_view<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Probe, D::Error> {
@@ -399,8 +409,9 @@ impl ProbeView {
         }
         let register = |name: &str| ARGUMENTS.iter().position(|argument| *argument == name).map(|index| index as u8);
         let field = |text: &Option<String>| {
-            let (name, offset) = text.as_deref()?.strip_prefix('[')?.strip_suffix(']')?.split_once('+')?;
-            Some((register(name)?, offset.parse().ok()?))
+            let (base, offset) = text.as_deref()?.strip_prefix('[')?.strip_suffix(']')?.split_once('+')?;
+            let behind = base.strip_prefix('[').and_then(|base| base.strip_suffix(']'));
+            Some((register(behind.unwrap_or(base))?, offset.parse().ok()?, behind.is_some()))
         };
         probe.buffer = match self.buffer.as_str() {
             "unknown" => return Some(probe),
@@ -415,8 +426,11 @@ impl ProbeView {
             "result" => map::BUFFER_RESULT,
             _ => return None,
         };
-        (probe.reg_a, probe.ptr_offset) = field(&self.pointer)?;
-        (_, probe.len_offset) = field(&self.length)?;
+        let behind;
+        (probe.reg_a, probe.ptr_offset, behind) = field(&self.pointer)?;
+        (_, probe.len_offset, _) = field(&self.length)?;
+        probe.flags |= if behind { map::PROBE_BEHIND } else { 0 };
+        probe.limit_offset = self.limit;
         Some(probe)
     }
 }
@@ -427,13 +441,17 @@ mod tests {
 
     #[test]
     fn a_probe_survives_its_text() {
-        for (buffer, reg_b, ptr_offset, len_offset) in
-            [(map::BUFFER_UNKNOWN, 0, 0, 0), (map::BUFFER_SLICE, 2, 0, 0), (map::BUFFER_OUTPUT, 0, 8, 16)]
-        {
+        for (buffer, reg_b, ptr_offset, len_offset, limit_offset) in [
+            (map::BUFFER_UNKNOWN, 0, 0, 0, 0),
+            (map::BUFFER_SLICE, 2, 0, 0, 0),
+            (map::BUFFER_OUTPUT, 0, 8, 16, 0),
+            (map::BUFFER_INPUT, 0, 0, 8, 8),
+        ] {
             let reg_a = if buffer == map::BUFFER_UNKNOWN { 0 } else { 1 };
-            let flags = map::PROBE_ENCODE_RESULT | map::PROBE_INLINED;
+            let behind = if limit_offset == 0 { 0 } else { map::PROBE_BEHIND };
+            let flags = map::PROBE_ENCODE_RESULT | map::PROBE_INLINED | behind;
             let operation = OP_DECODE;
-            let one = Probe { operation, buffer, reg_a, reg_b, ptr_offset, len_offset, flags, reserved: 0 };
+            let one = Probe { operation, buffer, reg_a, reg_b, ptr_offset, len_offset, flags, limit_offset };
             let text =
                 serde_json::to_string(&probe(&one, serde_json::value::Serializer).expect("a tree")).expect("text");
             let mut deserializer = serde_json::Deserializer::from_str(&text);

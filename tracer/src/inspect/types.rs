@@ -18,7 +18,7 @@ use super::flow::Flow;
 use super::image::Image;
 use super::names::{Method, short_name};
 use super::plan::{Operation, TypeSource};
-use super::values::{Uses, Value};
+use super::values::Uses;
 
 /// prost's recursion limit, given to the first level.
 const RECURSION_LIMIT: u64 = 100;
@@ -51,7 +51,7 @@ fn measured_type(flow: &Flow<'_, '_>, callees: &Callees<'_, '_>, uses: &Uses, op
     let instructions = &flow.function.instructions;
     let first = instructions.iter().position(|instruction| instruction.flow_control() != FlowControl::Next)?;
     // The place of the result is the first argument, `self` the second.
-    uses.calls.iter().find(|call| call.index == first && call.this == Value::Argument(1, 0))?;
+    uses.calls.iter().find(|call| call.index == first && call.this.is_argument(1))?;
     let message = method_type(callees, &instructions[first], "encoded_len")?;
     // A message with one required message in it asks for that one's length, and adds the length of the length.
     let straight = instructions[first + 1..].iter().take_while(|i| i.flow_control() == FlowControl::Next);
@@ -66,7 +66,7 @@ fn written_type(flow: &Flow<'_, '_>, callees: &Callees<'_, '_>, uses: &Uses, ope
         return None;
     }
     let instructions = &flow.function.instructions;
-    let own = uses.calls.iter().filter(|call| call.this == Value::Argument(1, 0));
+    let own = uses.calls.iter().filter(|call| call.this.is_argument(1));
     let mut typed =
         own.filter_map(|call| Some((call.index, method_type(callees, &instructions[call.index], "encode_raw")?)));
     let (index, message) = typed.next()?;

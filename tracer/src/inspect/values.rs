@@ -13,42 +13,132 @@ use super::flow::{ARGUMENTS, Flow};
 /// Stack slots followed at once.
 const MAX_SLOTS: usize = 64;
 
+/// Pointers followed from an argument.
+const MAX_DEPTH: usize = 5;
+
+/// A value that an argument leads to: the word in memory at the argument plus the first offset, the word at that plus the
+/// second, and so on; then `plus` is added.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Path {
+    /// Number of the argument.
+    pub(super) argument: u8,
+    depth: u8,
+    offsets: [i64; MAX_DEPTH],
+    plus: i64,
+}
+
+impl Path {
+    /// What is found at these offsets.
+    pub(super) fn new(argument: u8, offsets: &[i64]) -> Self {
+        offsets.iter().fold(Self::argument(argument), |path, offset| {
+            let Value::Path(path) = path.at(*offset).load() else { unreachable!("no caller goes deeper") };
+            path
+        })
+    }
+
+    fn argument(argument: u8) -> Self {
+        Self { argument, depth: 0, offsets: [0; MAX_DEPTH], plus: 0 }
+    }
+
+    /// So much further.
+    fn at(self, offset: i64) -> Self {
+        Self { plus: self.plus.wrapping_add(offset), ..self }
+    }
+
+    /// The word there.
+    fn load(mut self) -> Value {
+        let Some(place) = self.offsets.get_mut(usize::from(self.depth)) else { return Value::Unknown };
+        *place = self.plus;
+        Value::Path(Self { depth: self.depth + 1, plus: 0, ..self })
+    }
+
+    /// The pointers that lead to it.
+    pub(super) fn offsets(&self) -> &[i64] {
+        &self.offsets[..usize::from(self.depth)]
+    }
+}
+
 /// What a register or stack slot holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Value {
     Unknown,
-    /// An argument plus an offset.
-    Argument(u8, i64),
-    /// The word in memory at an argument plus an offset.
-    Field(u8, i64),
+    /// What an argument leads to.
+    Path(Path),
     /// An address in the own frame, relative to rsp at the entry.
     Frame(i64),
 }
 
-/// A call with what is known of its arguments.
-#[derive(Clone, Debug)]
+impl Value {
+    fn at(self, offset: i64) -> Self {
+        match self {
+            Self::Path(path) => Self::Path(path.at(offset)),
+            Self::Frame(address) => Self::Frame(address.wrapping_add(offset)),
+            Self::Unknown => Self::Unknown,
+        }
+    }
+
+    /// It is an argument, unchanged.
+    pub(super) fn is_argument(self, argument: u8) -> bool {
+        self == Self::Path(Path::argument(argument))
+    }
+}
+
+/// A call with what is known there.
+#[derive(Clone)]
 pub(super) struct Call {
     /// Index of the instruction.
     pub(super) index: usize,
     /// Value of rdi.
     pub(super) this: Value,
-    /// Argument of the call that points to a pair of own arguments, and the first of these.
-    pub(super) pairs: Vec<(u8, u8)>,
+    state: State,
+}
+
+impl Call {
+    /// Whether there is something to see behind it.
+    pub(super) fn hands_on(&self) -> bool {
+        ARGUMENTS.into_iter().any(|register| self.state.get(register) != Value::Unknown)
+    }
+
+    /// What a value that one of the call's arguments leads to is for the caller.
+    pub(super) fn resolve(&self, path: &Path) -> Option<Path> {
+        let start = self.state.get(*ARGUMENTS.get(usize::from(path.argument))?);
+        let end = path.offsets().iter().fold(start, |value, offset| self.state.load(value.at(*offset)));
+        match end.at(path.plus) {
+            Value::Path(path) => Some(path),
+            _ => None,
+        }
+    }
 }
 
 /// What has been seen.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Uses {
-    /// Words read at an argument plus an offset.
-    pub(super) words: BTreeSet<(u8, i64)>,
-    /// Arguments that point to single bytes that are read.
-    pub(super) byte_pointers: BTreeSet<u8>,
-    /// Fields that point to single bytes that are read.
-    pub(super) byte_fields: BTreeSet<(u8, i64)>,
+    /// Words that are read.
+    pub(super) words: BTreeSet<Path>,
+    /// Addresses of single bytes that are read.
+    pub(super) bytes: BTreeSet<Path>,
     /// Arguments whose first word is a table of functions, called with the second and third word: a `Bytes` is dropped.
     pub(super) dropped_bytes: BTreeSet<u8>,
     /// All calls reached.
     pub(super) calls: Vec<Call>,
+}
+
+impl Uses {
+    /// Whether the word at the end of these offsets is read.
+    pub(super) fn reads(&self, argument: u8, offsets: &[i64]) -> bool {
+        self.words.contains(&Path::new(argument, offsets))
+    }
+
+    /// Whether single bytes are read at the address that the offsets lead to.
+    pub(super) fn reads_bytes(&self, argument: u8, offsets: &[i64]) -> bool {
+        self.bytes.contains(&Path::new(argument, offsets))
+    }
+
+    /// Last offsets of the words that are read where the other ones lead to.
+    pub(super) fn fields(&self, argument: u8, offsets: &[i64]) -> Vec<i64> {
+        let words = self.words.iter().filter(|path| path.argument == argument);
+        words.filter_map(|path| path.offsets().strip_prefix(offsets)?.first().copied()).collect()
+    }
 }
 
 #[derive(Clone)]
@@ -63,7 +153,7 @@ impl State {
     fn entry(private: i64) -> Self {
         let mut registers = [Value::Unknown; 16];
         for (index, argument) in ARGUMENTS.into_iter().enumerate() {
-            registers[argument.number()] = Value::Argument(index as u8, 0);
+            registers[argument.number()] = Value::Path(Path::argument(index as u8));
         }
         registers[Register::RSP.number()] = Value::Frame(0);
         Self { registers, slots: Vec::new(), private }
@@ -85,42 +175,17 @@ impl State {
         if instruction.memory_index() != Register::None || instruction.segment_prefix() != Register::None {
             return Value::Unknown;
         }
-        let displacement = instruction.memory_displacement64() as i64;
-        match self.get(instruction.memory_base()) {
-            Value::Argument(index, offset) => Value::Argument(index, offset.wrapping_add(displacement)),
-            Value::Frame(offset) => Value::Frame(offset.wrapping_add(displacement)),
-            // Only with an offset does this stay recognisable; nothing needs sums of it.
-            field @ Value::Field(..) if displacement == 0 => field,
-            _ => Value::Unknown,
-        }
+        self.get(instruction.memory_base()).at(instruction.memory_displacement64() as i64)
     }
 
     fn load(&self, address: Value) -> Value {
         match address {
-            Value::Argument(index, offset) => Value::Field(index, offset),
+            Value::Path(path) => path.load(),
             Value::Frame(offset) => {
                 self.slots.iter().find(|(slot, _)| *slot == offset).map_or(Value::Unknown, |(_, value)| *value)
             }
-            _ => Value::Unknown,
+            Value::Unknown => Value::Unknown,
         }
-    }
-
-    /// Arguments for a call that point to two own arguments, one behind the other.
-    fn pairs(&self) -> Vec<(u8, u8)> {
-        let pair = |(position, register): (usize, Register)| {
-            let Value::Frame(offset) = self.get(register) else {
-                return None;
-            };
-            let first = self.load(Value::Frame(offset));
-            let second = self.load(Value::Frame(offset.checked_add(8)?));
-            match (first, second) {
-                (Value::Argument(first, 0), Value::Argument(second, 0)) if second == first + 1 => {
-                    Some((position as u8, first))
-                }
-                _ => None,
-            }
-        };
-        ARGUMENTS.into_iter().enumerate().filter_map(pair).collect()
     }
 
     /// Notes what a store of so many bytes leaves.
@@ -134,7 +199,7 @@ impl State {
                 }
             }
             // The caller's memory is not in this frame.
-            Value::Argument(..) | Value::Field(..) => {}
+            Value::Path(_) => {}
             Value::Unknown => self.forget_shared(),
         }
     }
@@ -209,11 +274,12 @@ fn lowest_taken(flow: &Flow<'_, '_>) -> i64 {
 
 fn observe(uses: &mut Uses, state: &State, index: usize, instruction: &Instruction, info: &mut InstructionInfoFactory) {
     if matches!(instruction.flow_control(), FlowControl::Call | FlowControl::IndirectCall) {
-        uses.calls.push(Call { index, this: state.get(Register::RDI), pairs: state.pairs() });
+        uses.calls.push(Call { index, this: state.get(Register::RDI), state: state.clone() });
         if instruction.op0_kind() == OpKind::Memory
-            && let Value::Field(argument, 0) = state.get(instruction.memory_base())
-            && state.get(Register::RSI) == Value::Field(argument, 8)
-            && state.get(Register::RDX) == Value::Field(argument, 16)
+            && let table @ Value::Path(Path { argument, .. }) = state.get(instruction.memory_base())
+            && [(table, 0), (state.get(Register::RSI), 8), (state.get(Register::RDX), 16)]
+                .into_iter()
+                .all(|(value, offset)| value == Value::Path(Path::new(argument, &[offset])))
         {
             uses.dropped_bytes.insert(argument);
         }
@@ -222,10 +288,14 @@ fn observe(uses: &mut Uses, state: &State, index: usize, instruction: &Instructi
     if !info.info(instruction).used_memory().iter().any(|memory| is_read(memory.access())) {
         return;
     }
-    match (state.address(instruction), instruction.memory_size().size()) {
-        (Value::Argument(argument, offset), 8) => drop(uses.words.insert((argument, offset))),
-        (Value::Argument(argument, 0), 1) => drop(uses.byte_pointers.insert(argument)),
-        (Value::Field(argument, offset), 1) => drop(uses.byte_fields.insert((argument, offset))),
+    let Value::Path(address) = state.address(instruction) else { return };
+    match instruction.memory_size().size() {
+        8 => {
+            if let Value::Path(word) = address.load() {
+                uses.words.insert(word);
+            }
+        }
+        1 => drop(uses.bytes.insert(address)),
         _ => {}
     }
 }
@@ -251,21 +321,12 @@ fn step(state: &mut State, instruction: &Instruction, info: &mut InstructionInfo
             state.store(state.address(instruction), instruction.memory_size().size(), value);
         }
         Mnemonic::Lea => {
-            let value = match state.address(instruction) {
-                address @ (Value::Argument(..) | Value::Frame(_)) => address,
-                _ => Value::Unknown,
-            };
-            state.set(instruction.op0_register(), value);
+            state.set(instruction.op0_register(), state.address(instruction));
         }
         Mnemonic::Add | Mnemonic::Sub if to == OpKind::Register && instruction.try_immediate(1).is_ok() => {
             let amount = instruction.immediate(1) as i64;
             let amount = if instruction.mnemonic() == Mnemonic::Sub { amount.wrapping_neg() } else { amount };
-            let value = match state.get(instruction.op0_register()) {
-                Value::Argument(index, offset) => Value::Argument(index, offset.wrapping_add(amount)),
-                Value::Frame(offset) => Value::Frame(offset.wrapping_add(amount)),
-                _ => Value::Unknown,
-            };
-            state.set(instruction.op0_register(), value);
+            state.set(instruction.op0_register(), state.get(instruction.op0_register()).at(amount));
         }
         Mnemonic::Push => {
             let value = if to == OpKind::Register { state.get(instruction.op0_register()) } else { Value::Unknown };
