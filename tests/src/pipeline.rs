@@ -20,6 +20,28 @@ const WARM_UP: u64 = 400;
 /// Number of the first of them.
 pub const FIRST_WARM_UP: u64 = 1 << 40;
 
+/// Which build of a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Build {
+    /// With the shim.
+    Shim,
+    /// Without it, with line tables.
+    Unmodified,
+    /// Without it, without debug info: `cargo build --release`.
+    Release,
+}
+
+impl Build {
+    /// The folder that `cargo xtask test` has put it into.
+    fn folder(self) -> &'static str {
+        match self {
+            Self::Shim => "shim",
+            Self::Unmodified => "unmodified",
+            Self::Release => "release",
+        }
+    }
+}
+
 /// Running services; dropping it kills them.
 pub struct Pipeline {
     services: HashMap<&'static str, Child>,
@@ -68,19 +90,19 @@ pub type Truth = HashMap<(String, String, u64), Vec<Step>>;
 impl Pipeline {
     /// Starts the services, those of `with_shim` in the build with the shim, and lets orders through them.
     pub fn start(with_shim: &[&str]) -> Self {
-        Self::start_with(with_shim, None)
+        let build = |name: &str| if with_shim.contains(&name) { Build::Shim } else { Build::Unmodified };
+        Self::start_with(&build, None)
     }
 
-    /// The same, with the counter on another host.
-    pub fn start_with(with_shim: &[&str], elsewhere: Option<Network>) -> Self {
+    /// The same with other builds, and perhaps with the counter on another host.
+    pub fn start_with(build: &dyn Fn(&str) -> Build, elsewhere: Option<Network>) -> Self {
         let folder = TempDir::new().expect("a temporary folder");
         let shared = tempfile::tempdir_in("/dev/shm").expect("shared memory");
         // Files of its own: tests that run at the same time find their targets by path.
         std::fs::create_dir(folder.path().join("services")).expect("a folder");
         for program in SERVICES {
-            let variant = if with_shim.contains(&program) { "shim" } else { "unmodified" };
             let copy = folder.path().join("services").join(program);
-            std::fs::copy(programs().join(variant).join(program), copy).expect("a copy");
+            std::fs::copy(programs().join(build(program).folder()).join(program), copy).expect("a copy");
         }
         let local = |address: Ipv4Addr| SocketAddr::V4(SocketAddrV4::new(address, free_port()));
         let counter = elsewhere.as_ref().map_or(Ipv4Addr::LOCALHOST, Network::there);

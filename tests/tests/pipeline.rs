@@ -8,7 +8,7 @@ use std::path::Path;
 use tracer_proto::order::Outcome::Filled;
 use tracer_proto::order::{Order, OrderReply, SubOrder};
 use tracer_shim::{Context, Message};
-use tracer_tests::pipeline::{FIRST_WARM_UP, Load, Pipeline, SERVICES, Step, Truth};
+use tracer_tests::pipeline::{Build, FIRST_WARM_UP, Load, Pipeline, SERVICES, Step, Truth};
 use tracer_tests::redis::free_port;
 use tracer_tests::rotel::{self, Collector, Sink};
 use tracer_tests::{Agent, Network, Outcome, Span, require_root};
@@ -342,7 +342,7 @@ fn nothing_hangs_and_the_agent_finds_what_was_started_again() {
 async fn a_trace_over_two_hosts_is_whole_in_the_collector() {
     require_root();
     const ORDERS: u64 = 500;
-    let pipeline = Pipeline::start_with(&SERVICES, Some(Network::start()));
+    let pipeline = Pipeline::start_with(&|_| Build::Shim, Some(Network::start()));
     let network = pipeline.network().expect("it was just given");
     let directory = tempfile::tempdir().expect("a temporary folder");
     let sink = Sink::start().await.expect("a sink");

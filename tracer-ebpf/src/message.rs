@@ -165,10 +165,13 @@ fn enter(ctx: &ProbeContext) -> Option<()> {
     };
     context::fill(&mut call.record.head, target);
     match probe.buffer {
-        BUFFER_SLICE => capture(call, argument(&args, probe.reg_a), argument(&args, probe.reg_b)),
+        // A message in mapped memory may lie on a page that nobody has touched yet: it is read again at the exit.
+        BUFFER_SLICE => drop(capture(call, argument(&args, probe.reg_a), argument(&args, probe.reg_b))),
         BUFFER_INPUT => {
-            if let Some((pointer, len)) = view(argument(&args, probe.reg_a), probe) {
-                capture(call, pointer, len);
+            if let Some((pointer, len)) = view(argument(&args, probe.reg_a), probe)
+                && !capture(call, pointer, len)
+            {
+                count(Counter::UserReadFailed);
             }
         }
         BUFFER_OUTPUT => {
@@ -220,23 +223,37 @@ fn encode_failed(result: u64) -> bool {
     }
 }
 
-/// The bytes that an encode has just written.
+/// The bytes that an encode has just written, or that a decode has just read and that could not be read before.
 #[inline(always)]
 fn output(call: &mut Call, probe: &Probe) {
     let before = match probe.buffer {
         BUFFER_OUTPUT => call.len_at_entry,
         BUFFER_RESULT => 0,
+        BUFFER_SLICE => {
+            // The caller has lent it for the call at least.
+            let read = call.record.size == SIZE_UNKNOWN || call.record.size == 0 || call.record.prefix_len > 0;
+            if !read && !capture(call, first(call, probe.reg_a), first(call, probe.reg_b)) {
+                count(Counter::UserReadFailed);
+            }
+            return;
+        }
         _ => return,
     };
-    let register = match probe.reg_a {
+    if let Some((pointer, len)) = view(first(call, probe.reg_a), probe)
+        && len >= before
+        && !capture(call, pointer.wrapping_add(before), len - before)
+    {
+        count(Counter::UserReadFailed);
+    }
+}
+
+/// One of the first three arguments. As with [`argument`], no index.
+#[inline(always)]
+fn first(call: &Call, index: u8) -> u64 {
+    match index {
         0 => call.args[0],
         1 => call.args[1],
         _ => call.args[2],
-    };
-    if let Some((pointer, len)) = view(register, probe)
-        && len >= before
-    {
-        capture(call, pointer.wrapping_add(before), len - before);
     }
 }
 
@@ -256,11 +273,11 @@ fn view(address: u64, probe: &Probe) -> Option<(u64, u64)> {
     (len < MAX_LEN).then_some((pointer, len))
 }
 
-/// Copies a message, or its two ends, behind the record.
+/// Copies a message, or its two ends, behind the record. Says whether it could be read; a length that cannot be is no message.
 #[inline(always)]
-fn capture(call: &mut Call, pointer: u64, len: u64) {
+fn capture(call: &mut Call, pointer: u64, len: u64) -> bool {
     if len >= MAX_LEN {
-        return;
+        return true;
     }
     call.record.size = len;
     let to = (&raw mut call.payload).cast::<u8>();
@@ -277,10 +294,10 @@ fn capture(call: &mut Call, pointer: u64, len: u64) {
             && copy_user::<{ MESSAGE_TAIL as u64 }>(tail, MESSAGE_TAIL as u64, pointer + len - MESSAGE_TAIL as u64)
     };
     if !copied {
-        count(Counter::UserReadFailed);
         call.record.prefix_len = 0;
         call.record.head.payload_len = 0;
     }
+    copied
 }
 
 /// The six argument registers. Volatile, so that each load keeps its constant offset, as the verifier demands: the

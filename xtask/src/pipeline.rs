@@ -74,6 +74,21 @@ pub fn build(variant: Variant) -> Result<()> {
     Ok(())
 }
 
+/// Makes of the unmodified programs what a release build without line tables is: the same code without debug info.
+pub fn strip_debug_info() -> Result<()> {
+    let to = folder().join("release");
+    fs::create_dir_all(&to)?;
+    for program in SERVICES {
+        // Another file takes the place of the old one, which may be running.
+        let scratch = to.join(program).with_extension("new");
+        let mut strip = Command::new("strip");
+        strip.arg("--strip-debug").arg("-o").arg(&scratch).arg(dir(Variant::Unmodified).join(program));
+        run::visible(&mut strip)?;
+        fs::rename(&scratch, to.join(program))?;
+    }
+    Ok(())
+}
+
 /// Copies a program unless it is there. Another file takes the place of the old one, which may be running.
 fn replace(from: &Path, to: &Path) -> Result<()> {
     let made = |path: &Path| fs::metadata(path).and_then(|data| Ok((data.len(), data.modified()?)));

@@ -97,6 +97,7 @@ fn build_end_to_end() -> Result<()> {
     Variant::V0.build(&["prost_target", "relay_target"])?;
     Variant::FatLto.build(&["prost_target"])?;
     pipeline::build(pipeline::Variant::Unmodified)?;
+    pipeline::strip_debug_info()?;
     pipeline::build(pipeline::Variant::Shim)
 }
 

@@ -215,6 +215,7 @@ impl Balance {
                 "payload_answers": counts.payload_answers,
                 "payloads_evicted": counts.payloads_evicted,
                 "content_parents": counts.content_parents,
+                "lead_parents": counts.lead_parents,
                 "content_ambiguous": counts.content_ambiguous,
                 "contents_evicted": counts.contents_evicted,
                 "shim_traced": counts.shim_traced,

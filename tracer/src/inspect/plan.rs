@@ -389,8 +389,16 @@ fn probe<S: Serializer>(probe: &Probe, serializer: S) -> Result<S::Ok, S::Error>
     let [encode_result, inlined] = FLAGS.map(|flag| probe.flags & flag != 0);
     let operation = Operation::ALL.into_iter().find(|operation| operation.code() == probe.operation);
     let operation = operation.map_or("", Operation::name).to_owned();
-    ProbeView { operation, buffer: buffer.to_owned(), pointer, length, limit: probe.limit_offset, encode_result, inlined }
-        .serialize(serializer)
+    ProbeView {
+        operation,
+        buffer: buffer.to_owned(),
+        pointer,
+        length,
+        limit: probe.limit_offset,
+        encode_result,
+        inlined,
+    }
+    .serialize(serializer)
 }
 
 fn from_view<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Probe, D::Error> {

@@ -8,6 +8,7 @@ use tracer_common::record::{self, DIRECTION_SENT, FLAG_FAILED, FLAG_FRESH, FLAG_
 
 use super::correlator::{Correlator, flow_key};
 use super::flow::FlowKey;
+use super::lead::{Lead, Waiting};
 use super::place::Place;
 use super::span::{Attribute, ProcessId, SpanContext, Value};
 use super::speaks::{Commands, Speaks};
@@ -104,7 +105,7 @@ impl Correlator {
         } else if sent && let Some(flow) = self.flows.get_mut(&key) {
             flow.touch(record.head.end_ns);
         }
-        self.commands(record.connection, &commands);
+        self.commands(record.connection, commands);
     }
 
     /// A connection is gone: commands without a reply end here.
@@ -114,8 +115,9 @@ impl Correlator {
         let commands = connection.speaks.close(now_ns);
         connection.speaks.count(&mut self.counts);
         if connection.verdict != Verdict::No {
-            self.commands(number, &commands);
+            self.commands(number, commands);
         }
+        self.end_leads_of_connection(number);
         self.connections.remove(&number);
         self.output.closed.push(number);
     }
@@ -123,6 +125,7 @@ impl Correlator {
     /// The agent ends: what was answered is given out, what waits for a reply is counted.
     pub(super) fn leave_connection(&mut self, number: u64) {
         self.flush_connection(number);
+        self.end_leads_of_connection(number);
         let Some(mut connection) = self.connections.remove(&number) else { return };
         if connection.verdict == Verdict::Yes {
             self.counts.commands_open += connection.speaks.open_commands() as u64;
@@ -139,7 +142,7 @@ impl Correlator {
             return;
         }
         let commands = connection.speaks.flush();
-        self.commands(number, &commands);
+        self.commands(number, commands);
     }
 
     fn connection(&mut self, number: u64, process: ProcessId, protocol: u16, opened_before: bool) -> &mut Connection {
@@ -158,42 +161,51 @@ impl Correlator {
     }
 
     /// The spans of commands that a connection has given out.
-    fn commands(&mut self, number: u64, commands: &Commands) {
+    fn commands(&mut self, number: u64, commands: Commands) {
         if commands.is_empty() {
             return;
         }
         // Out of the map once for all of them: making a span needs the rest of the correlator.
         let Some(connection) = self.connections.remove(&number) else { return };
-        match commands {
+        let commands: Vec<(Asker, Lead)> = match commands {
             Commands::Redis(commands) => {
-                for command in commands {
-                    self.counts.commands += 1;
-                    let asker = self.asker(connection.process.pid, command);
-                    let place = self.command_place(&asker, command.end_ns);
-                    let slow = self.is_slow(command.start_ns, command.end_ns);
-                    self.hold(&connection, command, &place, slow);
-                }
+                let asked = |command| (self.asker(connection.process.pid, &command), Lead::Redis(command));
+                commands.into_iter().map(asked).collect()
             }
             Commands::Mysql(commands) => {
-                for command in commands {
-                    self.counts.commands_mysql += 1;
-                    let place = self.command_place(&command.tag, command.end_ns);
-                    let slow = self.is_slow(command.start_ns, command.end_ns);
-                    self.mysql(&connection, command, &place, slow);
+                commands.into_iter().map(|command| (command.tag.clone(), Lead::Mysql(command))).collect()
+            }
+        };
+        for (asker, command) in commands {
+            let waiting = Waiting { connection: number, command };
+            if let Some(Waiting { command, .. }) = self.lead(asker.flow, asker.parent.is_some(), waiting) {
+                if let Some(flow) = self.flows.get_mut(&asker.flow)
+                    && asker.parent.as_ref() == Some(flow.context())
+                {
+                    // The flow lasts as long as the command.
+                    flow.extend(command.times().1);
                 }
+                self.command(&connection, command, asker.parent);
             }
         }
         self.connections.insert(number, connection);
     }
 
-    /// Where the span of a command goes. Its asker's flow lasts as long as the command.
-    fn command_place(&mut self, asker: &Asker, end_ns: u64) -> Place {
-        if let Some(flow) = self.flows.get_mut(&asker.flow)
-            && asker.parent.as_ref() == Some(flow.context())
-        {
-            flow.extend(end_ns);
+    /// The span of a command.
+    pub(super) fn command(&mut self, connection: &Connection, command: Lead, parent: Option<SpanContext>) {
+        let place = Place::below(parent.as_ref(), &mut self.ids, &self.options.sampler);
+        let (start_ns, end_ns) = command.times();
+        let slow = self.is_slow(start_ns, end_ns);
+        match command {
+            Lead::Redis(command) => {
+                self.counts.commands += 1;
+                self.hold(connection, &command, &place, slow);
+            }
+            Lead::Mysql(command) => {
+                self.counts.commands_mysql += 1;
+                self.mysql(connection, &command, &place, slow);
+            }
         }
-        Place::below(asker.parent.as_ref(), &mut self.ids, &self.options.sampler)
     }
 
     /// The command took as long as the user calls slow.

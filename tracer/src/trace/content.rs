@@ -27,8 +27,8 @@ struct Part {
 /// What the encoded bytes say about where they come from.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Source {
-    /// From this message.
-    Message(SpanContext),
+    /// From this message, decoded by then.
+    Message(SpanContext, u64),
     /// From several.
     Ambiguous,
 }
@@ -83,7 +83,7 @@ impl Contents {
                 found = Some(known);
             }
         }
-        found.and_then(|part| part.context.clone()).map(Source::Message)
+        found.and_then(|part| Some(Source::Message(part.context.clone()?, part.at_ns)))
     }
 
     fn forget(&mut self, before_ns: u64) {
@@ -142,7 +142,7 @@ mod tests {
 
     fn source(contents: &Contents, texts: &[&str], at_ns: u64) -> Option<u8> {
         match contents.encoded(1, &message(texts), at_ns)? {
-            Source::Message(context) => Some(context.span_id.0[0]),
+            Source::Message(context, _) => Some(context.span_id.0[0]),
             Source::Ambiguous => Some(0),
         }
     }

@@ -12,6 +12,7 @@ use super::counts::Counts;
 use super::durations::Durations;
 use super::flow::{Flow, FlowKey, IDLE_NS, Worker};
 use super::ids::Ids;
+use super::lead::Leads;
 use super::message::{Decoded, MessageType};
 use super::packs::Packs;
 use super::payload::Payloads;
@@ -75,6 +76,7 @@ pub struct Correlator {
     pub(super) packs: Packs,
     pub(super) payloads: Payloads,
     pub(super) contents: Contents,
+    pub(super) leads: Leads,
     ticked_ns: u64,
 }
 
@@ -97,6 +99,7 @@ impl Correlator {
             packs: Packs::default(),
             payloads: Payloads::default(),
             contents: Contents::default(),
+            leads: Leads::default(),
             ticked_ns: 0,
         }
     }
@@ -124,6 +127,7 @@ impl Correlator {
         }
         self.ticked_ns = now_ns;
         self.counts.packs_unsent += self.packs.expire(now_ns);
+        self.expire_leads(now_ns);
         let connections: Vec<u64> = self.connections.keys().copied().collect();
         for connection in connections {
             self.flush_connection(connection);
@@ -141,6 +145,7 @@ impl Correlator {
 
     /// Ends everything; no more events will come.
     pub fn finish(&mut self) {
+        self.end_leads();
         let connections: Vec<u64> = self.connections.keys().copied().collect();
         for connection in connections {
             self.leave_connection(connection);
@@ -171,7 +176,7 @@ impl Correlator {
     pub fn counts(&self) -> Counts {
         let mut counts = self.counts;
         counts.messages_open = self.flows.len() as u64;
-        counts.served_open = self.servers.held() as u64;
+        counts.served_open = (self.servers.held() + self.leads.waiting()) as u64;
         counts.timeline_evicted = self.servers.evicted();
         counts.payloads_evicted = self.payloads.evicted;
         counts.contents_evicted = self.contents.evicted;
@@ -225,6 +230,7 @@ impl Correlator {
     }
 
     fn end_process_state(&mut self, pid: u32, now_ns: u64) {
+        self.end_leads_of_process(pid);
         self.servers.end_process(pid);
         let connections: Vec<u64> = self
             .connections
@@ -244,6 +250,7 @@ impl Correlator {
     /// Starts a flow in place of the worker's previous one.
     pub(super) fn begin_flow(&mut self, key: FlowKey, flow: Flow<Decoded>) {
         self.end_flow(key);
+        self.end_lead(key);
         if self.flows.len() >= MAX_FLOWS
             && let Some(victim) = self.flows.keys().next().copied()
         {

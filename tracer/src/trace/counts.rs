@@ -31,6 +31,8 @@ pub struct Counts {
     pub content_parents: u64,
     /// The same where what is in them belongs to several messages: they begin a trace.
     pub content_ambiguous: u64,
+    /// Commands of workers whose parent is known by the encode that followed.
+    pub lead_parents: u64,
     /// Parts of decoded messages forgotten early because there were too many to remember.
     pub contents_evicted: u64,
     /// Encoded messages forgotten early because there were too many to remember.

@@ -74,10 +74,28 @@ pub struct Decoded {
     record: Message,
     size: Option<u64>,
     kind: Arc<MessageType>,
-    /// How the parent is known, if nothing names it: by the payload or its content.
-    by: Option<&'static str>,
+    /// How the parent is known, if nothing names it.
+    by: Option<By>,
     /// What it comes from, or may come from.
     links: Vec<Link>,
+}
+
+/// What names a parent in place of a context.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum By {
+    /// Another process has encoded the same bytes.
+    Payload,
+    /// Another worker of the process has decoded a part of them.
+    Content,
+}
+
+impl By {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Payload => "payload",
+            Self::Content => "content",
+        }
+    }
 }
 
 /// What a call's bytes and its thread say.
@@ -129,10 +147,17 @@ impl Correlator {
             // A thread has its flow by chance where it works for many tasks; a task has its own.
             let certain = flow.is_some() && matches!(seen.key.worker, Worker::Task(_));
             let source = if certain { None } else { self.contents.encoded(pid, seen.prefix, head.start_ns) };
+            if flow.is_none() {
+                let message = match &source {
+                    Some(Source::Message(context, decoded_ns)) => Some((context, *decoded_ns)),
+                    _ => None,
+                };
+                self.led(seen.key, (head.start_ns, head.end_ns), message);
+            }
             parent = match source {
-                Some(Source::Message(context)) if flow.as_ref() != Some(&context) => {
+                Some(Source::Message(context, _)) if flow.as_ref() != Some(&context) => {
                     self.counts.content_parents += 1;
-                    call.by = Some("content");
+                    call.by = Some(By::Content);
                     Some(context)
                 }
                 Some(Source::Ambiguous) if flow.is_none() => {
@@ -163,7 +188,7 @@ impl Correlator {
         {
             match self.payloads.received(print, pid, head.start_ns) {
                 Some(Origin::Parent(context)) => {
-                    call.by = Some("payload");
+                    call.by = Some(By::Payload);
                     parent = Some(context);
                 }
                 Some(Origin::Ambiguous(link)) => {
@@ -173,7 +198,7 @@ impl Correlator {
                 None => {}
             }
         }
-        if let (Some("payload"), Some(origin)) = (call.by, &parent) {
+        if let (Some(By::Payload), Some(origin)) = (call.by, &parent) {
             if let Some(flow) = self.flows.get_mut(&seen.key)
                 && flow.context().trace_id == origin.trace_id
             {
@@ -262,7 +287,7 @@ fn call_span(call: &Decoded, place: &Place, kind: SpanKind) -> Span {
         _ => Some(("DecodeError", "the bytes are not a valid message")),
     };
     if let Some(how) = call.by {
-        attributes.push(("tracer.link".into(), Value::Str(how.into())));
+        attributes.push(("tracer.link".into(), Value::Str(how.name().into())));
     }
     if let Some((error, _)) = error {
         attributes.push(("error.type".into(), Value::Str(error.into())));

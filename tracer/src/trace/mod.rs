@@ -16,6 +16,7 @@ mod counts;
 pub mod durations;
 mod flow;
 mod ids;
+mod lead;
 mod message;
 mod mysql;
 pub mod packs;
