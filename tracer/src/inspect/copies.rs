@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use iced_x86::FlowControl;
+use iced_x86::{FlowControl, Instruction, Mnemonic};
 
 use super::code::{Function, direct_target, pointer_target};
 use super::dwarf::InlinedCall;
@@ -96,7 +96,8 @@ impl Marks {
                 for node in first..last {
                     // Inner functions come behind the ones around them.
                     marks.innermost[node] = number as u32 + 1;
-                    marks.measures[node] |= scope.depth == 1 && name == "encoded_len";
+                    marks.measures[node] |=
+                        scope.depth == 1 && name == "encoded_len" && computes(&function.instructions[node]);
                     marks.writes[node] |= scope.depth == 1 && name == "encode_raw";
                     marks.keys[node] |= name == "decode_key";
                 }
@@ -104,6 +105,13 @@ impl Marks {
         }
         marks
     }
+}
+
+/// Whether an instruction computes something. That a field is not empty is asked when the length is computed and when the
+/// field is written; the compiler may ask it once, at the later place and in the name of the former.
+fn computes(instruction: &Instruction) -> bool {
+    !matches!(instruction.mnemonic(), Mnemonic::Test | Mnemonic::Cmp | Mnemonic::Neg | Mnemonic::Mov)
+        && !instruction.is_jcc_short_or_near()
 }
 
 /// The number of the basic block of each instruction.

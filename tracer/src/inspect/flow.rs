@@ -2,9 +2,11 @@
 
 use std::collections::HashMap;
 
-use iced_x86::{FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register};
+use iced_x86::{
+    ConditionCode, FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register,
+};
 
-use super::code::{Function, direct_target, is_read, stack_change};
+use super::code::{Function, direct_target, is_read, is_write, stack_change};
 use super::image::Image;
 
 /// Longest jump table that is followed.
@@ -239,8 +241,9 @@ pub(super) fn argument(register: Register) -> Option<usize> {
 
 /// The targets of `lea b,[table]; movsxd x,[b+i*4]; add x,b; jmp x`, or of `jmp [table+i*8]`.
 ///
-/// Every table that the function refers to within reach is taken: more targets than are real only make what is concluded
-/// from the flow weaker.
+/// The table is the one that is loaded on the straight way to the jump, as long as the comparison there says. Without
+/// these every table that the function refers to is taken, as far as it may reach: more targets than are real only make what
+/// is concluded from the flow weaker.
 fn jump_table(image: &Image<'_>, function: &Function<'_>, index: usize) -> Option<Vec<usize>> {
     let jump = &function.instructions[index];
     if jump.op0_kind() == OpKind::Memory {
@@ -254,27 +257,77 @@ fn jump_table(image: &Image<'_>, function: &Function<'_>, index: usize) -> Optio
     let window = &function.instructions[index.saturating_sub(TABLE_WINDOW)..index];
     let sum = window.iter().rposition(|i| i.mnemonic() == Mnemonic::Add && i.op0_register() == register)?;
     let base = window[sum].op1_register();
-    let load = window[..sum].iter().rfind(|i| i.mnemonic() == Mnemonic::Movsxd && i.memory_index_scale() == 4)?;
+    let at = window[..sum].iter().rposition(|i| i.mnemonic() == Mnemonic::Movsxd && i.memory_index_scale() == 4)?;
+    let load = &window[at];
     if load.memory_base() != base && load.memory_base() != register {
         return None;
     }
+    let way = straight(function, &window[..at], load);
+    let length = entries(way, load.memory_index());
+    let is_table = |i: &&Instruction| {
+        i.mnemonic() == Mnemonic::Lea && i.is_ip_rel_memory_operand() && i.op0_register() == load.memory_base()
+    };
     let mut targets = Vec::new();
-    let tables = function.instructions.iter().filter(|i| i.mnemonic() == Mnemonic::Lea && i.is_ip_rel_memory_operand());
-    for lea in tables.filter(|lea| lea.op0_register() == load.memory_base()) {
-        targets.extend(relative_table(image, function, lea.ip_rel_memory_address()));
+    match last_write(way, load.memory_base()).filter(is_table) {
+        Some(lea) => targets = relative_table(image, function, lea.ip_rel_memory_address(), length),
+        None => {
+            for lea in function.instructions.iter().filter(is_table) {
+                targets.extend(relative_table(image, function, lea.ip_rel_memory_address(), length));
+            }
+        }
     }
     targets.sort_unstable();
     targets.dedup();
     (!targets.is_empty()).then_some(targets)
 }
 
-fn relative_table(image: &Image<'_>, function: &Function<'_>, table: u64) -> Vec<usize> {
+/// The end of `before` that is always run before `next`: no jump leads into the middle of it.
+fn straight<'w>(function: &Function<'_>, before: &'w [Instruction], next: &Instruction) -> &'w [Instruction] {
+    let first = before.first().map_or(0, Instruction::ip);
+    let inside = function.instructions.iter().filter_map(direct_target).filter(|to| (first + 1..=next.ip()).contains(to));
+    let from = inside.max().map_or(0, |to| before.partition_point(|instruction| instruction.ip() < to));
+    let leaves = |i: &Instruction| !matches!(i.flow_control(), FlowControl::Next | FlowControl::ConditionalBranch);
+    let from = before.iter().rposition(leaves).map_or(from, |at| from.max(at + 1));
+    &before[from..]
+}
+
+/// What a register has its value from.
+fn last_write(way: &[Instruction], register: Register) -> Option<&Instruction> {
+    let mut info = InstructionInfoFactory::new();
+    way.iter().rfind(|i| {
+        let used = info.info(i).used_registers();
+        used.iter().any(|used| is_write(used.access()) && used.register().full_register() == register.full_register())
+    })
+}
+
+/// How many entries a table has at most: the index was compared with the last one, and is used only if it is not above.
+fn entries(way: &[Instruction], index: Register) -> usize {
+    let compared = way.iter().rposition(|i| {
+        i.mnemonic() == Mnemonic::Cmp
+            && i.op0_kind() == OpKind::Register
+            && i.op0_register().full_register() == index.full_register()
+            && i.op0_register().size() >= 4
+    });
+    let Some(at) = compared else { return MAX_TABLE };
+    let jumps = way.get(at + 1).is_some_and(|i| i.condition_code() == ConditionCode::a);
+    let last = way[at].try_immediate(1).ok().and_then(|last| usize::try_from(last).ok());
+    match last {
+        Some(last) if jumps && last_write(&way[at + 1..], index).is_none() => MAX_TABLE.min(last + 1),
+        _ => MAX_TABLE,
+    }
+}
+
+fn relative_table(image: &Image<'_>, function: &Function<'_>, table: u64, length: usize) -> Vec<usize> {
     let entry = |number: usize| {
         let bytes = image.memory(table.checked_add(number as u64 * 4)?, 4)?;
         let offset = i32::from_le_bytes(bytes.try_into().ok()?);
         function.index_at(table.wrapping_add_signed(i64::from(offset)))
     };
-    (0..MAX_TABLE).map_while(entry).collect()
+    // What else the function refers to begins behind it.
+    let others = function.instructions.iter().filter(|i| i.mnemonic() == Mnemonic::Lea && i.is_ip_rel_memory_operand());
+    let next = others.map(Instruction::ip_rel_memory_address).filter(|other| *other > table).min();
+    let length = next.map_or(length, |next| length.min(usize::try_from((next - table) / 4).unwrap_or(length)));
+    (0..length).map_while(entry).collect()
 }
 
 fn absolute_table(image: &Image<'_>, function: &Function<'_>, table: u64) -> Vec<usize> {
