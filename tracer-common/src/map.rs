@@ -47,6 +47,10 @@ pub const PROBE_ENCODE_RESULT: u8 = 1;
 pub const PROBE_INLINED: u8 = 2;
 /// `Probe::flags`: argument `reg_a` points to a pointer to the struct of the buffer.
 pub const PROBE_BEHIND: u8 = 4;
+/// `Probe::flags`: in place of argument `reg_a`, the address of the call's frame plus `frame_offset`.
+pub const PROBE_FRAME: u8 = 8;
+/// `Probe::flags`: in place of argument `reg_a`, the word in memory at that address.
+pub const PROBE_FRAME_WORD: u8 = 16;
 
 /// What a prost entry site means. Argument registers count 0 to 5: rdi, rsi, rdx, rcx, r8, r9.
 #[repr(C)]
@@ -68,6 +72,8 @@ pub struct Probe {
     pub flags: u8,
     /// Offset of a second length beside a [`PROBE_BEHIND`] pointer: the message is no longer. Zero where there is none.
     pub limit_offset: u8,
+    /// For [`PROBE_FRAME`], in bytes; the frame is named by the address of the return address.
+    pub frame_offset: i32,
 }
 
 /// Attach cookie: what to do at this site, and for which probe.
@@ -329,7 +335,7 @@ mod pod {
 }
 
 const _: () = {
-    assert!(size_of::<Probe>() == 8);
+    assert!(size_of::<Probe>() == 12);
     assert!(size_of::<Tls>() == 16);
     assert!(size_of::<Target>() == 56);
     assert!(size_of::<TaskFlow>() == 48);

@@ -164,18 +164,24 @@ fn enter(ctx: &ProbeContext) -> Option<()> {
         size: SIZE_UNKNOWN,
     };
     context::fill(&mut call.record.head, target);
+    if probe.flags & PROBE_FRAME != 0 {
+        let place = frame.wrapping_add_signed(probe.frame_offset as i64);
+        let word = probe.flags & PROBE_FRAME_WORD != 0;
+        call.args[0] = if word { user::<u64>(place).unwrap_or(0) } else { place };
+    }
     match probe.buffer {
         // A message in mapped memory may lie on a page that nobody has touched yet: it is read again at the exit.
         BUFFER_SLICE => drop(capture(call, argument(&args, probe.reg_a), argument(&args, probe.reg_b))),
         BUFFER_INPUT => {
-            if let Some((pointer, len)) = view(argument(&args, probe.reg_a), probe)
-                && !capture(call, pointer, len)
-            {
-                count(Counter::UserReadFailed);
+            if let Some((pointer, len)) = view(buffer(call, &args, probe), probe) {
+                (call.args[1], call.args[2]) = (pointer, len);
+                if !capture(call, pointer, len) && !is_lent(probe) {
+                    count(Counter::UserReadFailed);
+                }
             }
         }
         BUFFER_OUTPUT => {
-            call.len_at_entry = match view(argument(&args, probe.reg_a), probe) {
+            call.len_at_entry = match view(buffer(call, &args, probe), probe) {
                 Some((_, len)) => len,
                 None => u64::MAX,
             };
@@ -229,14 +235,8 @@ fn output(call: &mut Call, probe: &Probe) {
     let before = match probe.buffer {
         BUFFER_OUTPUT => call.len_at_entry,
         BUFFER_RESULT => 0,
-        BUFFER_SLICE => {
-            // The caller has lent it for the call at least.
-            let read = call.record.size == SIZE_UNKNOWN || call.record.size == 0 || call.record.prefix_len > 0;
-            if !read && !capture(call, first(call, probe.reg_a), first(call, probe.reg_b)) {
-                count(Counter::UserReadFailed);
-            }
-            return;
-        }
+        BUFFER_SLICE => return again(call, first(call, probe.reg_a), first(call, probe.reg_b)),
+        BUFFER_INPUT if is_lent(probe) => return again(call, call.args[1], call.args[2]),
         _ => return,
     };
     if let Some((pointer, len)) = view(first(call, probe.reg_a), probe)
@@ -245,6 +245,27 @@ fn output(call: &mut Call, probe: &Probe) {
     {
         count(Counter::UserReadFailed);
     }
+}
+
+/// A slice in the frame: the caller has lent its bytes for the call at least.
+#[inline(always)]
+fn is_lent(probe: &Probe) -> bool {
+    probe.flags & PROBE_FRAME != 0 && probe.flags & PROBE_BEHIND == 0
+}
+
+/// Reads a lent message again if it could not be read at the entry.
+#[inline(always)]
+fn again(call: &mut Call, pointer: u64, len: u64) {
+    let read = call.record.size == SIZE_UNKNOWN || call.record.size == 0 || call.record.prefix_len > 0;
+    if !read && !capture(call, pointer, len) {
+        count(Counter::UserReadFailed);
+    }
+}
+
+/// Where the struct of a buffer is, at the entry.
+#[inline(always)]
+fn buffer(call: &Call, args: &[u64; 6], probe: &Probe) -> u64 {
+    if probe.flags & PROBE_FRAME != 0 { call.args[0] } else { argument(args, probe.reg_a) }
 }
 
 /// One of the first three arguments. As with [`argument`], no index.

@@ -57,6 +57,17 @@ impl<'i, 'a> Callees<'i, 'a> {
         Self { image, symbols, relocations, known: RefCell::default(), growth: RefCell::default() }
     }
 
+    /// The file.
+    pub(super) fn image(&self) -> &'i Image<'a> {
+        self.image
+    }
+
+    /// Whether the function at an address reads or writes a part of a message.
+    pub(super) fn is_encoding(&self, address: u64) -> bool {
+        let encodes = |name: &str| name.contains("prost") && demangle(name).contains("prost::encoding::");
+        self.symbols.at(address).iter().any(|function| encodes(self.symbols.name(function)))
+    }
+
     /// The function that an instruction calls, if that is certain.
     pub(super) fn target(&self, instruction: &iced_x86::Instruction) -> Option<u64> {
         callee(instruction, &self.relocations.slots)

@@ -2,9 +2,7 @@
 
 use std::collections::HashMap;
 
-use iced_x86::{
-    ConditionCode, FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register,
-};
+use iced_x86::{ConditionCode, FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register};
 
 use super::code::{Function, direct_target, is_read, is_write, stack_change};
 use super::image::Image;
@@ -284,7 +282,8 @@ fn jump_table(image: &Image<'_>, function: &Function<'_>, index: usize) -> Optio
 /// The end of `before` that is always run before `next`: no jump leads into the middle of it.
 fn straight<'w>(function: &Function<'_>, before: &'w [Instruction], next: &Instruction) -> &'w [Instruction] {
     let first = before.first().map_or(0, Instruction::ip);
-    let inside = function.instructions.iter().filter_map(direct_target).filter(|to| (first + 1..=next.ip()).contains(to));
+    let inside =
+        function.instructions.iter().filter_map(direct_target).filter(|to| (first + 1..=next.ip()).contains(to));
     let from = inside.max().map_or(0, |to| before.partition_point(|instruction| instruction.ip() < to));
     let leaves = |i: &Instruction| !matches!(i.flow_control(), FlowControl::Next | FlowControl::ConditionalBranch);
     let from = before.iter().rposition(leaves).map_or(from, |at| from.max(at + 1));

@@ -10,12 +10,14 @@ use super::copies;
 use super::dwarf::InlinedCall;
 use super::exits::site;
 use super::flow::{Flow, Leave};
+use super::frame_bytes::{Frame, Helpers};
 use super::frames::Frames;
 use super::fuel::Fuel;
 use super::image::Image;
 use super::plan::{CallPlace, ExitKind, MessageFn, Site, TypeSource};
 use super::region::{Graph, Region, Work};
 use super::returns::Returns;
+use super::values;
 
 /// How far from where control enters or leaves a probe may be, in instructions.
 const MAX_WALK: usize = 32;
@@ -36,7 +38,12 @@ pub(super) struct Planned {
 }
 
 /// Plans the probes of all calls, function by function.
-pub(super) fn plan(image: &Image<'_>, calls: Vec<InlinedCall>, returns: &Returns<'_, '_>) -> Planned {
+pub(super) fn plan<'a>(
+    image: &Image<'a>,
+    calls: Vec<InlinedCall>,
+    returns: &Returns<'_, '_>,
+    helpers: &Helpers<'_, '_, 'a>,
+) -> Planned {
     let mut planned = Planned::default();
     if calls.is_empty() {
         return planned;
@@ -57,7 +64,7 @@ pub(super) fn plan(image: &Image<'_>, calls: Vec<InlinedCall>, returns: &Returns
             planned.refused.extend(calls.into_iter().map(|call| (call, "the function around it cannot be decoded")));
             continue;
         };
-        Around::new(image, &function, returns, &frames).plan(calls, &fuel, &mut planned);
+        Around::new(image, &function, returns, &frames, helpers).plan(calls, &fuel, &mut planned);
     }
     planned
 }
@@ -71,10 +78,19 @@ struct Around<'f, 'i, 'a> {
     deltas: Vec<Option<i64>>,
     /// Nobody can say where an indirect jump leads to.
     astray: bool,
+    helpers: &'i Helpers<'i, 'i, 'a>,
+    /// Calls of helpers.
+    calls: Vec<values::Call>,
 }
 
 impl<'f, 'i, 'a> Around<'f, 'i, 'a> {
-    fn new(image: &'i Image<'a>, function: &'f Function<'a>, returns: &Returns<'_, '_>, frames: &Frames<'_>) -> Self {
+    fn new(
+        image: &'i Image<'a>,
+        function: &'f Function<'a>,
+        returns: &Returns<'_, '_>,
+        frames: &Frames<'_>,
+        helpers: &'i Helpers<'i, 'i, 'a>,
+    ) -> Self {
         let flow = Flow::new(image, function);
         let count = function.instructions.len();
         let mut successors = vec![Vec::new(); count];
@@ -88,12 +104,17 @@ impl<'f, 'i, 'a> Around<'f, 'i, 'a> {
             next.extend(flow.successors(index).map(|next| next as u32));
             next.sort_unstable();
             next.dedup();
-            work[index] = Work { calls: call || instruction.mnemonic() == Mnemonic::Syscall, branches: next.len() > 1 };
+            work[index] = Work {
+                calls: call || instruction.mnemonic() == Mnemonic::Syscall,
+                branches: next.len() > 1,
+                compares: matches!(instruction.mnemonic(), Mnemonic::Cmp | Mnemonic::Test),
+            };
         }
         let mut deltas = flow.stack_deltas_along(|index| successors[index].iter().map(|next| *next as usize));
         frames.complete(function, &mut deltas);
         let astray = (0..count).any(|index| flow.leaves(index) == Some(Leave::Indirect) && deltas[index] != Some(0));
-        Self { image, function, flow, graph: Graph::new(successors, work), deltas, astray }
+        let calls = values::calls(&flow, |index| helpers.is_call(&function.instructions[index]));
+        Self { image, function, flow, graph: Graph::new(successors, work), deltas, astray, helpers, calls }
     }
 
     fn plan(&self, calls: Vec<InlinedCall>, fuel: &Fuel, planned: &mut Planned) {
@@ -166,13 +187,20 @@ impl<'f, 'i, 'a> Around<'f, 'i, 'a> {
     fn message(&self, call: &InlinedCall, region: &Region) -> Result<MessageFn, &'static str> {
         let entry = self.entry(region)?;
         let mut exits: Vec<Site> = Vec::new();
+        // From where a call has ended to where it is seen.
+        let mut ways: Vec<(usize, usize)> = Vec::new();
         for (next, from) in region.exits(&self.graph) {
             match self.landing(region, next)? {
-                site if site.cheap => exits.push(site),
-                site => match self.leaving(&from) {
-                    Some(sites) => exits.extend(sites),
-                    None => exits.push(site),
-                },
+                (site, _)
+                    if !site.cheap
+                        && let Some(sites) = self.leaving(&from) =>
+                {
+                    exits.extend(sites)
+                }
+                (site, at) => {
+                    exits.push(site);
+                    ways.push((next, at));
+                }
             }
         }
         for node in region.nodes.iter().filter(|node| self.flow.leaves(**node).is_some()) {
@@ -187,6 +215,12 @@ impl<'f, 'i, 'a> Around<'f, 'i, 'a> {
         if exits.is_empty() {
             return Err("it never ends");
         }
+        let mut probe = Probe { operation: call.operation.code(), flags: PROBE_INLINED, ..Probe::default() };
+        let frame = Frame { function: self.function, deltas: &self.deltas };
+        let calls: Vec<&values::Call> = self.calls.iter().filter(|call| region.contains(call.index)).collect();
+        if let Some(at) = self.function.index_at(entry.address) {
+            self.helpers.probe(call.operation, &calls, &frame, at, &ways, &mut probe);
+        }
         Ok(MessageFn {
             operation: call.operation,
             message_type: Some(call.message.clone()),
@@ -195,7 +229,7 @@ impl<'f, 'i, 'a> Around<'f, 'i, 'a> {
             entry,
             exits,
             exit_kind: ExitKind::Inlined,
-            probe: Probe { operation: call.operation.code(), flags: PROBE_INLINED, ..Probe::default() },
+            probe,
             call: Some(CallPlace { function: call.caller.clone(), file: call.file.clone(), line: call.line }),
         })
     }
@@ -218,20 +252,20 @@ impl<'f, 'i, 'a> Around<'f, 'i, 'a> {
     }
 
     /// The first emulated instruction from a node outside on, with no way around, else the node itself.
-    fn landing(&self, region: &Region, node: usize) -> Result<Site, &'static str> {
+    fn landing(&self, region: &Region, node: usize) -> Result<(Site, usize), &'static str> {
         for index in node..(node + MAX_WALK).min(self.function.instructions.len()) {
             if region.contains(index) {
                 break;
             }
             let instruction = &self.function.instructions[index];
             if self.function.emulated(instruction) && self.deltas[index].is_some() {
-                return self.site(index);
+                return Ok((self.site(index)?, index));
             }
             if instruction.flow_control() != FlowControl::Next {
                 break;
             }
         }
-        self.site(node)
+        Ok((self.site(node)?, node))
     }
 
     /// The jumps by which control leaves, if all of them are unconditional and emulated.

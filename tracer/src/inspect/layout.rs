@@ -16,7 +16,7 @@ pub(super) struct Layout {
 }
 
 const ENCODE_BUF: &str = "tonic::codec::buffer::EncodeBuf";
-const DECODE_BUF: &str = "tonic::codec::buffer::DecodeBuf";
+pub(super) const DECODE_BUF: &str = "tonic::codec::buffer::DecodeBuf";
 /// What [`of_type`] knows as [`DECODE_BUF`], for code that says no more than where the bytes are.
 pub(super) const LIKE_DECODE_BUF: &str = "&mut tonic::codec::buffer::DecodeBuf";
 /// The same of [`ENCODE_BUF`].

@@ -11,6 +11,7 @@ use super::dwarf;
 use super::entry::{ALL_ARGUMENTS, entry};
 use super::exits::{AfterCalls, exits};
 use super::flow::{ARGUMENTS, Flow};
+use super::frame_bytes::Helpers;
 use super::image::Image;
 use super::inlined;
 use super::layout;
@@ -127,7 +128,7 @@ pub(super) fn plan<'a>(
             });
         }
     }
-    inlined_calls(image, &planner.callees, inlined.calls, inlined.incomplete, plan);
+    inlined_calls(image, &planner.callees, compiler_known, inlined.calls, inlined.incomplete, plan);
     for (list, found) in [(&catalog.errors, &mut plan.errors), (&catalog.panics, &mut plan.panics)] {
         for (address, name) in list {
             match decode(image, symbols, *address)
@@ -149,6 +150,7 @@ pub(super) fn plan<'a>(
 fn inlined_calls<'a>(
     image: &Image<'a>,
     callees: &Callees<'_, 'a>,
+    compiler_known: bool,
     calls: Vec<dwarf::InlinedCall>,
     incomplete: bool,
     plan: &mut ProbePlan,
@@ -161,7 +163,7 @@ fn inlined_calls<'a>(
             remedy: None,
         });
     }
-    let planned = inlined::plan(image, calls, &Returns::new(image, callees));
+    let planned = inlined::plan(image, calls, &Returns::new(image, callees), &Helpers::new(callees, compiler_known));
     plan.messages.extend(planned.messages);
     for (call, reason) in planned.refused {
         let place = call.line.map(|line| format!(" in {}:{line}", call.file.as_deref().unwrap_or("?")));

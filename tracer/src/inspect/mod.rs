@@ -24,6 +24,7 @@ mod entry;
 mod error;
 mod exits;
 mod flow;
+mod frame_bytes;
 mod frames;
 mod fuel;
 mod image;

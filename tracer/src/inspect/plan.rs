@@ -366,8 +366,15 @@ const ARGUMENTS: [&str; 6] = ["rdi", "rsi", "rdx", "rcx", "r8", "r9"];
 /// Says how the pointer and the length are found, as `[rdx+8]`.
 pub(super) fn describe(probe: &Probe) -> (&'static str, Option<String>, Option<String>) {
     let register = |index: u8| *ARGUMENTS.get(usize::from(index)).unwrap_or(&"?");
-    let behind = probe.flags & map::PROBE_BEHIND != 0;
-    let base = if behind { format!("[{}]", register(probe.reg_a)) } else { register(probe.reg_a).to_owned() };
+    let mut base = register(probe.reg_a).to_owned();
+    if probe.flags & map::PROBE_FRAME != 0 {
+        base = format!("frame{:+}", probe.frame_offset);
+    }
+    for flag in [map::PROBE_FRAME_WORD, map::PROBE_BEHIND] {
+        if probe.flags & flag != 0 {
+            base = format!("[{base}]");
+        }
+    }
     let field = |offset: u8| Some(format!("[{base}+{offset}]"));
     match probe.buffer {
         map::BUFFER_SLICE => ("slice", Some(register(probe.reg_a).into()), Some(register(probe.reg_b).into())),
@@ -416,11 +423,10 @@ impl ProbeView {
             probe.flags |= if set { flag } else { 0 };
         }
         let register = |name: &str| ARGUMENTS.iter().position(|argument| *argument == name).map(|index| index as u8);
-        let field = |text: &Option<String>| {
-            let (base, offset) = text.as_deref()?.strip_prefix('[')?.strip_suffix(']')?.split_once('+')?;
-            let behind = base.strip_prefix('[').and_then(|base| base.strip_suffix(']'));
-            Some((register(behind.unwrap_or(base))?, offset.parse().ok()?, behind.is_some()))
-        };
+        fn field(text: Option<&str>) -> Option<(&str, u8)> {
+            let (base, offset) = text?.strip_prefix('[')?.strip_suffix(']')?.rsplit_once('+')?;
+            Some((base, offset.parse().ok()?))
+        }
         probe.buffer = match self.buffer.as_str() {
             "unknown" => return Some(probe),
             "slice" => {
@@ -434,10 +440,22 @@ impl ProbeView {
             "result" => map::BUFFER_RESULT,
             _ => return None,
         };
-        let behind;
-        (probe.reg_a, probe.ptr_offset, behind) = field(&self.pointer)?;
-        (_, probe.len_offset, _) = field(&self.length)?;
-        probe.flags |= if behind { map::PROBE_BEHIND } else { 0 };
+        let mut base;
+        (base, probe.ptr_offset) = field(self.pointer.as_deref())?;
+        (_, probe.len_offset) = field(self.length.as_deref())?;
+        let mut words = 0;
+        while let Some(inner) = base.strip_prefix('[').and_then(|base| base.strip_suffix(']')) {
+            (base, words) = (inner, words + 1);
+        }
+        match base.strip_prefix("frame") {
+            Some(offset) => {
+                probe.frame_offset = offset.parse().ok()?;
+                probe.flags |= map::PROBE_FRAME | if words > 0 { map::PROBE_FRAME_WORD } else { 0 };
+                words = words.max(1) - 1;
+            }
+            None => probe.reg_a = register(base)?,
+        }
+        probe.flags |= if words > 0 { map::PROBE_BEHIND } else { 0 };
         probe.limit_offset = self.limit;
         Some(probe)
     }
@@ -449,17 +467,22 @@ mod tests {
 
     #[test]
     fn a_probe_survives_its_text() {
-        for (buffer, reg_b, ptr_offset, len_offset, limit_offset) in [
-            (map::BUFFER_UNKNOWN, 0, 0, 0, 0),
-            (map::BUFFER_SLICE, 2, 0, 0, 0),
-            (map::BUFFER_OUTPUT, 0, 8, 16, 0),
-            (map::BUFFER_INPUT, 0, 0, 8, 8),
+        let frame = map::PROBE_FRAME;
+        for (buffer, reg_b, ptr_offset, len_offset, limit_offset, frame_flags, frame_offset) in [
+            (map::BUFFER_UNKNOWN, 0, 0, 0, 0, 0, 0),
+            (map::BUFFER_SLICE, 2, 0, 0, 0, 0, 0),
+            (map::BUFFER_OUTPUT, 0, 8, 16, 0, 0, 0),
+            (map::BUFFER_INPUT, 0, 0, 8, 8, 0, 0),
+            (map::BUFFER_RESULT, 0, 8, 0, 0, frame, -328),
+            (map::BUFFER_OUTPUT, 0, 0, 8, 0, frame | map::PROBE_FRAME_WORD, 16),
+            (map::BUFFER_INPUT, 0, 0, 8, 8, frame | map::PROBE_FRAME_WORD, -8),
         ] {
-            let reg_a = if buffer == map::BUFFER_UNKNOWN { 0 } else { 1 };
-            let behind = if limit_offset == 0 { 0 } else { map::PROBE_BEHIND };
+            let reg_a = if buffer == map::BUFFER_UNKNOWN || frame_flags != 0 { 0 } else { 1 };
+            let behind = frame_flags | if limit_offset == 0 { 0 } else { map::PROBE_BEHIND };
             let flags = map::PROBE_ENCODE_RESULT | map::PROBE_INLINED | behind;
             let operation = OP_DECODE;
-            let one = Probe { operation, buffer, reg_a, reg_b, ptr_offset, len_offset, flags, limit_offset };
+            let one =
+                Probe { operation, buffer, reg_a, reg_b, ptr_offset, len_offset, flags, limit_offset, frame_offset };
             let text =
                 serde_json::to_string(&probe(&one, serde_json::value::Serializer).expect("a tree")).expect("text");
             let mut deserializer = serde_json::Deserializer::from_str(&text);

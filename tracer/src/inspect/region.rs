@@ -14,6 +14,8 @@ pub(super) struct Work {
     pub(super) calls: bool,
     /// It has two ways to go on.
     pub(super) branches: bool,
+    /// It compares, and does nothing else.
+    pub(super) compares: bool,
 }
 
 /// A control-flow graph. Node 0 is where the function begins.
@@ -77,6 +79,20 @@ impl Region {
     pub(super) fn find(graph: &Graph, body: &[bool], nowhere: &[bool]) -> Result<Self, &'static str> {
         let mut body = body.to_vec();
         let entry = entry(graph, &mut body)?;
+        // What the caller asks behind the call may be what the call has asked before: then it is said to be the call's.
+        let last = |body: &[bool], node: usize| {
+            body[node]
+                && node != entry
+                && graph.work[node].compares
+                && graph.successors[node].iter().all(|next| !body[*next as usize])
+        };
+        let mut ends: Vec<usize> = (0..body.len()).filter(|node| last(&body, *node)).collect();
+        while let Some(node) = ends.pop() {
+            body[node] = false;
+            ends.extend(
+                graph.predecessors[node].iter().map(|before| *before as usize).filter(|node| last(&body, *node)),
+            );
+        }
         // What follows the entry without a call of the caller's.
         let foreign_call = |node: usize| !body[node] && graph.work[node].calls;
         let forward = graph.reach([entry], false, |node| node != entry && !foreign_call(node));

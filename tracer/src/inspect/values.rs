@@ -99,6 +99,23 @@ impl Call {
         ARGUMENTS.into_iter().any(|register| self.state.get(register) != Value::Unknown)
     }
 
+    /// Where in the caller's frame the first pointer is that leads there, and how many more there are; every pointer has to
+    /// be the first word of what it is in.
+    pub(super) fn in_frame(&self, path: &Path) -> Option<(i64, usize)> {
+        let mut value = self.state.get(*ARGUMENTS.get(usize::from(path.argument))?);
+        if path.plus != 0 || path.offsets().iter().any(|offset| *offset != 0) {
+            return None;
+        }
+        for behind in (0..path.offsets().len()).rev() {
+            let Value::Frame(place) = value else { return None };
+            value = self.state.load(value);
+            if !matches!(value, Value::Frame(_)) {
+                return Some((place, behind));
+            }
+        }
+        None
+    }
+
     /// What a value that one of the call's arguments leads to is for the caller.
     pub(super) fn resolve(&self, path: &Path) -> Option<Path> {
         let start = self.state.get(*ARGUMENTS.get(usize::from(path.argument))?);
@@ -220,6 +237,15 @@ impl State {
 
 /// Follows the arguments of a function.
 pub(super) fn uses(flow: &Flow<'_, '_>) -> Uses {
+    follow(flow, |_| true)
+}
+
+/// What is known at some of the calls of a function.
+pub(super) fn calls(flow: &Flow<'_, '_>, wanted: impl Fn(usize) -> bool) -> Vec<Call> {
+    follow(flow, wanted).calls
+}
+
+fn follow(flow: &Flow<'_, '_>, wanted: impl Fn(usize) -> bool) -> Uses {
     let instructions = &flow.function.instructions;
     let mut uses = Uses::default();
     let mut seen = vec![false; instructions.len()];
@@ -231,7 +257,9 @@ pub(super) fn uses(flow: &Flow<'_, '_>) -> Uses {
         }
         let instruction = &instructions[index];
         let call = matches!(instruction.flow_control(), FlowControl::Call | FlowControl::IndirectCall);
-        observe(&mut uses, &state, index, instruction, &mut info);
+        if !call || wanted(index) {
+            observe(&mut uses, &state, index, instruction, &mut info);
+        }
         step(&mut state, instruction, &mut info);
         for next in flow.successors(index) {
             if seen[next] {
