@@ -29,6 +29,8 @@ pub enum Build {
     Unmodified,
     /// Without it, without debug info: `cargo build --release`.
     Release,
+    /// Without it, with fat link-time optimisation and line tables: prost is inlined everywhere.
+    FatLto,
 }
 
 impl Build {
@@ -38,6 +40,7 @@ impl Build {
             Self::Shim => "shim",
             Self::Unmodified => "unmodified",
             Self::Release => "release",
+            Self::FatLto => "lto",
         }
     }
 }

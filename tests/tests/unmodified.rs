@@ -1,5 +1,5 @@
-//! The order services as they are built by `cargo build --release`, without the shim and without debug info: how many of
-//! the parents are found, and how many of them are right.
+//! The order services without the shim, as they are built by `cargo build --release`, and with fat link-time optimisation and
+//! line tables: how many of the parents are found, and how many of them are right.
 
 use std::collections::{HashMap, HashSet};
 
@@ -193,8 +193,16 @@ fn orders_through_release_builds_are_one_trace_each() {
 }
 
 #[test]
-#[ignore = "forty seconds of load: `cargo xtask test --full`"]
-fn twenty_thousand_orders_through_release_builds() {
-    let score = check(Build::Release, 20_000);
+fn orders_through_builds_with_link_time_optimisation_are_one_trace_each() {
+    let score = check(Build::FatLto, 2_000);
     assert!(score.precision() >= 0.999 && score.recall() >= 0.99, "{score:?}");
+}
+
+#[test]
+#[ignore = "two times forty seconds of load: `cargo xtask test --full`"]
+fn twenty_thousand_orders_through_both() {
+    for build in [Build::Release, Build::FatLto] {
+        let score = check(build, 20_000);
+        assert!(score.precision() >= 0.999 && score.recall() >= 0.99, "{build:?} {score:?}");
+    }
 }

@@ -13,11 +13,12 @@ use tracer_common::map::{
     BUFFER_INPUT, BUFFER_OUTPUT, BUFFER_RESULT, PROBE_BEHIND, PROBE_FRAME, PROBE_FRAME_WORD, Probe,
 };
 
-use super::callees::Callees;
+use super::callees::{Callees, Growth};
 use super::code::Function;
 use super::flow::Flow;
 use super::layout;
 use super::plan::Operation;
+use super::region::Region;
 use super::values::{self, Call, Path, Uses};
 
 /// How far before the entry of a call its buffer is put into the frame, in instructions.
@@ -28,7 +29,13 @@ pub(super) struct Helpers<'c, 'i, 'a> {
     callees: &'c Callees<'i, 'a>,
     compiler_known: bool,
     known: RefCell<HashMap<u64, bool>>,
-    uses: RefCell<HashMap<u64, Option<Rc<Uses>>>>,
+    uses: RefCell<HashMap<u64, Option<Rc<Helper>>>>,
+}
+
+/// What one of them does.
+struct Helper {
+    uses: Uses,
+    growth: Growth,
 }
 
 /// A place in the frame, relative to the return address.
@@ -65,20 +72,19 @@ impl<'c, 'i, 'a> Helpers<'c, 'i, 'a> {
         operation: Operation,
         calls: &[&Call],
         frame: &Frame<'_, '_>,
+        region: &Region,
         entry: usize,
         exits: &[(usize, usize)],
         probe: &mut Probe,
     ) {
         let mut places = BTreeSet::new();
         for call in calls {
-            let Some(uses) = self.callees.target(&frame.function.instructions[call.index]).and_then(|to| self.uses(to))
-            else {
-                continue;
-            };
+            let target = self.callees.target(&frame.function.instructions[call.index]);
+            let Some(helper) = target.and_then(|target| self.helper(target)) else { continue };
             places.extend(match operation {
-                Operation::Decode | Operation::Merge => read_from(call, &uses),
-                Operation::EncodeToVec => vec(call, &uses).into_iter().collect(),
-                Operation::Encode => behind(call, &uses).into_iter().collect(),
+                Operation::Decode | Operation::Merge => read_from(call, &helper.uses),
+                Operation::EncodeToVec => vec(call, &helper.uses).into_iter().collect(),
+                Operation::Encode => behind(call, &helper).into_iter().collect(),
                 _ => Vec::new(),
             });
         }
@@ -97,9 +103,8 @@ impl<'c, 'i, 'a> Helpers<'c, 'i, 'a> {
             (Operation::Encode, 1) => (BUFFER_OUTPUT, layout_of("bytes::bytes_mut::BytesMut"), 1, PROBE_FRAME_WORD),
             _ => return,
         };
-        let Some(layout) = layout.filter(|_| (0..words).all(|word| frame.is_set(entry, offset + word * 8))) else {
-            return;
-        };
+        let is_set = |offset| frame.is_set(entry, offset) || frame.is_kept(region, offset);
+        let Some(layout) = layout.filter(|_| (0..words).all(|word| is_set(offset + word * 8))) else { return };
         probe.buffer = buffer;
         probe.flags |= PROBE_FRAME | flags;
         probe.frame_offset = frame_offset;
@@ -110,13 +115,14 @@ impl<'c, 'i, 'a> Helpers<'c, 'i, 'a> {
         }
     }
 
-    fn uses(&self, target: u64) -> Option<Rc<Uses>> {
+    fn helper(&self, target: u64) -> Option<Rc<Helper>> {
         let mut known = self.uses.borrow_mut();
-        let uses = known.entry(target).or_insert_with(|| {
+        let helper = known.entry(target).or_insert_with(|| {
             let function = self.callees.decode(target)?;
-            Some(Rc::new(values::uses(&Flow::new(self.callees.image(), &function))))
+            let uses = values::uses(&Flow::new(self.callees.image(), &function));
+            Some(Rc::new(Helper { uses, growth: self.callees.growth(&function) }))
         });
-        uses.clone()
+        helper.clone()
     }
 }
 
@@ -139,17 +145,27 @@ fn vec(call: &Call, uses: &Uses) -> Option<Place> {
     is_vec.then_some(Place { offset, behind })
 }
 
-/// The pointer to a `BytesMut` that `encode_varint(value, &mut &mut BytesMut)` writes to.
-fn behind(call: &Call, uses: &Uses) -> Option<Place> {
-    let buffer = uses.fields(1, &[0]);
-    let is_bytes_mut = uses.fields(1, &[]).iter().all(|offset| *offset == 0)
-        && buffer.contains(&8)
-        && buffer.iter().all(|offset| (0..=16).contains(offset));
+/// The pointer to a `BytesMut` that `encode_varint` writes to: it is given the address of the pointer, or the pointer.
+fn behind(call: &Call, helper: &Helper) -> Option<Place> {
+    let Helper { uses, growth } = helper;
+    let is_bytes_mut = |fields: Vec<i64>| {
+        growth.bytes_mut && !growth.vec && fields.contains(&8) && fields.iter().all(|offset| (0..=16).contains(offset))
+    };
+    if is_bytes_mut(uses.fields(1, &[])) {
+        return call.spilled(1).map(|offset| Place { offset, behind: 1 });
+    }
+    let alone = uses.fields(1, &[]).iter().all(|offset| *offset == 0);
     let (offset, behind) = call.in_frame(&Path::new(1, &[0, 0]))?;
-    is_bytes_mut.then_some(Place { offset, behind })
+    (alone && is_bytes_mut(uses.fields(1, &[0]))).then_some(Place { offset, behind })
 }
 
 impl Frame<'_, '_> {
+    /// Whether a word of the frame that an inlined call reads has its value before the call begins: nothing in it writes there.
+    fn is_kept(&self, region: &Region, offset: i64) -> bool {
+        let mut stores = region.nodes.iter().filter_map(|node| self.store(*node));
+        stores.all(|(written, size)| written >= offset + 8 || written + size <= offset)
+    }
+
     /// Whether a word of the frame is written on the straight way to an instruction.
     fn is_set(&self, at: usize, offset: i64) -> bool {
         let instructions = &self.function.instructions;

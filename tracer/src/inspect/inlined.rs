@@ -219,7 +219,7 @@ impl<'f, 'i, 'a> Around<'f, 'i, 'a> {
         let frame = Frame { function: self.function, deltas: &self.deltas };
         let calls: Vec<&values::Call> = self.calls.iter().filter(|call| region.contains(call.index)).collect();
         if let Some(at) = self.function.index_at(entry.address) {
-            self.helpers.probe(call.operation, &calls, &frame, at, &ways, &mut probe);
+            self.helpers.probe(call.operation, &calls, &frame, region, at, &ways, &mut probe);
         }
         Ok(MessageFn {
             operation: call.operation,

@@ -66,6 +66,8 @@ pub(super) enum Value {
     Path(Path),
     /// An address in the own frame, relative to rsp at the entry.
     Frame(i64),
+    /// What was in the frame there, whatever that is.
+    Spilled(i64),
 }
 
 impl Value {
@@ -73,7 +75,8 @@ impl Value {
         match self {
             Self::Path(path) => Self::Path(path.at(offset)),
             Self::Frame(address) => Self::Frame(address.wrapping_add(offset)),
-            Self::Unknown => Self::Unknown,
+            Self::Spilled(_) if offset == 0 => self,
+            Self::Spilled(_) | Self::Unknown => Self::Unknown,
         }
     }
 
@@ -114,6 +117,14 @@ impl Call {
             }
         }
         None
+    }
+
+    /// Where in the caller's frame an argument was kept.
+    pub(super) fn spilled(&self, argument: u8) -> Option<i64> {
+        match self.state.get(*ARGUMENTS.get(usize::from(argument))?) {
+            Value::Spilled(offset) => Some(offset),
+            _ => None,
+        }
     }
 
     /// What a value that one of the call's arguments leads to is for the caller.
@@ -199,9 +210,9 @@ impl State {
         match address {
             Value::Path(path) => path.load(),
             Value::Frame(offset) => {
-                self.slots.iter().find(|(slot, _)| *slot == offset).map_or(Value::Unknown, |(_, value)| *value)
+                self.slots.iter().find(|(slot, _)| *slot == offset).map_or(Value::Spilled(offset), |(_, value)| *value)
             }
-            Value::Unknown => Value::Unknown,
+            Value::Spilled(_) | Value::Unknown => Value::Unknown,
         }
     }
 
@@ -217,7 +228,7 @@ impl State {
             }
             // The caller's memory is not in this frame.
             Value::Path(_) => {}
-            Value::Unknown => self.forget_shared(),
+            Value::Spilled(_) | Value::Unknown => self.forget_shared(),
         }
     }
 
