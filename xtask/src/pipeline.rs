@@ -74,6 +74,19 @@ pub fn build(variant: Variant) -> Result<()> {
     Ok(())
 }
 
+/// Builds the unmodified services with fat link-time optimisation and line tables.
+pub fn build_with_lto() -> Result<()> {
+    let mut build = cargo("build");
+    build.args(SERVICES.iter().flat_map(|service| ["--bin", service]));
+    crate::variant::Variant::FatLto.apply(&mut build);
+    run::visible(&mut build)?;
+    let to = folder().join("lto");
+    fs::create_dir_all(&to)?;
+    SERVICES
+        .iter()
+        .try_for_each(|service| replace(&crate::variant::Variant::FatLto.programs().join(service), &to.join(service)))
+}
+
 /// Makes of the unmodified programs what a release build without line tables is: the same code without debug info.
 pub fn strip_debug_info() -> Result<()> {
     let to = folder().join("release");

@@ -98,6 +98,7 @@ fn build_end_to_end() -> Result<()> {
     Variant::FatLto.build(&["prost_target"])?;
     pipeline::build(pipeline::Variant::Unmodified)?;
     pipeline::strip_debug_info()?;
+    pipeline::build_with_lto()?;
     pipeline::build(pipeline::Variant::Shim)
 }
 

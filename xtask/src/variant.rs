@@ -1,6 +1,7 @@
 //! Targets that are built in other ways than the rest, each into a folder of its own: cargo would else replace one by the other.
 
 use std::path::PathBuf;
+use std::process::Command;
 
 use anyhow::Result;
 
@@ -23,16 +24,9 @@ impl Variant {
         })
     }
 
-    /// Where the programs are.
-    pub fn programs(self) -> PathBuf {
-        self.folder().join("release")
-    }
-
-    /// Builds some of them.
-    pub fn build(self, programs: &[&str]) -> Result<()> {
-        let mut build = workspace::cargo("build");
-        build.args(["--release", "--package", "tracer-test-programs"]);
-        build.args(programs.iter().flat_map(|program| ["--bin", program])).arg("--target-dir").arg(self.folder());
+    /// Makes a cargo call build in this way.
+    pub fn apply(self, build: &mut Command) {
+        build.arg("--target-dir").arg(self.folder());
         match self {
             Self::V0 => build.env("RUSTFLAGS", "-C symbol-mangling-version=v0"),
             Self::FatLto => build.args([
@@ -42,6 +36,19 @@ impl Variant {
                 "--config=profile.release.package.tracer-test-programs.opt-level=3",
             ]),
         };
+    }
+
+    /// Where the programs are.
+    pub fn programs(self) -> PathBuf {
+        self.folder().join("release")
+    }
+
+    /// Builds some of them.
+    pub fn build(self, programs: &[&str]) -> Result<()> {
+        let mut build = workspace::cargo("build");
+        build.args(["--release", "--package", "tracer-test-programs"]);
+        build.args(programs.iter().flat_map(|program| ["--bin", program]));
+        self.apply(&mut build);
         run::visible(&mut build)
     }
 }
