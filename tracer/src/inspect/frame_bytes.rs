@@ -46,10 +46,15 @@ struct Place {
     behind: usize,
 }
 
-/// The function around an inlined call.
+/// An inlined call in the function around it.
 pub(super) struct Frame<'f, 'a> {
     pub(super) function: &'f Function<'a>,
     pub(super) deltas: &'f [Option<i64>],
+    pub(super) region: &'f Region,
+    /// Where its beginning is seen.
+    pub(super) entry: usize,
+    /// From where it has ended to where that is seen.
+    pub(super) ways: &'f [(usize, usize)],
 }
 
 impl<'c, 'i, 'a> Helpers<'c, 'i, 'a> {
@@ -65,20 +70,10 @@ impl<'c, 'i, 'a> Helpers<'c, 'i, 'a> {
             })
     }
 
-    /// Completes the probe of an inlined call: `calls` are those of helpers during it, `entry` and `exits` where it is probed
-    /// and where it ends.
-    pub(super) fn probe(
-        &self,
-        operation: Operation,
-        calls: &[&Call],
-        frame: &Frame<'_, '_>,
-        region: &Region,
-        entry: usize,
-        exits: &[(usize, usize)],
-        probe: &mut Probe,
-    ) {
+    /// Completes the probe of an inlined call; `calls` are those of helpers in the function around it.
+    pub(super) fn probe(&self, operation: Operation, calls: &[Call], frame: &Frame<'_, '_>, probe: &mut Probe) {
         let mut places = BTreeSet::new();
-        for call in calls {
+        for call in calls.iter().filter(|call| frame.region.contains(call.index)) {
             let target = self.callees.target(&frame.function.instructions[call.index]);
             let Some(helper) = target.and_then(|target| self.helper(target)) else { continue };
             places.extend(match operation {
@@ -93,7 +88,7 @@ impl<'c, 'i, 'a> Helpers<'c, 'i, 'a> {
         let layout_of = |name| layout::of_type(name, true);
         let (buffer, layout, words, flags) = match (operation, behind) {
             (Operation::EncodeToVec, 0) => {
-                let untouched = exits.iter().all(|(from, to)| frame.keeps(*from..*to, offset));
+                let untouched = frame.ways.iter().all(|(from, to)| frame.keeps(*from..*to, offset));
                 (BUFFER_RESULT, layout_of("alloc::vec::Vec<u8>").filter(|_| untouched), 0, 0)
             }
             (Operation::Decode | Operation::Merge, 0) => (BUFFER_INPUT, layout_of("&[u8]"), 2, 0),
@@ -103,7 +98,7 @@ impl<'c, 'i, 'a> Helpers<'c, 'i, 'a> {
             (Operation::Encode, 1) => (BUFFER_OUTPUT, layout_of("bytes::bytes_mut::BytesMut"), 1, PROBE_FRAME_WORD),
             _ => return,
         };
-        let is_set = |offset| frame.is_set(entry, offset) || frame.is_kept(region, offset);
+        let is_set = |offset| frame.is_set(offset) || frame.is_kept(offset);
         let Some(layout) = layout.filter(|_| (0..words).all(|word| is_set(offset + word * 8))) else { return };
         probe.buffer = buffer;
         probe.flags |= PROBE_FRAME | flags;
@@ -161,15 +156,15 @@ fn behind(call: &Call, helper: &Helper) -> Option<Place> {
 
 impl Frame<'_, '_> {
     /// Whether a word of the frame that an inlined call reads has its value before the call begins: nothing in it writes there.
-    fn is_kept(&self, region: &Region, offset: i64) -> bool {
-        let mut stores = region.nodes.iter().filter_map(|node| self.store(*node));
+    fn is_kept(&self, offset: i64) -> bool {
+        let mut stores = self.region.nodes.iter().filter_map(|node| self.store(*node));
         stores.all(|(written, size)| written >= offset + 8 || written + size <= offset)
     }
 
-    /// Whether a word of the frame is written on the straight way to an instruction.
-    fn is_set(&self, at: usize, offset: i64) -> bool {
+    /// Whether a word of the frame is written on the straight way to the entry.
+    fn is_set(&self, offset: i64) -> bool {
         let instructions = &self.function.instructions;
-        for index in (at.saturating_sub(MAX_WAY)..at).rev() {
+        for index in (self.entry.saturating_sub(MAX_WAY)..self.entry).rev() {
             let instruction = &instructions[index];
             if matches!(
                 instruction.flow_control(),

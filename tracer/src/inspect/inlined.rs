@@ -24,6 +24,9 @@ const MAX_WALK: usize = 32;
 /// Functions with inlined calls larger than this are not analysed, in bytes.
 const MAX_FUNCTION: u64 = 1 << 20;
 
+/// In larger functions nobody looks for the bytes of calls, in instructions.
+const MAX_FOLLOWED: usize = 1 << 15;
+
 /// Instructions that are looked at in all, each as often as it is.
 const MAX_WORK: u64 = 4 << 30;
 /// Why the rest is refused.
@@ -113,7 +116,12 @@ impl<'f, 'i, 'a> Around<'f, 'i, 'a> {
         let mut deltas = flow.stack_deltas_along(|index| successors[index].iter().map(|next| *next as usize));
         frames.complete(function, &mut deltas);
         let astray = (0..count).any(|index| flow.leaves(index) == Some(Leave::Indirect) && deltas[index] != Some(0));
-        let calls = values::calls(&flow, |index| helpers.is_call(&function.instructions[index]));
+        let small = function.instructions.len() <= MAX_FOLLOWED;
+        let calls = if small {
+            values::calls(&flow, |index| helpers.is_call(&function.instructions[index]))
+        } else {
+            Vec::new()
+        };
         Self { image, function, flow, graph: Graph::new(successors, work), deltas, astray, helpers, calls }
     }
 
@@ -216,10 +224,9 @@ impl<'f, 'i, 'a> Around<'f, 'i, 'a> {
             return Err("it never ends");
         }
         let mut probe = Probe { operation: call.operation.code(), flags: PROBE_INLINED, ..Probe::default() };
-        let frame = Frame { function: self.function, deltas: &self.deltas };
-        let calls: Vec<&values::Call> = self.calls.iter().filter(|call| region.contains(call.index)).collect();
         if let Some(at) = self.function.index_at(entry.address) {
-            self.helpers.probe(call.operation, &calls, &frame, region, at, &ways, &mut probe);
+            let frame = Frame { function: self.function, deltas: &self.deltas, region, entry: at, ways: &ways };
+            self.helpers.probe(call.operation, &self.calls, &frame, &mut probe);
         }
         Ok(MessageFn {
             operation: call.operation,

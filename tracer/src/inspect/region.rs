@@ -7,6 +7,9 @@
 
 use std::collections::VecDeque;
 
+/// Comparisons behind a call that are looked at.
+const MAX_STRAYS: usize = 16;
+
 /// What a node does, as far as it matters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Work {
@@ -80,18 +83,17 @@ impl Region {
         let mut body = body.to_vec();
         let entry = entry(graph, &mut body)?;
         // What the caller asks behind the call may be what the call has asked before: then it is said to be the call's.
-        let last = |body: &[bool], node: usize| {
-            body[node]
-                && node != entry
-                && graph.work[node].compares
-                && graph.successors[node].iter().all(|next| !body[*next as usize])
+        let alone = |node: &usize| {
+            let mut around = graph.successors[*node].iter().chain(&graph.predecessors[*node]);
+            body[*node] && *node != entry && graph.work[*node].compares && around.all(|other| !body[*other as usize])
         };
-        let mut ends: Vec<usize> = (0..body.len()).filter(|node| last(&body, *node)).collect();
-        while let Some(node) = ends.pop() {
-            body[node] = false;
-            ends.extend(
-                graph.predecessors[node].iter().map(|before| *before as usize).filter(|node| last(&body, *node)),
-            );
+        let strays: Vec<usize> = (0..body.len()).filter(alone).take(MAX_STRAYS).collect();
+        for stray in strays {
+            // Only code that is surely the caller's separates it from the call.
+            let near = |backwards| graph.reach([stray], backwards, |node| nowhere[node] || body[node]);
+            let joined =
+                [near(false), near(true)].iter().any(|near| (0..body.len()).any(|node| near[node] && body[node]));
+            body[stray] = joined;
         }
         // What follows the entry without a call of the caller's.
         let foreign_call = |node: usize| !body[node] && graph.work[node].calls;

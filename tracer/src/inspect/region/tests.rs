@@ -42,7 +42,8 @@ impl Maker {
     fn node(&mut self, calls: bool) -> usize {
         let hole = self.chance(100) < self.holes;
         let said = self.during && (calls || !hole);
-        self.nodes.push(Node { during: self.during, said, work: Work { calls, branches: false } });
+        let compares = !calls && self.chance(4) == 0;
+        self.nodes.push(Node { during: self.during, said, work: Work { calls, branches: false, compares } });
         self.successors.push(Vec::new());
         self.nodes.len() - 1
     }
