@@ -12,7 +12,8 @@ use std::process::{Child, Command, Stdio};
 use libc::{c_long, c_uint, pid_t, user_regs_struct};
 use tracer::inspect::{MessageFn, Operation, ProbePlan, Site, inspect_file};
 use tracer_common::map::{
-    BUFFER_INPUT, BUFFER_OUTPUT, BUFFER_RESULT, BUFFER_SLICE, PROBE_ENCODE_RESULT, PROBE_INLINED, Probe,
+    BUFFER_INPUT, BUFFER_OUTPUT, BUFFER_RESULT, BUFFER_SLICE, BUFFER_UNKNOWN, PROBE_BEHIND, PROBE_ENCODE_RESULT,
+    PROBE_FRAME, PROBE_FRAME_WORD, PROBE_INLINED, Probe,
 };
 
 use crate::sample::{Build, FAT_LTO, FAT_LTO_LINES, LEGACY, V0};
@@ -36,7 +37,7 @@ fn calls_that_were_not_inlined_are_seen_as_they_are() {
 #[test]
 fn inlined_calls_are_seen_as_often_as_they_are_made() {
     let plan = FAT_LTO_LINES.plan();
-    let (seen, _) = run(&FAT_LTO_LINES.path(), &plan);
+    let (seen, truth) = run(&FAT_LTO_LINES.path(), &plan);
     let mut passed: BTreeMap<&str, BTreeSet<usize>> = BTreeMap::new();
     let mut sites = 0;
     for (index, function) in plan.messages.iter().enumerate() {
@@ -49,6 +50,12 @@ fn inlined_calls_are_seen_as_often_as_they_are_made() {
     assert!(passed.values().all(|counts| counts.len() == 1), "{passed:?}");
     let refused = plan.remarks.iter().filter(|remark| remark.text.contains("inlined call")).count();
     assert!(sites > 50 && refused * 4 < sites, "{sites} sites, {refused} refused");
+    // Of all functions: the same message has the same bytes, however it is encoded.
+    check_payloads(&plan, &seen, &truth);
+    let with_bytes = |function: &&MessageFn| function.call.is_some() && function.probe.buffer != BUFFER_UNKNOWN;
+    let with_bytes = plan.messages.iter().filter(with_bytes).count();
+    println!("{sites} inlined calls, {refused} refused, {with_bytes} with their bytes");
+    assert!(with_bytes > 10, "{with_bytes} of {sites} with their bytes");
 }
 
 /// Sizes of each message, alone and with the length in front, as the sample prints them.
@@ -60,9 +67,13 @@ fn check(build: Build) {
     assert_eq!(truth.len(), 8, "{truth:?}");
     let called: BTreeSet<usize> = seen.iter().map(|call| call.function).collect();
     assert_eq!(called.len(), plan.messages.len(), "each function is called");
+    check_payloads(&plan, &seen, &truth);
+}
 
+/// Fails unless what was read of the calls is what the sample says.
+fn check_payloads(plan: &ProbePlan, seen: &[Call], truth: &Truth) {
     let mut payloads: BTreeMap<(&str, bool), BTreeSet<&[u8]>> = BTreeMap::new();
-    for call in &seen {
+    for call in seen {
         let function = &plan.messages[call.function];
         let delimited = function.operation.name().contains("length_delimited");
         assert_ne!(call.failed, Some(true), "no encode fails: {function:?}");
@@ -108,6 +119,8 @@ struct Open {
     function: Function,
     return_slot: u64,
     arguments: [u64; 6],
+    /// Address of the buffer's struct.
+    buffer: u64,
     length: u64,
     payload: Option<Vec<u8>>,
 }
@@ -303,29 +316,49 @@ impl Tracee {
 
     fn enter(&self, function: Function, probe: Probe, return_slot: u64, registers: &user_regs_struct) -> Open {
         let arguments = [registers.rdi, registers.rsi, registers.rdx, registers.rcx, registers.r8, registers.r9];
-        let first = arguments[usize::from(probe.reg_a)];
-        let field = |offset: u8| self.word(first + u64::from(offset)).unwrap();
+        let mut buffer = arguments[usize::from(probe.reg_a)];
+        if probe.flags & PROBE_FRAME != 0 {
+            buffer = return_slot.wrapping_add_signed(probe.frame_offset.into());
+            if probe.flags & PROBE_FRAME_WORD != 0 {
+                buffer = self.word(buffer).unwrap();
+            }
+        }
         let payload = match probe.buffer {
-            BUFFER_SLICE => self.bytes(first, arguments[usize::from(probe.reg_b)]),
-            BUFFER_INPUT => self.bytes(field(probe.ptr_offset), field(probe.len_offset)),
+            BUFFER_SLICE => self.bytes(buffer, arguments[usize::from(probe.reg_b)]),
+            BUFFER_INPUT => self.view(buffer, probe).and_then(|(pointer, length)| self.bytes(pointer, length)),
             _ => None,
         };
-        let length = if probe.buffer == BUFFER_OUTPUT { field(probe.len_offset) } else { 0 };
-        Open { function, return_slot, arguments, length, payload }
+        let length = match probe.buffer {
+            BUFFER_OUTPUT => self.view(buffer, probe).unwrap().1,
+            _ => 0,
+        };
+        Open { function, return_slot, arguments, buffer, length, payload }
     }
 
     fn leave(&self, call: Open, function: usize, probe: Probe) -> Call {
-        let first = call.arguments[usize::from(probe.reg_a)];
-        let field = |offset: u8| self.word(first + u64::from(offset)).unwrap();
         let payload = match probe.buffer {
             BUFFER_OUTPUT | BUFFER_RESULT => {
-                self.bytes(field(probe.ptr_offset) + call.length, field(probe.len_offset) - call.length)
+                let (pointer, length) = self.view(call.buffer, probe).unwrap();
+                self.bytes(pointer + call.length, length - call.length)
             }
             _ => call.payload,
         };
         let fails = probe.flags & PROBE_ENCODE_RESULT != 0;
         let failed = fails.then(|| self.word(call.arguments[0]).unwrap() & 0xffff_ffff == 1);
         Call { function, payload, failed }
+    }
+
+    /// Pointer and length of a buffer struct, as the eBPF program reads them.
+    fn view(&self, address: u64, probe: Probe) -> Option<(u64, u64)> {
+        let (mut buffer, mut limit) = (address, u64::MAX);
+        if probe.flags & PROBE_BEHIND != 0 {
+            buffer = self.word(address)?;
+            if probe.limit_offset != 0 {
+                limit = self.word(address + u64::from(probe.limit_offset))?;
+            }
+        }
+        let length = self.word(buffer + u64::from(probe.len_offset))?;
+        Some((self.word(buffer + u64::from(probe.ptr_offset))?, length.min(limit)))
     }
 
     /// Number of lines it has printed, and what they say.
