@@ -8,6 +8,7 @@ pub mod redis;
 pub mod rotel;
 pub mod spans;
 pub mod target;
+pub mod waits;
 
 use std::path::PathBuf;
 

@@ -9,6 +9,10 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use opentelemetry_proto::tonic::collector::metrics::v1::metrics_service_server::{
+    MetricsService, MetricsServiceServer,
+};
+use opentelemetry_proto::tonic::collector::metrics::v1::{ExportMetricsServiceRequest, ExportMetricsServiceResponse};
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{TraceService, TraceServiceServer};
 use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse};
 use tonic::codec::CompressionEncoding;
@@ -117,9 +121,11 @@ pub struct Sink {
 #[derive(Debug, Default)]
 struct Received {
     requests: Mutex<Vec<ExportTraceServiceRequest>>,
+    metrics: Mutex<Vec<ExportMetricsServiceRequest>>,
     more: Condvar,
 }
 
+#[derive(Clone)]
 struct Service(Arc<Received>);
 
 #[tonic::async_trait]
@@ -134,6 +140,18 @@ impl TraceService for Service {
     }
 }
 
+#[tonic::async_trait]
+impl MetricsService for Service {
+    async fn export(
+        &self,
+        request: Request<ExportMetricsServiceRequest>,
+    ) -> Result<Response<ExportMetricsServiceResponse>, Status> {
+        self.0.metrics.lock().map_err(|_| Status::internal("a test panicked"))?.push(request.into_inner());
+        self.0.more.notify_all();
+        Ok(Response::new(ExportMetricsServiceResponse::default()))
+    }
+}
+
 impl Sink {
     /// Starts it on the current tokio runtime.
     ///
@@ -144,11 +162,14 @@ impl Sink {
         let address = listener.local_addr()?;
         let received = Arc::<Received>::default();
         // The collector makes larger requests than gRPC's default allows, and compresses them whatever its flag says.
-        let service = TraceServiceServer::new(Service(Arc::clone(&received)))
+        let service = Service(Arc::clone(&received));
+        let traces = TraceServiceServer::new(service.clone())
             .max_decoding_message_size(64 << 20)
             .accept_compressed(CompressionEncoding::Gzip);
+        let metrics = MetricsServiceServer::new(service).accept_compressed(CompressionEncoding::Gzip);
         let incoming = tonic::transport::server::TcpIncoming::from(listener);
-        tokio::spawn(tonic::transport::Server::builder().add_service(service).serve_with_incoming(incoming));
+        let server = tonic::transport::Server::builder().add_service(traces).add_service(metrics);
+        tokio::spawn(server.serve_with_incoming(incoming));
         Ok(Self { address, received })
     }
 
@@ -165,6 +186,22 @@ impl Sink {
             .wait_timeout_while(requests, DEADLINE, |requests| count(requests) < spans)
             .expect(poisoned);
         ensure!(!wait.timed_out(), "{} of {spans} spans came within {DEADLINE:?}", count(&requests));
+        Ok(std::mem::take(&mut requests))
+    }
+
+    /// The metrics that came, once they are `enough`. Blocks the thread.
+    ///
+    /// # Errors
+    /// When they do not come.
+    pub fn take_metrics(
+        &self,
+        enough: impl Fn(&[ExportMetricsServiceRequest]) -> bool,
+    ) -> Result<Vec<ExportMetricsServiceRequest>> {
+        let poisoned = "the service does not panic";
+        let requests = self.received.metrics.lock().expect(poisoned);
+        let (mut requests, wait) =
+            self.received.more.wait_timeout_while(requests, DEADLINE, |requests| !enough(requests)).expect(poisoned);
+        ensure!(!wait.timed_out(), "{requests:?} are not enough within {DEADLINE:?}");
         Ok(std::mem::take(&mut requests))
     }
 }

@@ -89,8 +89,11 @@ fn commands_of_mysql_async_are_as_many_spans() {
     assert!(target.end().success());
     let outcome = agent.stop();
     assert_same(&server, &before, &outcome);
-    assert_eq!(of_kind(&outcome, "PING").len(), 50);
-    assert_eq!(of_kind(&outcome, "RESET_CONNECTION").len() as u64 % 50, 0, "of `mixed`, and of the pool");
+    let (pings, resets) = (of_kind(&outcome, "PING").len(), of_kind(&outcome, "RESET_CONNECTION").len());
+    assert_eq!(pings, 50);
+    // 50 are of `mixed`. How many more the pool makes before it closes its connections is chance, but the server counts them.
+    assert!(resets >= 50, "{resets}");
+    assert_eq!((pings + resets) as u64, server.status()["Com_admin_commands"] - before["Com_admin_commands"]);
     assert_eq!(of_kind(&outcome, "STMT_EXECUTE").len(), 3_000 + 50 + 1_000);
     let everything = format!("{:?}{}", outcome.spans, outcome.said);
     assert!(!everything.contains("secret") && !everything.contains(PASSWORD), "values stay in the agent");

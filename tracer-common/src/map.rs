@@ -10,6 +10,8 @@ pub const MAX_PROBES: u32 = 65_536;
 pub const MAX_EXECUTABLES: u32 = 4_096;
 /// Servers attached to at once.
 pub const MAX_SERVERS: u32 = 1_024;
+/// Of these, the ones that have a place of their own: that of their process number modulo this.
+pub const SERVER_PLACES: u32 = 256;
 /// Connections tracked at once.
 pub const MAX_CONNECTIONS: u32 = 65_536;
 

@@ -7,15 +7,16 @@ use tracer_common::map::{Executable, TARGET_SERVER};
 use tracer_common::record::{FLAG_WATCHED, KIND_EXEC, KIND_EXIT, KIND_FORK};
 
 use crate::emit::lifecycle;
-use crate::maps::{EXECUTABLES, OFFSETS, SERVERS, TARGETS};
+use crate::maps::{EXECUTABLES, OFFSETS, TARGETS};
 use crate::memory::kernel;
-use crate::{message, stream};
+use crate::{message, server, stream};
 
 /// `sched_process_exec(task, old_pid, binprm)`: a restarted target is one from its first instruction on.
 #[raw_tracepoint(tracepoint = "sched_process_exec")]
 pub fn process_exec(ctx: RawTracePointContext) -> i32 {
     let pid = (bpf_get_current_pid_tgid() >> 32) as u32;
     let executable = executable(ctx.arg::<u64>(2)).unwrap_or_default();
+    server::forget(pid);
     // SAFETY: entries are only replaced by the agent; a torn copy would still be plain numbers.
     let flags = match unsafe { EXECUTABLES.get(executable) } {
         Some(target) => {
@@ -43,7 +44,7 @@ pub fn process_exit(_ctx: RawTracePointContext) -> i32 {
     message::thread_exit(pid_tgid);
     stream::thread_exit(pid_tgid);
     if pid == pid_tgid as u32 {
-        let _ = SERVERS.remove(pid);
+        server::forget(pid);
         lifecycle(KIND_EXIT, 0, 0, 0);
     }
     0

@@ -9,7 +9,7 @@ use tracer_common::map::*;
 use tracer_common::record::*;
 
 use crate::emit::{QUIET, count, count_all, head};
-use crate::maps::{CONNECTIONS, EVENTS, SERVERS, ZERO_SERVER};
+use crate::maps::{CONNECTIONS, EVENTS, SERVER_OWNERS, SERVER_STATES, SERVERS, ZERO_SERVER};
 use crate::memory::{copy_user, user};
 use crate::socket::*;
 use crate::stream;
@@ -47,6 +47,8 @@ pub struct Server {
     executing: u64,
     /// Entry of the call that the thread is in; 0 outside one.
     call_ns: u64,
+    /// The process that this is about, where it has a place.
+    owner: u64,
 }
 
 /// Calls that a command does not make while it is executed. Memory, sleep and fork are not among them.
@@ -83,14 +85,75 @@ fn is_fork(number: u64) -> bool {
     matches!(number, CLONE | FORK | VFORK | CLONE3)
 }
 
+/// The server whose main thread this is, if it has a place.
+#[inline(always)]
+pub fn placed(pid_tgid: u64) -> Option<&'static mut Server> {
+    let pid = main_thread(pid_tgid)?;
+    let owner = SERVER_OWNERS.get_ptr(pid % SERVER_PLACES)?;
+    // SAFETY: map values stay readable while the program runs.
+    if unsafe { owner.read_volatile() } != pid {
+        return None;
+    }
+    let server = SERVER_STATES.get_ptr_mut(pid % SERVER_PLACES)?;
+    // SAFETY: only the main thread of the process gets here, and it is in one call at a time.
+    let server = unsafe { &mut *server };
+    if server.owner != pid as u64 {
+        server.owner = pid as u64;
+        server.count = 0;
+        server.executing = 0;
+        server.call_ns = 0;
+        // It was started as a server, and has the place since the agent knows of it.
+        if let Some(before) = SERVERS.get_ptr_mut(pid) {
+            // SAFETY: as above.
+            flush(unsafe { &mut *before });
+            let _ = SERVERS.remove(pid);
+        }
+    }
+    Some(server)
+}
+
+/// The same for one without a place, made at its first use.
+#[inline(always)]
+pub fn unplaced(pid_tgid: u64) -> Option<&'static mut Server> {
+    let pid = main_thread(pid_tgid)?;
+    if let Some(server) = SERVERS.get_ptr_mut(pid) {
+        // SAFETY: only the main thread of the process gets here, and it is in one call at a time.
+        return Some(unsafe { &mut *server });
+    }
+    let zero = ZERO_SERVER.get_ptr(0)?;
+    // SAFETY: the map value lives as long as the map and is never written.
+    let _ = SERVERS.insert(pid, unsafe { &*zero }, 0);
+    // SAFETY: as above.
+    SERVERS.get_ptr_mut(pid).map(|server| unsafe { &mut *server })
+}
+
+/// The process has ended, or runs another program.
+#[inline(always)]
+pub fn forget(pid: u32) {
+    let _ = SERVERS.remove(pid);
+    if let Some(owner) = SERVER_OWNERS.get_ptr_mut(pid % SERVER_PLACES)
+        && let Some(server) = SERVER_STATES.get_ptr_mut(pid % SERVER_PLACES)
+    {
+        // SAFETY: map values stay writable while the program runs, and nobody else uses those of a process.
+        unsafe {
+            if *owner == pid {
+                (*server).owner = 0;
+                *owner = 0;
+            }
+        }
+    }
+}
+
+/// The process, if this is its main thread.
+#[inline(always)]
+fn main_thread(pid_tgid: u64) -> Option<u32> {
+    let pid = (pid_tgid >> 32) as u32;
+    (pid == pid_tgid as u32).then_some(pid)
+}
+
 /// A call begins.
 #[inline(always)]
-pub fn enter(pid_tgid: u64, number: u64, fd: u64) {
-    let pid = (pid_tgid >> 32) as u32;
-    if pid != pid_tgid as u32 {
-        return;
-    }
-    let Some(server) = server(pid) else { return };
+pub fn enter(server: &mut Server, pid: u32, number: u64, fd: u64) {
     // SAFETY: reading the clock has no preconditions.
     let now = unsafe { bpf_ktime_get_ns() };
     server.call_ns = now;
@@ -119,19 +182,28 @@ pub fn enter(pid_tgid: u64, number: u64, fd: u64) {
     }
 }
 
+/// A call of another thread than the main one ends.
+#[inline(always)]
+pub fn exit_elsewhere(number: u64, key: ConnectionKey, result: i64) {
+    if (is_read(number) || is_write(number)) && result > 0 && CONNECTIONS.get_ptr(key).is_some() {
+        count(Counter::ServerOtherThreads);
+    }
+}
+
+#[inline(always)]
+fn is_read(number: u64) -> bool {
+    matches!(number, READ | READV | RECVFROM | RECVMSG)
+}
+
+#[inline(always)]
+fn is_write(number: u64) -> bool {
+    matches!(number, WRITE | WRITEV | SENDTO | SENDMSG)
+}
+
 /// A call ends.
 #[inline(always)]
-pub fn exit(pid_tgid: u64, number: u64, key: ConnectionKey, buffer: u64, result: i64) {
-    let reads = matches!(number, READ | READV | RECVFROM | RECVMSG);
-    let writes = matches!(number, WRITE | WRITEV | SENDTO | SENDMSG);
-    let pid = key.pid;
-    if pid != pid_tgid as u32 {
-        if (reads || writes) && result > 0 && CONNECTIONS.get_ptr(key).is_some() {
-            count(Counter::ServerOtherThreads);
-        }
-        return;
-    }
-    let Some(server) = server(pid) else { return };
+pub fn exit(server: &mut Server, number: u64, key: ConnectionKey, buffer: u64, result: i64) {
+    let (reads, writes) = (is_read(number), is_write(number));
     let start_ns = server.call_ns;
     server.call_ns = 0;
     if start_ns == 0 {
@@ -199,20 +271,6 @@ struct Made {
     len: u32,
     kind: u16,
     call: u16,
-}
-
-/// The server's state, made at its first use.
-#[inline(always)]
-fn server(pid: u32) -> Option<&'static mut Server> {
-    if let Some(server) = SERVERS.get_ptr_mut(pid) {
-        // SAFETY: only the main thread of the process gets here, and it is in one call at a time.
-        return Some(unsafe { &mut *server });
-    }
-    let zero = ZERO_SERVER.get_ptr(0)?;
-    // SAFETY: the map value lives as long as the map and is never written.
-    let _ = SERVERS.insert(pid, unsafe { &*zero }, 0);
-    // SAFETY: as above.
-    SERVERS.get_ptr_mut(pid).map(|server| unsafe { &mut *server })
 }
 
 /// A step by its index.

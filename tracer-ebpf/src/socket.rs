@@ -52,11 +52,20 @@ pub fn syscall_enter(ctx: BtfTracePointContext) -> i32 {
         return 0;
     }
     let pid_tgid = bpf_get_current_pid_tgid();
-    let Some(target) = target(pid_tgid) else { return 0 };
     let regs: *const pt_regs = ctx.arg(0);
-    if target.flags & TARGET_SERVER != 0 {
+    let placed = server::placed(pid_tgid);
+    let is_server = match placed {
+        Some(_) => true,
+        None => match target(pid_tgid) {
+            Some(target) => target.flags & TARGET_SERVER != 0,
+            None => return 0,
+        },
+    };
+    if is_server {
         let fd = if matches!(number, DUP2 | DUP3) { saved!(regs, rsi) } else { saved!(regs, rdi) };
-        server::enter(pid_tgid, number, fd);
+        if let Some(server) = placed.or_else(|| server::unplaced(pid_tgid)) {
+            server::enter(server, (pid_tgid >> 32) as u32, number, fd);
+        }
         return 0;
     }
     if !concerns_client {
@@ -98,14 +107,27 @@ pub fn syscall_exit(ctx: BtfTracePointContext) -> i32 {
         _ => return 0,
     };
     let pid_tgid = bpf_get_current_pid_tgid();
-    let Some(target) = target(pid_tgid) else { return 0 };
+    let placed = server::placed(pid_tgid);
+    let target = match placed {
+        Some(_) => None,
+        None => match target(pid_tgid) {
+            Some(target) => Some(target),
+            None => return 0,
+        },
+    };
     let (fd, buffer, len) = (saved!(regs, rdi), saved!(regs, rsi), saved!(regs, rdx));
     let key = ConnectionKey { pid: (pid_tgid >> 32) as u32, fd: fd as u32 };
     let result: i64 = ctx.arg::<u64>(1) as i64;
-    if target.flags & TARGET_SERVER != 0 {
-        server::exit(pid_tgid, number, key, buffer, result);
-        return 0;
-    }
+    let target = match target {
+        Some(target) if target.flags & TARGET_SERVER == 0 => target,
+        _ => {
+            match placed.or_else(|| server::unplaced(pid_tgid)) {
+                Some(server) => server::exit(server, number, key, buffer, result),
+                None => server::exit_elsewhere(number, key, result),
+            }
+            return 0;
+        }
+    };
     if !sent && !matches!(number, READ | READV | RECVFROM | RECVMSG) {
         return 0;
     }

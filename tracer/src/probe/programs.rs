@@ -5,7 +5,10 @@ use std::os::fd::{AsFd as _, BorrowedFd};
 use aya::maps::{Array, HashMap, MapData, PerCpuArray};
 use aya::programs::{BtfTracePoint, RawTracePoint, UProbe};
 use aya::{Btf, Ebpf, EbpfLoader};
-use tracer_common::map::{Advice, ConnectionKey, ConnectionState, Counter, Executable, KernelOffsets, Probe, Target};
+use tracer_common::map::{
+    Advice, ConnectionKey, ConnectionState, Counter, Executable, KernelOffsets, Probe, SERVER_PLACES, TARGET_SERVER,
+    Target,
+};
 
 use super::events::Events;
 use super::{KernelError, kernel_offsets};
@@ -67,6 +70,7 @@ pub struct Options {
 pub struct Programs {
     ebpf: Ebpf,
     targets: HashMap<MapData, u32, Target>,
+    server_owners: Array<MapData, u32>,
     executables: HashMap<MapData, Executable, Target>,
     advice: HashMap<MapData, u64, Advice>,
     connections: HashMap<MapData, ConnectionKey, ConnectionState>,
@@ -89,6 +93,7 @@ impl Programs {
         array.set(0, offsets, 0).map_err(|source| LoadError::Map { name: "OFFSETS", source })?;
         let programs = Self {
             targets: map(&mut ebpf, "TARGETS")?,
+            server_owners: map(&mut ebpf, "SERVER_OWNERS")?,
             executables: map(&mut ebpf, "EXECUTABLES")?,
             advice: map(&mut ebpf, "ADVICE")?,
             connections: map(&mut ebpf, "CONNECTIONS")?,
@@ -142,7 +147,21 @@ impl Programs {
 
     /// Makes a process a target, or changes what is known of it.
     pub fn set_target(&mut self, pid: u32, target: Target) -> Result<(), LoadError> {
-        self.targets.insert(pid, target, 0).map_err(|source| LoadError::Map { name: "TARGETS", source })
+        self.targets.insert(pid, target, 0).map_err(|source| LoadError::Map { name: "TARGETS", source })?;
+        if target.flags & TARGET_SERVER != 0 {
+            self.own_place(pid, 0, pid)?;
+        }
+        Ok(())
+    }
+
+    /// The place of a server changes its owner, if it has the expected one. A server whose place is taken does without.
+    fn own_place(&mut self, pid: u32, from: u32, to: u32) -> Result<(), LoadError> {
+        let place = pid % SERVER_PLACES;
+        let error = |source| LoadError::Map { name: "SERVER_OWNERS", source };
+        if self.server_owners.get(&place, 0).map_err(error)? == from {
+            self.server_owners.set(place, to, 0).map_err(error)?;
+        }
+        Ok(())
     }
 
     /// A process has ended: its descriptors went without being closed one by one.
@@ -162,6 +181,7 @@ impl Programs {
     /// A process is no target any more; it is fine if it was none.
     pub fn remove_target(&mut self, pid: u32) {
         let _ = self.targets.remove(&pid);
+        let _ = self.own_place(pid, pid, 0);
     }
 
     /// Makes processes that start this executable targets from their first instruction on.

@@ -1,6 +1,6 @@
 //! A service that uses one Redis connection, for tests of who waits for whom.
 //!
-//! `connect ADDRESS`, then: `run N COMMAND ARGUMENTS...`, `scan COUNT` (the whole keyspace), `pipeline N`, `transaction N`,
+//! `connect URL`, then: `run N COMMAND ARGUMENTS...`, `scan COUNT` (the whole keyspace), `pipeline N`, `transaction N`,
 //! `lua MILLISECONDS`.
 
 use anyhow::{Context as _, Result, bail};
@@ -18,8 +18,8 @@ fn main() -> Result<()> {
     let mut kept: Option<Connection> = None;
     converse(|command, arguments| {
         if command == "connect" {
-            let address = arguments.first().context("an address is missing")?;
-            kept = Some(Client::open(format!("redis://{address}/"))?.get_connection()?);
+            let url = *arguments.first().context("an URL is missing")?;
+            kept = Some(Client::open(url)?.get_connection()?);
             return Ok(json!(0));
         }
         let connection = kept.as_mut().context("connect first")?;

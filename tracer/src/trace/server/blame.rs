@@ -47,11 +47,13 @@ impl<K> Blame<K> {
     }
 }
 
-/// Adds up the slots within the waits. `who` says which group a turn is in; `None` for the waiting command's own connection.
+/// Adds up the slots within the waits. `who` says which group a turn is in; `None` for the waiting command's own connection,
+/// which counts as `same`.
 pub fn blame<K: PartialEq>(
     waits: &[Interval],
     slots: impl Fn(Interval) -> Vec<Slot>,
     mut who: impl FnMut(u64) -> Option<K>,
+    same: Option<Own>,
 ) -> Blame<K> {
     let mut result = Blame::default();
     if waits.iter().map(|wait| wait.len_ns()).sum::<u64>() < MIN_WAIT_NS {
@@ -60,19 +62,23 @@ pub fn blame<K: PartialEq>(
     for &wait in waits {
         for slot in slots(wait) {
             let ns = slot.end_ns.min(wait.end_ns).saturating_sub(slot.start_ns.max(wait.start_ns));
-            // The command was there, and still the server slept: it was woken late.
-            let own = if let Holder::Own(own) = slot.holder { own } else { Own::Wakeup };
-            match slot.holder {
-                _ if ns == 0 => {}
-                Holder::Idle | Holder::Own(_) => match result.own.iter_mut().find(|(kind, _)| *kind == own) {
-                    Some((_, sum)) => *sum += ns,
-                    None => result.own.push((own, ns)),
-                },
-                Holder::Turn(turn) => {
-                    if let Some(who) = who(turn) {
+            let own = match slot.holder {
+                _ if ns == 0 => continue,
+                // The command was there, and still the server slept: it was woken late.
+                Holder::Idle => Some(Own::Wakeup),
+                Holder::Own(own) => Some(own),
+                Holder::Turn(turn) => match who(turn) {
+                    Some(who) => {
                         add(&mut result, who, turn, ns);
+                        None
                     }
-                }
+                    None => same,
+                },
+            };
+            let Some(own) = own else { continue };
+            match result.own.iter_mut().find(|(kind, _)| *kind == own) {
+                Some((_, sum)) => *sum += ns,
+                None => result.own.push((own, ns)),
             }
         }
     }
@@ -134,16 +140,24 @@ mod tests {
             slot(10, 11, Holder::Own(Own::Fork)),
             slot(11, 12, Holder::Turn(2)),
         ];
-        let found = blame(&[wait(1, 11)], |_| slots.clone(), |turn| (turn != 0).then_some(turn));
+        let found = blame(&[wait(1, 11)], |_| slots.clone(), |turn| (turn != 0).then_some(turn), None);
         assert_eq!(found.blockers.iter().map(|blocker| (blocker.who, blocker.ns)).collect::<Vec<_>>(), [(1, 7 * MS)]);
         assert_eq!(found.own, [(Own::Fork, MS), (Own::Wakeup, MS)]);
+    }
+
+    #[test]
+    fn the_end_of_the_last_reply_is_a_call_of_the_server() {
+        let slots = vec![slot(0, 5, Holder::Turn(0)), slot(5, 6, Holder::Turn(1))];
+        let found = blame(&[wait(1, 6)], |_| slots.clone(), |turn| (turn != 0).then_some(turn), Some(Own::Call));
+        assert_eq!(found.blockers.iter().map(|blocker| (blocker.who, blocker.ns)).collect::<Vec<_>>(), [(1, MS)]);
+        assert_eq!(found.own, [(Own::Call, 4 * MS)]);
     }
 
     #[test]
     fn a_short_wait_blames_nobody() {
         let slots = vec![slot(0, 100, Holder::Turn(1))];
         let short = Interval { start_ns: 5, end_ns: 50_000 };
-        assert!(blame(&[short], |_| slots.clone(), Some).is_empty());
+        assert!(blame(&[short], |_| slots.clone(), Some, None).is_empty());
     }
 
     proptest::proptest! {
@@ -157,7 +171,7 @@ mod tests {
                 slot
             }).collect();
             let wait = wait(from, from + len);
-            let found = blame(&[wait], |_| slots.clone(), Some);
+            let found = blame(&[wait], |_| slots.clone(), Some, None);
             let known: u64 = slots.iter()
                 .map(|slot| slot.end_ns.min(wait.end_ns).saturating_sub(slot.start_ns.max(wait.start_ns))).sum();
             let named: u64 = found.blockers.iter().map(|blocker| blocker.ns).sum();

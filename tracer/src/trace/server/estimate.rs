@@ -1,8 +1,10 @@
 //! Servers that cannot be attached to: what the clients of this host alone can tell.
 //!
 //! A server with one thread sends its replies in the order in which it executed the commands. So, of the commands that
-//! overlap, each had the thread from the reply before it, or from its own start, to its own reply. Clients of other hosts
-//! are not seen: a wait for them is taken for service. All of this is marked as an estimate.
+//! overlap, each had the thread from the reply before it, or from its own start, to its own reply. Clients do not read their
+//! replies in that order, though: if of two commands the earlier one was answered a little after the other, it is its
+//! client that was late. Clients of other hosts are not seen: a wait for them is taken for service. All of this is marked as
+//! an estimate.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -11,10 +13,13 @@ use super::timeline::{Holder, Slot};
 
 /// Commands that are remembered.
 const MAX_COMMANDS: usize = 1 << 14;
+/// A client is late by this part of a command's duration at most.
+const LATE: u64 = 8;
 
 #[derive(Clone, Copy, Debug)]
 struct Answered {
     start_ns: u64,
+    /// When its reply was sent, as far as that can be told.
     end_ns: u64,
     /// Number of the command.
     number: u64,
@@ -41,6 +46,13 @@ impl<W> Line<W> {
     pub fn add(&mut self, start_ns: u64, end_ns: u64, number: u64, who: W) {
         let duration = end_ns.saturating_sub(start_ns);
         self.floor_ns = Some(self.floor_ns.map_or(duration, |floor| floor.min(duration)));
+        let late = end_ns.saturating_sub(duration / LATE);
+        let first = self.answered.partition_point(|other| other.end_ns < late);
+        let mut meanwhile = self.answered.range(first..).take_while(|other| other.end_ns < end_ns);
+        let floor_ns = self.floor_ns.unwrap_or(0);
+        let end_ns = meanwhile
+            .find(|other| other.start_ns > start_ns)
+            .map_or(end_ns, |other| other.end_ns.saturating_sub(floor_ns).max(start_ns));
         let at = self.answered.partition_point(|other| other.end_ns <= end_ns);
         self.answered.insert(at, Answered { start_ns, end_ns, number });
         self.who.insert(number, who);
@@ -70,15 +82,20 @@ impl<W> Line<W> {
     /// The parts of a command that was added: what others had the thread for, what the network takes at least, the rest.
     pub fn split(&self, start_ns: u64, end_ns: u64, number: u64) -> (Split, Interval) {
         let duration = end_ns.saturating_sub(start_ns);
-        let within = Interval { start_ns, end_ns: end_ns.max(start_ns) };
+        let end_ns = end_ns.max(start_ns);
+        let earliest = end_ns.saturating_sub(duration / LATE).saturating_sub(self.floor_ns.unwrap_or(0));
+        let first = self.answered.partition_point(|other| other.end_ns < earliest);
+        let own = self.answered.range(first..).take_while(|own| own.end_ns <= end_ns).find(|own| own.number == number);
+        let sent_ns = own.map_or(end_ns, |own| own.end_ns.max(start_ns));
+        let within = Interval { start_ns, end_ns: sent_ns };
         let queue_ns = self
             .slots(within)
             .into_iter()
             .filter(|slot| slot.holder != Holder::Turn(number))
-            .map(|slot| slot.end_ns.min(end_ns).saturating_sub(slot.start_ns.max(start_ns)))
+            .map(|slot| slot.end_ns.min(sent_ns).saturating_sub(slot.start_ns.max(start_ns)))
             .sum::<u64>()
             .min(duration);
-        let network_ns = self.floor_ns.unwrap_or(0).min(duration - queue_ns);
+        let network_ns = self.floor_ns.unwrap_or(0).saturating_add(end_ns - sent_ns).min(duration - queue_ns);
         (Split { network_ns, queue_ns, service_ns: duration - queue_ns - network_ns }, within)
     }
 
@@ -101,6 +118,16 @@ mod tests {
         line.add(150, 630, 2, ());
         assert_eq!(line.split(150, 630, 2).0, Split { network_ns: 10, queue_ns: 450, service_ns: 20 });
         assert_eq!(line.split(100, 600, 1).0, Split { network_ns: 10, queue_ns: 0, service_ns: 490 });
+    }
+
+    #[test]
+    fn a_client_that_is_late_to_read_its_reply_has_not_waited() {
+        let mut line = Line::default();
+        line.add(0, 10, 0, ());
+        line.add(200, 1000, 2, ());
+        line.add(100, 1020, 1, ());
+        assert_eq!(line.split(100, 1020, 1).0, Split { network_ns: 10 + 30, queue_ns: 0, service_ns: 880 });
+        assert_eq!(line.split(200, 1000, 2).0, Split { network_ns: 10, queue_ns: 790, service_ns: 0 });
     }
 
     proptest::proptest! {

@@ -401,6 +401,9 @@ impl Servers {
                     let turn = timeline.turn(number).filter(|turn| Some(turn.connection) != own)?;
                     self.who(turn)
                 },
+                // Nothing of its connection was under way: the server had sent the reply before it, and was not done with the
+                // call. Its client was quicker, or had the processor.
+                held.alone.then_some(Own::Call),
             )
         };
         let work = timeline.turn(found.turn).map(|turn| Work {
@@ -428,6 +431,7 @@ impl Servers {
                 let answered = line.who(number).filter(|answered| answered.connection != held.connection)?;
                 Some(answered.who.clone())
             },
+            None,
         );
         let blame = if split.queue_ns >= blame::MIN_WAIT_NS { blame } else { Blame::default() };
         Some(Explained { split, waits, estimate: true, work: None, blame })

@@ -1,0 +1,85 @@
+//! Who waits for whom at servers that are not simply another process with a TCP port: behind a Unix socket, in a container, out
+//! of the agent's reach.
+
+use tracer_tests::waits::{MS, SERVER, beside_gets, blamed, clients};
+use tracer_tests::{Network, Outcome, RedisServer, Span, require_root};
+
+/// Holds the server up for 200 ms, more than once: a GET has to come in the middle.
+const SCRIPTS: [&str; 3] = ["lua 200"; 3];
+
+/// What was traced of a service with long scripts, and another one that does GETs.
+fn traced(url: &str, attaches: bool) -> Outcome {
+    beside_gets(url, attaches, |blocker| {
+        for script in SCRIPTS {
+            blocker.ask(script);
+        }
+    })
+}
+
+/// Fails unless GETs waited for the scripts, and all of them say so. Returns them.
+fn blame_the_script(outcome: &Outcome) -> Vec<&Span> {
+    let waited = blamed(outcome, 150.0 * MS);
+    assert!(!waited.is_empty(), "no GET waited: {:#}", outcome.stats);
+    for (span, main) in &waited {
+        assert_eq!(*main, ["EVAL", "blocker", "script"], "{span:?}");
+    }
+    waited.into_iter().map(|(span, _)| span).collect()
+}
+
+/// Fails unless each script has its server's span below its own.
+fn has_server_spans(outcome: &Outcome) {
+    let scripts = clients(outcome, "EVAL");
+    assert_eq!(scripts.len(), SCRIPTS.len());
+    for client in scripts {
+        let below: Vec<&Span> =
+            outcome.spans.iter().filter(|span| span.kind == SERVER && span.parent == client.id).collect();
+        assert_eq!(below.len(), 1, "{client:?}");
+        assert_eq!((below[0].service.as_str(), &below[0].trace), ("redis-server", &client.trace));
+        assert!(below[0].nanos() as f64 >= 190.0 * MS, "{:?}", below[0]);
+    }
+}
+
+#[test]
+fn a_unix_socket_has_two_sides_as_well() {
+    require_root();
+    let server = RedisServer::start();
+    let outcome = traced(&format!("redis+unix://{}", server.socket().display()), true);
+    for span in blame_the_script(&outcome) {
+        assert_eq!((span.attribute("network.transport"), span.attribute("server.port")), ("unix", ""));
+        assert_eq!(span.attribute("tracer.redis.estimate"), "");
+    }
+    has_server_spans(&outcome);
+}
+
+#[test]
+fn a_server_in_a_container_is_found_by_its_client() {
+    require_root();
+    let network = Network::start();
+    let server = RedisServer::start_in_container(&network);
+    let outcome = traced(&format!("redis://{}/", server.address()), true);
+    for span in blame_the_script(&outcome) {
+        assert_eq!(span.attribute("server.address"), network.there().to_string());
+        assert_eq!(span.attribute("tracer.redis.estimate"), "");
+    }
+    has_server_spans(&outcome);
+}
+
+#[test]
+fn a_server_out_of_reach_is_estimated_from_its_clients() {
+    require_root();
+    let server = RedisServer::start_as("somebody-elses");
+    let outcome = traced(&format!("redis://{}/", server.address()), false);
+    blame_the_script(&outcome);
+    assert_eq!(outcome.spans.iter().filter(|span| span.kind == SERVER).count(), 0);
+    assert_eq!(outcome.count("/agent/commands_served"), 0);
+    assert!(outcome.count("/agent/commands_estimated") > 100);
+    for span in &outcome.spans {
+        let split = span.seconds("tracer.redis.queue").is_some();
+        assert_eq!(span.attribute("tracer.redis.estimate"), if split { "true" } else { "" }, "{span:?}");
+    }
+    // The time of a script is its own, and nobody's whom it did not wait for.
+    for script in clients(&outcome, "EVAL") {
+        let service = script.seconds("tracer.redis.service").expect("it was taken apart");
+        assert!(service >= 150.0 * MS, "{script:?}");
+    }
+}
