@@ -227,6 +227,22 @@ fn check(count: u64) {
     let transits: Vec<i64> = transits.map(|nanos| nanos as i64).collect();
     assert_eq!(transits.len() as u64, 4 * count);
     println!("{} ns on the way at the median", median(transits));
+    assert_sizes(&outcome.spans);
+}
+
+/// Engine and counter say the same of each call's messages.
+fn assert_sizes(spans: &[Span]) {
+    let sizes = |service: &str| {
+        let calls = spans.iter().filter(|span| span.service == service && span.name == "order.Counter/Execute");
+        let size = |span: &Span, of| span.attribute(of).parse::<u64>().unwrap_or_else(|_| panic!("{of}: {span:#?}"));
+        let sizes = calls.map(|span| {
+            let sizes = ["tracer.rpc.request.size", "tracer.rpc.response.size"].map(|of| size(span, of));
+            assert!(sizes[0] > 0 && sizes[1] > 0, "{span:#?}");
+            (&span.trace, sizes)
+        });
+        sizes.collect::<HashMap<_, _>>()
+    };
+    assert_eq!(sizes("msg_order_engine"), sizes("counter"));
 }
 
 #[test]
