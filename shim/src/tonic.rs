@@ -15,6 +15,9 @@
 //!
 //! A handler runs with the call's span active, at every poll: messages that it encodes, spans that it begins and calls that it
 //! makes belong to the call.
+//!
+//! A span has the method, the status, and how many bytes the messages of either side had on the wire, without gRPC's prefixes
+//! (`tracer.rpc.request.size`, `tracer.rpc.response.size`): the conventions have no attribute for sizes.
 
 mod body;
 
@@ -22,6 +25,7 @@ use crate::context::Context;
 use crate::future::{FutureExt, WithContext};
 use crate::record::Kind;
 use crate::span::Span;
+use body::CallSpan;
 pub use body::TracedBody;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{Request, Response};
@@ -29,6 +33,7 @@ use std::cell::RefCell;
 use std::fmt;
 use std::pin::Pin;
 use std::task::{self, Poll};
+use tonic::body::Body;
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -65,11 +70,22 @@ fn inject(context: Context, headers: &mut HeaderMap) {
     }
 }
 
-fn call_span<B>(request: &Request<B>, parent: Context, kind: Kind) -> Span {
+fn call_span(request: &Request<Body>, parent: Context, kind: Kind) -> Span {
     let method = request.uri().path().trim_start_matches('/');
     let mut span = Span::with_parent(parent, method);
     span.kind(kind).attribute("rpc.system.name", "grpc").attribute("rpc.method", method);
     span
+}
+
+/// Passes a call on: what it does belongs to `span`, which ends with the body of the response.
+fn call<S>(inner: &mut S, request: Request<Body>, span: Span, state: Option<TraceState>) -> Call<S::Future>
+where
+    S: Service<Request<Body>>,
+{
+    let context = span.context();
+    let (request, span) = body::measured(request, span);
+    let _scope = context.attach();
+    Call { future: inner.call(request).with_context(context), span: Some(span), state }
 }
 
 /// Gives every call of a client a span and the headers of it.
@@ -90,9 +106,9 @@ pub struct Client<S> {
     inner: S,
 }
 
-impl<S, B, R> Service<Request<B>> for Client<S>
+impl<S, R> Service<Request<Body>> for Client<S>
 where
-    S: Service<Request<B>, Response = Response<R>>,
+    S: Service<Request<Body>, Response = Response<R>>,
 {
     type Response = Response<TracedBody<R>>;
     type Error = S::Error;
@@ -102,11 +118,10 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, mut request: Request<B>) -> Call<S::Future> {
+    fn call(&mut self, mut request: Request<Body>) -> Call<S::Future> {
         let span = call_span(&request, Context::current(), Kind::Client);
         inject(span.context(), request.headers_mut());
-        let _scope = span.enter();
-        Call { future: self.inner.call(request).with_context(span.context()), span: Some(span), state: None }
+        call(&mut self.inner, request, span, None)
     }
 }
 
@@ -128,9 +143,9 @@ pub struct Server<S> {
     inner: S,
 }
 
-impl<S, B, R> Service<Request<B>> for Server<S>
+impl<S, R> Service<Request<Body>> for Server<S>
 where
-    S: Service<Request<B>, Response = Response<R>>,
+    S: Service<Request<Body>, Response = Response<R>>,
 {
     type Response = Response<TracedBody<R>>;
     type Error = S::Error;
@@ -140,13 +155,12 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<B>) -> Call<S::Future> {
+    fn call(&mut self, request: Request<Body>) -> Call<S::Future> {
         let parent = extract(request.headers());
         let span = call_span(&request, parent, Kind::Server);
         let state = request.headers().get(TRACESTATE).filter(|_| parent.is_valid());
         let state = state.map(|value| TraceState { of: parent, value: value.clone() });
-        let _scope = span.enter();
-        Call { future: self.inner.call(request).with_context(span.context()), span: Some(span), state }
+        call(&mut self.inner, request, span, state)
     }
 }
 
@@ -156,7 +170,7 @@ pin_project_lite::pin_project! {
     pub struct Call<F> {
         #[pin]
         future: WithContext<F>,
-        span: Option<Span>,
+        span: Option<CallSpan>,
         state: Option<TraceState>,
     }
 }
@@ -180,7 +194,7 @@ where
             Ok(response) => Ok(body::traced(response, span)),
             Err(error) => {
                 if let Some(span) = &mut span {
-                    span.error("the call got no response");
+                    span.span.error("the call got no response");
                 }
                 Err(error)
             }

@@ -160,7 +160,14 @@ async fn every_call_is_a_client_span_with_a_server_span_below() {
                 Item::Attribute("rpc.response.status_code", Value::Str(code)) => Some(code.to_owned()),
                 _ => None,
             });
-            seen.push((span.head.span_id, span.head.parent_span_id, span.kind, span.name.to_owned(), code));
+            let size = |key| {
+                span.items().find_map(|item| match item {
+                    Item::Attribute(name, Value::Int(size)) if name == key => Some(size),
+                    _ => None,
+                })
+            };
+            let sizes = ["tracer.rpc.request.size", "tracer.rpc.response.size"].map(size);
+            seen.push((span.head.span_id, span.head.parent_span_id, span.kind, span.name.to_owned(), code, sizes));
         });
         tokio::task::yield_now().await;
     }
@@ -168,7 +175,7 @@ async fn every_call_is_a_client_span_with_a_server_span_below() {
     let chain = |id: [u8; 8]| {
         let mut chain = Vec::new();
         let mut at = by_id.get(&id);
-        while let Some((_, parent, kind, name, code)) = at {
+        while let Some((_, parent, kind, name, code, _)) = at {
             chain.push((*kind, name.as_str(), code.as_deref()));
             at = by_id.get(parent);
         }
@@ -187,4 +194,10 @@ async fn every_call_is_a_client_span_with_a_server_span_below() {
     );
     let failed = seen.iter().find(|span| span.4.as_deref() == Some("NOT_FOUND") && span.2 == Kind::Server).unwrap();
     assert_eq!(chain(failed.0).len(), 2);
+    // Both sides of a call say the same: `me` in a field, and the answer; nothing where the name is empty and there is none.
+    let answered = prost::Message::encoded_len(&answer) as i64;
+    for (.., name, code, sizes) in &seen {
+        let expected = if code.as_deref() == Some("OK") { [Some(4), Some(answered)] } else { [Some(0), Some(0)] };
+        assert_eq!(*sizes, expected, "{name}");
+    }
 }

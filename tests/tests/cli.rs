@@ -45,6 +45,8 @@ fn wrong_usage() {
     assert_says(&tracer(&["run", "--no-such-flag"]), 2, &["--no-such-flag"]);
     assert_says(&tracer(&["run", "-n", "x", "--sampler", "sometimes"]), 2, &["sometimes", "parentbased_always_on"]);
     assert_says(&tracer(&["run", "-n", "x", "--export", "nowhere"]), 2, &["nowhere", "file:PATH"]);
+    assert_says(&tracer(&["run", "-n", "x", "--duration", "1s"]), 2, &["1s", "--duration <SECS>", "whole number"]);
+    assert_says(&tracer(&["run", "-p", "ufes"]), 2, &["ufes", "number of a process", "-n"]);
     assert_says(&tracer(&["run", "-n", "a["]), 1, &["\"a[\"", "pattern"]);
 }
 

@@ -70,6 +70,15 @@ fn is_sql(span: &Span) -> bool {
     matches!(span.attribute("db.system.name"), "mysql" | "mariadb")
 }
 
+/// Which of the engine's two statements a span is of, as the engine names it. The agent does not know the text of the one that
+/// was prepared before it came. Other spans belong to a connection that is made anew.
+fn statement(span: &Span) -> Option<&'static str> {
+    if span.attribute("tracer.mysql.command") == "STMT_EXECUTE" {
+        return Some("REPLACE orders");
+    }
+    span.attribute("db.query.text").starts_with("UPDATE ").then_some("UPDATE orders")
+}
+
 /// Redis's own span of a command, below the client's.
 fn is_served(span: &Span) -> bool {
     span.service == "redis-server"
@@ -83,22 +92,17 @@ fn assert_served(by_id: &HashMap<&str, &Span>) {
     }
 }
 
-/// Fails unless the engine's two statements are there, once each and below the order's decode. The agent does not know the
-/// text of the one that was prepared before it came; one is prepared where a connection is made anew.
+/// Fails unless the engine's two statements are there, once each and below the order's decode.
 fn assert_statements(trace: &[&Span]) {
     let decode = trace.iter().find(|span| span.name == "decode RiskResult").expect("the engine's decode");
     let mut seen = Vec::new();
     for span in trace.iter().filter(|span| is_sql(span)) {
         assert_eq!((&span.service, &span.parent), (&decode.service, &decode.id), "{span:#?}");
-        let (command, text) = (span.attribute("tracer.mysql.command"), span.attribute("db.query.text"));
-        // The others belong to a connection that is made anew.
-        if command == "STMT_EXECUTE" || text.starts_with("UPDATE ") {
-            seen.push((command, text));
-        }
+        seen.extend(statement(span).map(|statement| (statement, span.attribute("db.query.text"))));
     }
     seen.sort_unstable();
     let order = order_of(trace);
-    let [("QUERY", update), ("STMT_EXECUTE", _)] = seen[..] else { panic!("order {order}: {seen:?}") };
+    let [("REPLACE orders", _), ("UPDATE orders", update)] = seen[..] else { panic!("order {order}: {seen:?}") };
     assert!(
         update.starts_with("UPDATE orders ") && update.ends_with(&format!("id = {order}")),
         "order {order}: {update}"
@@ -141,8 +145,12 @@ fn assert_whole(outcome: &Outcome, orders: std::ops::Range<u64>, shape: &[[&str;
 }
 
 /// What the services say they did, in place of a span's name.
-fn step_name(span: &Span) -> &str {
-    span.name.strip_prefix("process ").unwrap_or(&span.name)
+fn step_name(span: &Span) -> Option<&str> {
+    match () {
+        () if is_served(span) => None,
+        () if is_sql(span) => statement(span),
+        () => Some(span.name.strip_prefix("process ").unwrap_or(&span.name)),
+    }
 }
 
 /// Spans and the services' own times of the same steps. Steps of one name in one order are in order of time in both.
@@ -151,8 +159,10 @@ fn pairs<'a>(outcome: &'a Outcome, truth: &Truth) -> Vec<(&'a Span, Step)> {
     for trace in by_trace(&outcome.spans).values() {
         let order = order_of(trace);
         let mut of_name: BTreeMap<(&str, &str), Vec<&Span>> = BTreeMap::new();
-        for span in trace.iter().filter(|span| !is_sql(span) && !is_served(span)) {
-            of_name.entry((&span.service, step_name(span))).or_default().push(span);
+        for span in trace {
+            if let Some(step) = step_name(span) {
+                of_name.entry((&span.service, step)).or_default().push(span);
+            }
         }
         for ((service, name), mut spans) in of_name {
             spans.sort_by_key(|span| span.start);
@@ -185,7 +195,8 @@ fn assert_times(outcome: &Outcome, truth: &Truth) {
         let (before, after) = if around { (-start, end) } else { (start, -end) };
         assert!(before >= -CLOCK_NS && after >= -CLOCK_NS, "{before} {after}: {step:?} {span:#?}");
         let length = (step.end - step.start) as i64;
-        differences.entry((&span.service, &span.name)).or_default().push((span.nanos() as i64 - length).abs());
+        let name = statement(span).unwrap_or(&span.name);
+        differences.entry((&span.service, name)).or_default().push((span.nanos() as i64 - length).abs());
     }
     for ((service, name), differences) in differences {
         let count = differences.len();
@@ -212,9 +223,26 @@ fn check(count: u64) {
     assert_eq!(by_trace(&outcome.spans).len() as u64, count, "and no other trace");
     assert_times(&outcome, &truth);
     // Four messages go from one process to another that has the shim.
-    let transits =
-        outcome.spans.iter().filter(|span| span.attributes.contains_key("tracer.message.transit_time")).count();
-    assert_eq!(transits as u64, 4 * count);
+    let transits = outcome.spans.iter().filter_map(|span| span.seconds("tracer.message.transit_time"));
+    let transits: Vec<i64> = transits.map(|nanos| nanos as i64).collect();
+    assert_eq!(transits.len() as u64, 4 * count);
+    println!("{} ns on the way at the median", median(transits));
+    assert_sizes(&outcome.spans);
+}
+
+/// Engine and counter say the same of each call's messages.
+fn assert_sizes(spans: &[Span]) {
+    let sizes = |service: &str| {
+        let calls = spans.iter().filter(|span| span.service == service && span.name == "order.Counter/Execute");
+        let size = |span: &Span, of| span.attribute(of).parse::<u64>().unwrap_or_else(|_| panic!("{of}: {span:#?}"));
+        let sizes = calls.map(|span| {
+            let sizes = ["tracer.rpc.request.size", "tracer.rpc.response.size"].map(|of| size(span, of));
+            assert!(sizes[0] > 0 && sizes[1] > 0, "{span:#?}");
+            (&span.trace, sizes)
+        });
+        sizes.collect::<HashMap<_, _>>()
+    };
+    assert_eq!(sizes("msg_order_engine"), sizes("counter"));
 }
 
 #[test]

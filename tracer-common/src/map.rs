@@ -138,7 +138,8 @@ pub struct Target {
     pub thread_context: Tls,
     /// tokio's `CONTEXT`.
     pub tokio_context: Tls,
-    /// Address of the shim's table of task flows, 0 if there is none.
+    /// Where the address of the shim's table of task flows is, 0 if there is none. A process that has just been started may
+    /// not have been relocated yet, so the address itself is read when it is used.
     pub flows: u64,
     /// Slots of that table less one.
     pub flows_mask: u64,

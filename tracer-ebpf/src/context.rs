@@ -50,7 +50,8 @@ pub fn fill(head: &mut Head, target: &Target) {
 /// What the task has decoded last, as the shim knows it: outside of any scope the thread publishes nothing.
 #[inline(always)]
 fn task_flow(head: &mut Head, target: &Target, task: u64) {
-    let slot = target.flows + (task & target.flows_mask) * size_of::<TaskFlow>() as u64;
+    let Some(table) = user::<u64>(target.flows) else { return };
+    let slot = table.wrapping_add((task & target.flows_mask) * size_of::<TaskFlow>() as u64);
     let Some(flow) = user::<TaskFlow>(slot) else { return };
     // Another thread may write it, for another task, while it is copied: then the sequence is another one after that.
     if flow.task != task || flow.sequence & 1 == 1 || user::<u64>(slot) != Some(flow.sequence) {

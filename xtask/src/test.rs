@@ -13,6 +13,9 @@ use crate::{build_ebpf, matrix, pipeline, setup, vm, workspace};
 /// The crate of the end-to-end tests and their targets.
 const END_TO_END: &str = "tracer-tests";
 
+/// A test that would skip fails instead, unless the kernel lacks the feature: everything else was set up.
+const STRICT: (&str, &str) = ("TRACER_STRICT", "1");
+
 #[derive(clap::Args)]
 pub struct Args {
     /// The unit tests only: no root, no kernel, no servers
@@ -37,7 +40,11 @@ pub fn main(args: &Args) -> Result<()> {
     let mut failed = Vec::new();
     // The order services are what the end-to-end tests run; they have no unit tests, and need Aeron.
     let others = ["--workspace", "--exclude", END_TO_END, "--exclude", pipeline::PACKAGE];
-    if !tally.run(&mut runner(&others, args))? {
+    let mut units = runner(&others, args);
+    if root && !args.unit {
+        units.env(STRICT.0, STRICT.1);
+    }
+    if !tally.run(&mut units)? {
         failed.push("unit tests");
     }
     // nextest leaves the examples in the documentation out.
@@ -105,8 +112,7 @@ fn build_end_to_end() -> Result<()> {
 /// What the end-to-end tests are told.
 fn environment() -> Result<Vec<(&'static str, std::ffi::OsString)>> {
     Ok(vec![
-        // A test that would skip fails instead, unless the kernel lacks the feature.
-        ("TRACER_STRICT", "1".into()),
+        (STRICT.0, STRICT.1.into()),
         ("TRACER_BIN", workspace::target().join("release/tracer").into()),
         ("TRACER_V0_PROGRAMS", Variant::V0.programs().into()),
         ("TRACER_LTO_PROGRAMS", Variant::FatLto.programs().into()),

@@ -22,17 +22,18 @@ pub fn shim_notes(plan: &ProbePlan) -> impl Iterator<Item = &UsdtNote> {
         .filter(|note| note.provider == "tracer" && note.name == "span" && note.arguments == "8@%rdi 8@%rsi")
 }
 
-/// The shim's table of task flows: its address and the number of its slots less one, from the page of the semaphore, which is at
-/// `semaphore` in the process.
+/// The shim's table of task flows: where its address is, and the number of its slots less one, from the page of the semaphore,
+/// which is at `semaphore` in the process. The address is not to be had here: the loader of a process that has just been
+/// started writes it later.
 ///
 /// The process may say anything: what the programs read there is checked like all of its memory.
 pub fn task_flows(pid: u32, semaphore: u64) -> Option<(u64, u64)> {
-    let mut page = [0; 16];
+    let mut page = [0; 8];
     File::open(format!("/proc/{pid}/mem")).ok()?.read_exact_at(&mut page, semaphore).ok()?;
-    let [_, _, v0, v1, s0, s1, s2, s3, address @ ..] = page;
+    let [_, _, v0, v1, s0, s1, s2, s3] = page;
     let slots = u32::from_le_bytes([s0, s1, s2, s3]);
     let known = u16::from_le_bytes([v0, v1]) == FLOWS_VERSION && slots.is_power_of_two();
-    known.then(|| (u64::from_le_bytes(address), u64::from(slots - 1)))
+    known.then(|| (semaphore.wrapping_add(page.len() as u64), u64::from(slots - 1)))
 }
 
 /// File offset of the best place of a site on the running kernel.

@@ -2,6 +2,7 @@
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -26,16 +27,16 @@ pub struct Targets {
     #[arg(short, long, value_name = "NAME", num_args = 1..)]
     pub name: Vec<String>,
     /// Process number.
-    #[arg(short, long, value_name = "PID", num_args = 1..)]
+    #[arg(short, long, value_name = "PID", num_args = 1.., value_parser = process_number)]
     pub pid: Vec<u32>,
     /// Glob of the executable's path, such as '/opt/trading/**'.
     #[arg(short, long, value_name = "GLOB", num_args = 1..)]
     pub exe: Vec<String>,
     /// Seconds to run; without it until Ctrl-C.
-    #[arg(long, value_name = "SECS")]
+    #[arg(long, value_name = "SECS", value_parser = whole_number::<u64>)]
     pub duration: Option<u64>,
     /// Bytes of the kernel's ring buffer [default: 33554432].
-    #[arg(long, value_name = "BYTES")]
+    #[arg(long, value_name = "BYTES", value_parser = whole_number::<u32>)]
     pub ring_size: Option<u32>,
     /// How socket calls are seen: auto, tracepoint or off (no Redis and MySQL spans) [default: auto, which is tracepoint].
     #[arg(long, value_name = "HOW")]
@@ -64,7 +65,7 @@ pub struct Spans {
     #[arg(long, value_name = "HOW")]
     pub query_text: Option<QueryText>,
     /// Mark Redis and MySQL spans that took this long or longer with `tracer.slow`.
-    #[arg(long, value_name = "MILLIS")]
+    #[arg(long, value_name = "MILLIS", value_parser = whole_number::<u64>)]
     pub slow_query: Option<u64>,
     /// `service.name` of every target.
     #[arg(long, value_name = "NAME")]
@@ -73,7 +74,7 @@ pub struct Spans {
     #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
     pub resource_attribute: Vec<(String, String)>,
     /// Spans that an exporter may be behind before it loses some [default: 65536].
-    #[arg(long, value_name = "SPANS")]
+    #[arg(long, value_name = "SPANS", value_parser = whole_number::<NonZeroUsize>)]
     pub max_queue_size: Option<NonZeroUsize>,
     /// Write the balance to this file at the end, as JSON.
     #[arg(long, value_name = "PATH")]
@@ -81,6 +82,16 @@ pub struct Spans {
     /// Configuration file (YAML, keys as the flags); flags and environment win over it.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+}
+
+/// The parser of the standard library tells what is wrong with the digits, not what to write.
+pub(super) fn process_number(text: &str) -> Result<u32, String> {
+    text.parse().map_err(|_| "use the number of a process; `-n` is for names".to_owned())
+}
+
+/// The flag's help says of what.
+fn whole_number<T: FromStr>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|_| "use a whole number above 0".to_owned())
 }
 
 fn key_value(text: &str) -> Result<(String, String), String> {

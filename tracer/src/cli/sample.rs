@@ -14,7 +14,7 @@ pub struct Args {
     #[arg(short, long, value_name = "NAME", num_args = 1..)]
     name: Vec<String>,
     /// Process number.
-    #[arg(short, long, value_name = "PID", num_args = 1..)]
+    #[arg(short, long, value_name = "PID", num_args = 1.., value_parser = super::options::process_number)]
     pid: Vec<u32>,
     /// Share of the traces that begin there, from 0 to 1.
     #[arg(long, value_parser = ratio)]

@@ -215,7 +215,8 @@ impl Correlator {
     }
 }
 
-fn seconds(ns: u64) -> Value {
+/// Durations are in seconds in attributes.
+pub(super) fn seconds(ns: u64) -> Value {
     Value::Float(ns as f64 / 1e9)
 }
 

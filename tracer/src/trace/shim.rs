@@ -8,6 +8,7 @@ use tracer_shim::record::{self as shim, Item, Kind, NO_SIZE, NO_THRESHOLD, Opera
 use super::correlator::Correlator;
 use super::place::Place;
 use super::sampler::threshold_trace_state;
+use super::served::seconds;
 use super::span::{
     Attribute, FLAG_SAMPLED, Link, ProcessId, Span, SpanContext, SpanEvent, SpanId, SpanKind, Status, TraceId, Value,
 };
@@ -51,7 +52,7 @@ impl Correlator {
                 && let Some(parent) = place.parent
                 && let Some(nanos) = this.encodes.transit(place.context.trace_id, parent, record.head.start_ns)
             {
-                span.attributes.push(("tracer.message.transit_time".into(), Value::Int(nanos as i64)));
+                span.attributes.push(("tracer.message.transit_time".into(), seconds(nanos)));
             }
             span
         });

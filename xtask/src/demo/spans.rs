@@ -64,7 +64,7 @@ fn one(span: &Value, service: &str) -> Span {
         kind: span["kind"].as_u64().unwrap_or_default(),
         start: number(&span["startTimeUnixNano"]).unwrap_or_default(),
         end: number(&span["endTimeUnixNano"]).unwrap_or_default(),
-        transit: number(attribute(span, "tracer.message.transit_time")),
+        transit: attribute(span, "tracer.message.transit_time").as_f64().map(|seconds| (seconds * 1e9).round() as u64),
     }
 }
 

@@ -115,7 +115,10 @@ fn header(name: &str) -> Option<PathBuf> {
 fn libclang() -> Option<PathBuf> {
     let entries = |dir: &Path| fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
     entries("/usr/lib".as_ref()).filter(|path| path.to_string_lossy().contains("/llvm-")).find_map(|llvm| {
-        let library = entries(&llvm.join("lib")).find(|path| path.to_string_lossy().contains("/libclang"))?;
+        // `libclang.so` or `libclang-14.so.1`; the others that begin so are parts of it to be linked statically.
+        let is_library = |name: &str| name.starts_with("libclang") && !name.ends_with(".a") && name.contains(".so");
+        let named = |path: &Path| path.file_name().and_then(|name| name.to_str()).is_some_and(is_library);
+        let library = entries(&llvm.join("lib")).find(|path| named(path))?;
         entries(&llvm.join("lib/clang")).any(|clang| clang.join("include/stddef.h").is_file()).then_some(library)
     })
 }

@@ -76,6 +76,8 @@ pub fn to_build() -> Vec<Box<dyn Tool>> {
 /// What the end-to-end tests need: servers, a collector, and the order services.
 pub fn to_test() -> Vec<Box<dyn Tool>> {
     let mut tools = to_demo();
+    tools.push(Box::new(packages::PROTOC));
+    tools.push(Box::new(packages::PythonProtobuf));
     tools.push(Box::new(packages::TMUX));
     tools.push(Box::new(packages::IPROUTE));
     tools.push(Box::new(rotel::Rotel));

@@ -44,6 +44,14 @@ pub const TMUX: Program =
 pub const IPROUTE: Program =
     Program { program: "ip", package: "iproute2", purpose: "the second host of a test is a network namespace" };
 
+/// For the tests of the shim.
+pub const PROTOC: Program = Program { program: "protoc", package: "protobuf-compiler", purpose: PEER };
+
+const PEER: &str = "another implementation of protobuf, which has to read the shim's messages";
+
+/// protobuf for the distribution's Python.
+pub struct PythonProtobuf;
+
 /// For `cargo xtask bench`.
 pub const BPFTRACE: Program = Program {
     program: "bpftrace",
@@ -78,6 +86,30 @@ impl Tool for Program {
             link_redis()?;
         }
         Ok(())
+    }
+}
+
+impl Tool for PythonProtobuf {
+    fn name(&self) -> String {
+        "python3-protobuf".to_owned()
+    }
+
+    fn purpose(&self) -> &'static str {
+        PEER
+    }
+
+    fn find(&self) -> Option<PathBuf> {
+        let script = "import google.protobuf; print(google.protobuf.__file__)";
+        let file = run::output(Command::new("/usr/bin/python3").args(["-c", script])).ok()?;
+        Some(PathBuf::from(file.trim()))
+    }
+
+    fn remedy(&self) -> String {
+        format!("`apt-get install {}` as root, or your distribution's package of it", self.name())
+    }
+
+    fn install(&self) -> Result<()> {
+        install(&[&self.name()])
     }
 }
 

@@ -63,10 +63,7 @@ fn main() -> Result<()> {
     runtime.spawn(async move {
         while let Some((bytes, queued)) = results.recv().await {
             let engine = Arc::clone(&working);
-            let task = async move { engine.result(&bytes, queued).await };
-            #[cfg(feature = "shim")]
-            let task = tracer_shim::FutureExt::with_context(task, tracer_shim::Context::NONE);
-            tokio::spawn(task);
+            tokio::spawn(async move { engine.result(&bytes, queued).await });
         }
     });
     // The task that takes them is there as long as the runtime.
