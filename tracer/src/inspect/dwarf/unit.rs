@@ -103,6 +103,10 @@ pub(super) fn read(info: &DebugSection<'_>, offset: u64, buffer: &mut Vec<u8>) -
     // Only the 32-bit form: the other one is for sections of more than 4 GiB.
     let Some(next) = end(info, offset) else { return (Next::End, offset) };
     let size = next - offset;
+    // The buffer is made only for what is there.
+    if next > info.size {
+        return (Next::End, next);
+    }
     if size > MAX_UNIT {
         return (Next::Skipped, next);
     }
