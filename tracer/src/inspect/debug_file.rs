@@ -22,11 +22,11 @@ pub(super) fn candidates(path: &Path, image: &Image<'_>) -> Vec<PathBuf> {
         found.push(Path::new(SYSTEM).join(".build-id").join(&id[..2]).join(format!("{}.debug", &id[2..])));
         found.extend(downloads().map(|cache| cache.join(&id).join("debuginfo")));
     }
-    let path = place(path);
-    if let (Some(name), Some(folder)) = (link(image), path.parent()) {
+    let (place, named) = (place(path), named(path));
+    if let (Some(name), Some(folder)) = (link(image), place.parent()) {
         found.push(folder.join(name));
         found.push(folder.join(".debug").join(name));
-        if let Ok(folder) = folder.strip_prefix("/") {
+        if let Some(Ok(folder)) = named.parent().map(|folder| folder.strip_prefix("/")) {
             found.push(Path::new(SYSTEM).join(folder).join(name));
         }
     }
@@ -41,15 +41,26 @@ pub(super) fn link<'a>(image: &Image<'a>) -> Option<&'a OsStr> {
     name.file_name().filter(|file| *file == name.as_os_str())
 }
 
-/// Where a file is in the file system; the program of a process is as that process sees it.
-fn place(path: &Path) -> PathBuf {
-    match root(path).zip(path.read_link().ok()) {
-        Some((root, program)) => root.join(program.strip_prefix("/").unwrap_or(&program)),
-        None => path.to_owned(),
+/// Where a file is in the file system of those who run it: the program of a process is `/proc/PID/exe` for us, and its libraries are
+/// below `/proc/PID/root`.
+fn named(path: &Path) -> PathBuf {
+    let Some(root) = root(path) else { return path.to_owned() };
+    match path.strip_prefix(root) {
+        Ok(inside) => Path::new("/").join(inside),
+        Err(_) => path.read_link().unwrap_or_else(|_| path.to_owned()),
     }
 }
 
-/// The root of the file system of the process whose `/proc/PID/exe` this is, or of one of whose files it is.
+/// Where we find what they see there.
+fn place(path: &Path) -> PathBuf {
+    let named = named(path);
+    match root(path).zip(named.strip_prefix("/").ok()) {
+        Some((root, inside)) => root.join(inside),
+        None => named,
+    }
+}
+
+/// The root of their file system, if it may be another one.
 fn root(path: &Path) -> Option<PathBuf> {
     let mut parts = path.strip_prefix("/proc").ok()?.components();
     let process = parts.next()?.as_os_str();
@@ -130,5 +141,22 @@ fn crc(mut file: &File) -> Option<u32> {
             0 => return Some(crc.sum()),
             size => crc.update(&buffer[..size]),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_program_of_a_process_is_where_that_process_has_it() {
+        let program = std::env::current_exe().expect("a test has a path");
+        let id = std::process::id();
+        assert_eq!(named(Path::new(&format!("/proc/{id}/exe"))), program);
+        let place = place(Path::new(&format!("/proc/{id}/exe")));
+        assert_eq!(place, Path::new(&format!("/proc/{id}/root{}", program.display())));
+        assert!(place.is_file());
+        assert_eq!(named(Path::new(&format!("/proc/{id}/root/lib/some.so"))), Path::new("/lib/some.so"));
+        assert_eq!(super::place(&program), program);
     }
 }
