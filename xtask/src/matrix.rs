@@ -60,9 +60,18 @@ const BUILDS: [Build; 18] = [
     Build { name: "thin LTO, line tables", profile: &["lto=\"thin\"", LINES], ..RELEASE },
     Build { name: "fat LTO, one codegen unit", profile: &[FAT, ONE], ..RELEASE },
     Build { name: "fat LTO, one codegen unit, line tables", profile: &[FAT, ONE, LINES], ..RELEASE },
-    Build { name: "the same, split (`split-debuginfo = \"unpacked\"`)", profile: &[FAT, ONE, LINES, UNPACKED], ..RELEASE },
+    Build {
+        name: "the same, split (`split-debuginfo = \"unpacked\"`)",
+        profile: &[FAT, ONE, LINES, UNPACKED],
+        ..RELEASE
+    },
     Build { name: "the same, packed (`split-debuginfo = \"packed\"`)", profile: &[FAT, ONE, LINES, PACKED], ..RELEASE },
-    Build { name: "fat LTO, one codegen unit, line tables, nightly", nightly: true, profile: &[FAT, ONE, LINES], ..RELEASE },
+    Build {
+        name: "fat LTO, one codegen unit, line tables, nightly",
+        nightly: true,
+        profile: &[FAT, ONE, LINES],
+        ..RELEASE
+    },
     Build { name: "`panic = \"abort\"`", profile: &["panic=\"abort\""], ..RELEASE },
     Build { name: "static (`-C target-feature=+crt-static`)", flags: "-C target-feature=+crt-static", ..RELEASE },
     Build { name: "stripped", strip: true, ..RELEASE },
