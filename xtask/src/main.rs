@@ -3,6 +3,7 @@
 mod bench;
 mod build_ebpf;
 mod demo;
+mod fuzz;
 mod lint;
 mod matrix;
 mod pipeline;
@@ -39,6 +40,8 @@ enum Task {
     Bench(bench::Args),
     /// Build a sample in every way and write what is seen of it into the README's table
     Matrix(matrix::Args),
+    /// Run the fuzz targets of the parsers, ten million executions each
+    Fuzz(fuzz::Args),
     /// Check format, clippy, generated code and the rules between the layers
     Lint(lint::Args),
     /// Write anew where each tokio version keeps the id of the current task
@@ -55,6 +58,7 @@ fn main() -> ExitCode {
         Task::Test(args) => test::main(&args),
         Task::Bench(args) => bench::main(&args),
         Task::Matrix(args) => matrix::main(&args),
+        Task::Fuzz(args) => fuzz::main(&args),
         Task::Lint(args) => lint::main(&args),
         Task::TokioTable => tokio_table::main(),
         Task::Vm(args) => vm::main(&args),

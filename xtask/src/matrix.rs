@@ -44,8 +44,10 @@ const RELEASE: Build = Build { name: "", nightly: false, flags: "", profile: &[]
 const FAT: &str = "lto=\"fat\"";
 const ONE: &str = "codegen-units=1";
 const LINES: &str = "debug=\"line-tables-only\"";
+const UNPACKED: &str = "split-debuginfo=\"unpacked\"";
+const PACKED: &str = "split-debuginfo=\"packed\"";
 
-const BUILDS: [Build; 16] = [
+const BUILDS: [Build; 18] = [
     Build { name: "`--release`", ..RELEASE },
     Build { name: "v0 symbols (`-C symbol-mangling-version=v0`)", flags: "-C symbol-mangling-version=v0", ..RELEASE },
     Build { name: "nightly (1.97; v0 is its default)", nightly: true, ..RELEASE },
@@ -58,7 +60,18 @@ const BUILDS: [Build; 16] = [
     Build { name: "thin LTO, line tables", profile: &["lto=\"thin\"", LINES], ..RELEASE },
     Build { name: "fat LTO, one codegen unit", profile: &[FAT, ONE], ..RELEASE },
     Build { name: "fat LTO, one codegen unit, line tables", profile: &[FAT, ONE, LINES], ..RELEASE },
-    Build { name: "the same, nightly", nightly: true, profile: &[FAT, ONE, LINES], ..RELEASE },
+    Build {
+        name: "the same, split (`split-debuginfo = \"unpacked\"`)",
+        profile: &[FAT, ONE, LINES, UNPACKED],
+        ..RELEASE
+    },
+    Build { name: "the same, packed (`split-debuginfo = \"packed\"`)", profile: &[FAT, ONE, LINES, PACKED], ..RELEASE },
+    Build {
+        name: "fat LTO, one codegen unit, line tables, nightly",
+        nightly: true,
+        profile: &[FAT, ONE, LINES],
+        ..RELEASE
+    },
     Build { name: "`panic = \"abort\"`", profile: &["panic=\"abort\""], ..RELEASE },
     Build { name: "static (`-C target-feature=+crt-static`)", flags: "-C target-feature=+crt-static", ..RELEASE },
     Build { name: "stripped", strip: true, ..RELEASE },
@@ -173,6 +186,9 @@ fn compile(build: &Build) -> Result<PathBuf> {
     let built = folder.join(TARGET).join("release/inspect-sample");
     let program = folder.join("sample");
     fs::copy(&built, &program)?;
+    if build.profile.contains(&PACKED) {
+        fs::copy(built.with_extension("dwp"), program.with_extension("dwp"))?;
+    }
     if build.strip {
         run::output(Command::new("strip").arg(&program))?;
     }

@@ -2,9 +2,6 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
+use tracer_fuzz::inspect::fuzz;
 
-#[expect(dead_code, unreachable_pub, reason = "the agent uses more of it")]
-#[path = "../../src/inspect/mod.rs"]
-mod inspect;
-
-fuzz_target!(|name: &str| inspect::fuzz_names(name));
+fuzz_target!(|name: &str| fuzz::name(name));

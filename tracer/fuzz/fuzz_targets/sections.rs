@@ -6,15 +6,12 @@
 use std::path::Path;
 
 use libfuzzer_sys::fuzz_target;
-
-#[expect(dead_code, unreachable_pub, reason = "the agent uses more of it")]
-#[path = "../../src/inspect/mod.rs"]
-mod inspect;
-mod elf;
+use tracer_fuzz::elf::{self, PROGRAM};
+use tracer_fuzz::inspect::inspect_bytes;
 
 fuzz_target!(|bytes: &[u8]| {
-    let file = elf::from_sections(&elf::split(bytes));
-    let plan = inspect::inspect_bytes(&file, Path::new("fuzz")).expect("the headers are well formed");
+    let file = elf::from_sections(&PROGRAM, &elf::split(bytes));
+    let plan = inspect_bytes(&file, Path::new("fuzz")).expect("the headers are well formed");
     for function in &plan.messages {
         let sites = std::iter::once(&function.entry).chain(&function.exits);
         assert!(sites.into_iter().all(|site| site.offset < file.len() as u64), "a probe outside of the file");

@@ -12,7 +12,7 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-use crate::inspect::{Identity, InspectError, ProbePlan, code_at_sites, identity, inspect_file};
+use crate::inspect::{Identity, InspectError, ProbePlan, RemarkKind, code_at_sites, identity, inspect_file};
 
 /// The largest kept plan that is read, in bytes.
 const MAX_SIZE: u64 = 64 << 20;
@@ -77,7 +77,9 @@ impl Plans {
             return Ok(plan);
         }
         let plan = inspect_file(path)?;
-        if let Some(code) = code(path, &plan)
+        // Files that were missing can come.
+        let whole = plan.remarks.iter().all(|remark| remark.kind != RemarkKind::MissingDebugInfo);
+        if let Some(code) = code(path, &plan).filter(|_| whole)
             && let Err(error) = self.keep(&place, &Keep { agent: &self.agent, file: &file, code, plan: &plan })
         {
             tracing::debug!("{} is not kept: {error}", place.display());

@@ -92,6 +92,7 @@ pub(super) struct Image<'a> {
     pub(super) interpreter: bool,
     /// Is a program, not a library.
     pub(super) program: bool,
+    linked: bool,
     /// For sections that are read in pieces.
     pub(super) source: &'a dyn ReadAt,
     read: Box<dyn Fn(u64, u64) -> Option<&'a [u8]> + 'a>,
@@ -100,7 +101,14 @@ pub(super) struct Image<'a> {
 }
 
 impl<'a> Image<'a> {
+    /// A program or library.
     pub(super) fn parse<R: ReadRef<'a> + 'a>(data: R, source: &'a dyn ReadAt) -> Result<Self, Fault> {
+        let image = Self::parse_any(data, source)?;
+        if image.linked { Ok(image) } else { Err(Fault::NotLinked) }
+    }
+
+    /// Any file: debug info can be in ones that nobody links.
+    pub(super) fn parse_any<R: ReadRef<'a> + 'a>(data: R, source: &'a dyn ReadAt) -> Result<Self, Fault> {
         let ident = data.read_bytes_at(0, 16).map_err(|()| Fault::NotElf)?;
         if !ident.starts_with(b"\x7fELF") {
             return Err(Fault::NotElf);
@@ -108,9 +116,6 @@ impl<'a> Image<'a> {
         check_machine(data, ident)?;
         let header = Header::parse(data).map_err(|_| Fault::Truncated("file header"))?;
         let kind = header.e_type(LE);
-        if kind != ET_EXEC && kind != ET_DYN {
-            return Err(Fault::NotLinked);
-        }
         let mut image = Self {
             sections: Vec::new(),
             segments: Vec::new(),
@@ -118,6 +123,7 @@ impl<'a> Image<'a> {
             fixed: kind == ET_EXEC,
             interpreter: false,
             program: kind == ET_EXEC,
+            linked: kind == ET_EXEC || kind == ET_DYN,
             source,
             read: Box::new(move |offset, size| data.read_bytes_at(offset, size).ok()),
             budget: Cell::new(

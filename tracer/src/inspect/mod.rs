@@ -27,6 +27,8 @@ mod flow;
 mod frame_bytes;
 mod frames;
 mod fuel;
+#[doc(hidden)]
+pub mod fuzz;
 mod image;
 mod inlined;
 mod layout;
@@ -55,6 +57,7 @@ use std::path::{Path, PathBuf};
 use object::ReadCache;
 use serde::{Deserialize, Serialize};
 
+use debug_file::Elsewhere;
 use error::Fault;
 use image::Image;
 use messages::Catalog;
@@ -77,7 +80,7 @@ pub fn inspect_file(path: &Path) -> Result<ProbePlan, InspectError> {
     let parts = split_off(path, &Image::parse(&cache, &file).map_err(|fault| fault.at(path))?);
     let debug = parts.as_ref().and_then(|(cache, file)| Image::parse(cache, file).ok());
     let image = Image::parse(&cache, &file).map_err(|fault| fault.at(path))?;
-    Ok(inspect(&image, debug.as_ref()))
+    Ok(inspect(&image, debug.as_ref(), Elsewhere { program: Some(path) }))
 }
 
 /// The file with what a file lacks of debug info and symbols.
@@ -98,7 +101,7 @@ fn split_off(path: &Path, image: &Image<'_>) -> Option<(ReadCache<File>, File)> 
 /// As [`inspect_file`].
 pub fn inspect_bytes(bytes: &[u8], path: &Path) -> Result<ProbePlan, InspectError> {
     let image = Image::parse(bytes, &bytes).map_err(|fault| fault.at(path))?;
-    Ok(inspect(&image, None))
+    Ok(inspect(&image, None, Elsewhere { program: None }))
 }
 
 /// What tells a file from another one, without looking at its code.
@@ -110,6 +113,8 @@ pub struct Identity {
     pub size: u64,
     /// The file with its debug info if that was split off, with its size in bytes.
     pub debug: Option<(PathBuf, u64)>,
+    /// The package with the entries of its split units, with its size in bytes.
+    pub package: Option<(PathBuf, u64)>,
 }
 
 /// Says which file it is; none if it has no build-id.
@@ -123,7 +128,8 @@ pub fn identity(path: &Path) -> Result<Option<Identity>, InspectError> {
     let size = file.metadata().map_or(0, |metadata| metadata.len());
     let existing = |path: PathBuf| path.metadata().ok().map(|metadata| (path, metadata.len()));
     let debug = debug_file::candidates(path, &image).into_iter().find_map(existing);
-    Ok(Some(Identity { build_id, size, debug }))
+    let package = debug_file::package_path(path).and_then(existing);
+    Ok(Some(Identity { build_id, size, debug, package }))
 }
 
 /// The code around every site of a plan: what a plan that was kept must still find in the file.
@@ -154,15 +160,16 @@ pub fn code_at_sites(path: &Path, plan: &ProbePlan) -> Result<Option<Vec<u8>>, I
 /// Opens a file twice: what is kept of it is read through the cache.
 fn open(path: &Path) -> Result<(ReadCache<File>, File), InspectError> {
     let io = |source| InspectError::Io { path: path.to_owned(), source };
-    let file = File::open(path).map_err(io)?;
-    if file.metadata().map_err(io)?.is_dir() {
+    // Opening a pipe waits for its other end, and opening a device can do anything.
+    if !path.metadata().map_err(io)?.is_file() {
         return Err(Fault::NotElf.at(path));
     }
+    let file = File::open(path).map_err(io)?;
     // Not mapped: a file that somebody truncates while it is mapped kills the reader with SIGBUS.
     Ok((ReadCache::new(file.try_clone().map_err(io)?), file))
 }
 
-fn inspect<'a>(image: &Image<'a>, debug: Option<&Image<'a>>) -> ProbePlan {
+fn inspect<'a>(image: &Image<'a>, debug: Option<&Image<'a>>, elsewhere: Elsewhere<'_>) -> ProbePlan {
     let symbols = Symbols::read(image, debug);
     let catalog = Catalog::read(&symbols);
     let relocations = Relocations::read(image, &symbols, &catalog.wanted());
@@ -181,7 +188,8 @@ fn inspect<'a>(image: &Image<'a>, debug: Option<&Image<'a>>) -> ProbePlan {
         tls: tls::tls(image, &symbols, &relocations),
         ..ProbePlan::default()
     };
-    let inlined = with_dwarf.map(dwarf::inlined_calls).unwrap_or_default();
+    let inlined = with_dwarf.map(|image| dwarf::inlined_calls(image, elsewhere)).unwrap_or_default();
+    remarks::split(&inlined.missing, &mut plan);
     messages::plan(image, &symbols, &relocations, &catalog, compiler_known, inlined, &mut plan);
     packs::plan(image, &symbols, &relocations, compiler_known, &mut plan);
     plan.sockets = sockets::sockets(image, &symbols, plan.static_exe, &mut plan.remarks);
@@ -197,16 +205,4 @@ fn producers(image: &Image<'_>) -> Vec<String> {
     let lines =
         bytes.split(|byte| *byte == 0).filter(|line| line.starts_with(b"rustc version ") && line.len() < LONGEST);
     lines.take(MOST).map(|line| String::from_utf8_lossy(line).into_owned()).collect()
-}
-
-/// Reads a name in every way; for the fuzzers.
-#[doc(hidden)]
-pub fn fuzz_names(name: &str) {
-    let demangled = symbols::demangle(name);
-    for name in [name, &demangled] {
-        let _ = names::method(name);
-        let _ = names::short_name(name);
-        let _ = (names::makes_decode_error(name), names::is_rust_panic(name));
-        dwarf::fuzz_name(name);
-    }
 }

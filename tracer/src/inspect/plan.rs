@@ -333,6 +333,8 @@ pub enum RemarkKind {
     UnknownTask,
     /// A part of the file is damaged or too large.
     Damaged,
+    /// Files with its split debug info are not there.
+    MissingDebugInfo,
 }
 
 fn hex_option<S: Serializer>(bytes: &Option<Vec<u8>>, serializer: S) -> Result<S::Ok, S::Error> {

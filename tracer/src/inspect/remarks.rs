@@ -7,6 +7,18 @@ use super::messages::Catalog;
 use super::plan::{ProbePlan, Remark, RemarkKind, TypeSource};
 use super::symbols::Symbols;
 
+/// Says which files of split units are not there.
+pub(super) fn split(missing: &[String], plan: &mut ProbePlan) {
+    let Some(first) = missing.first() else { return };
+    let others = if missing.len() > 1 { format!(" and {} others", missing.len() - 1) } else { String::new() };
+    plan.remarks.push(Remark {
+        kind: RemarkKind::MissingDebugInfo,
+        subject: None,
+        text: format!("debug info is in {first}{others}, which cannot be read, so inlined calls are not found"),
+        remedy: Some("keep it where it was built, or put it (or PROGRAM.dwp) beside the program".to_owned()),
+    });
+}
+
 /// Adds remarks about the file as a whole.
 pub(super) fn add(symbols: &Symbols<'_>, catalog: &Catalog, compiler_known: bool, plan: &mut ProbePlan) {
     let mut add = |kind, text: &str, remedy: Option<&str>| {

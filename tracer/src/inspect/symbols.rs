@@ -1,5 +1,7 @@
 //! Symbol tables: functions by address, thread-local variables, and names when asked for.
 
+use std::fmt::{self, Write as _};
+
 use object::elf::{SHT_DYNSYM, SHT_SYMTAB, STT_FUNC, STT_GNU_IFUNC, STT_TLS, SymbolType};
 
 use super::image::{Image, Section, string_at};
@@ -174,10 +176,50 @@ impl Entry {
 
 /// The symbol's name for people, without its hash; empty if it is no Rust symbol.
 pub(super) fn demangle(name: &str) -> String {
-    /// Longer names are nested generics without end; nobody could read them.
-    const MAX_NAME: usize = 16 << 10;
     if name.len() > MAX_NAME {
         return String::new();
     }
-    rustc_demangle::try_demangle(name).map_or_else(|_| String::new(), |name| format!("{name:#}"))
+    let Ok(name) = rustc_demangle::try_demangle(name) else { return String::new() };
+    let mut text = Bounded(String::new());
+    write!(text, "{name:#}").map_or_else(|_| String::new(), |()| text.0)
+}
+
+/// Longer names are nested generics without end; nobody could read them.
+const MAX_NAME: usize = 16 << 10;
+
+/// Ends the writing of a name that has become too long: by references to its own parts, a short symbol can stand for megabytes.
+struct Bounded(String);
+
+impl fmt::Write for Bounded {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        if self.0.len() + text.len() > MAX_NAME {
+            return Err(fmt::Error);
+        }
+        self.0.push_str(text);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::demangle;
+
+    #[test]
+    fn a_symbol_that_stands_for_megabytes_has_no_name() {
+        assert_eq!(demangle("_RNvC1a1b"), "a::b");
+        // Each tuple has the one before it twice.
+        let bomb = (0..20).fold(("_RINvC1a1bTuuE".to_owned(), "7_".to_owned()), |(mut name, part), _| {
+            let at = name.len() - 2;
+            name.push_str(&format!("TB{part}B{part}E"));
+            (name, format!("{}_", base_62(at - 1)))
+        });
+        let bomb = format!("{}E", bomb.0);
+        assert!(rustc_demangle::try_demangle(&bomb).is_ok(), "{bomb}");
+        assert_eq!(demangle(&bomb), "", "{bomb}");
+    }
+
+    fn base_62(number: usize) -> String {
+        let digit = |digit| char::from(b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"[digit]);
+        if number < 62 { digit(number).into() } else { format!("{}{}", base_62(number / 62), digit(number % 62)) }
+    }
 }

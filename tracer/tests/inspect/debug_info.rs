@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use tracer::inspect::{ExitKind, ProbePlan, inspect_file};
+use tracer::inspect::{ExitKind, ProbePlan, RemarkKind, inspect_file};
 
-use crate::sample::{FAT_LTO, FAT_LTO_LINES, LEGACY};
+use crate::sample::{FAT_LTO, FAT_LTO_LINES, LEGACY, PACKED, PACKED_UNITS, UNITS, UNPACKED, UNPACKED_UNITS};
 
 fn run(command: &mut Command) {
     let output = command.output().unwrap();
@@ -69,4 +69,44 @@ fn debug_info_that_was_split_off_is_found_if_it_is_the_files_own() {
     assert!(inspect_file(&stripped).unwrap().stripped);
     objcopy(&["--only-keep-debug"], &LEGACY.path(), &debug);
     assert!(inspect_file(&stripped).unwrap().stripped);
+}
+
+fn misses_debug_info(plan: &ProbePlan) -> bool {
+    plan.remarks.iter().any(|remark| remark.kind == RemarkKind::MissingDebugInfo)
+}
+
+#[test]
+fn split_units_say_the_same_as_whole_ones() {
+    let expected = messages(&FAT_LTO_LINES.plan());
+    for build in UNPACKED.into_iter().chain(PACKED) {
+        let plan = build.plan();
+        assert_eq!(messages(&plan), expected, "{}", build.path().display());
+        assert!(!misses_debug_info(&plan));
+    }
+    let expected = UNITS.plan();
+    assert!(inlined(&expected) > 10, "{} inlined calls", inlined(&expected));
+    for build in [UNPACKED_UNITS, PACKED_UNITS] {
+        assert_eq!(messages(&build.plan()), messages(&expected), "{}", build.path().display());
+    }
+}
+
+#[test]
+fn entries_of_split_units_are_looked_for_beside_the_program_and_missed() {
+    let folder = tempfile::tempdir().unwrap();
+    let program = folder.path().join("service");
+    let package = folder.path().join("service.dwp");
+    std::fs::copy(PACKED[0].path(), &program).unwrap();
+    let plan = inspect_file(&program).unwrap();
+    assert!(inlined(&plan) == 0 && misses_debug_info(&plan), "{:?}", plan.remarks);
+    // That of another build.
+    std::fs::copy(PACKED[1].path().with_extension("dwp"), &package).unwrap();
+    let plan = inspect_file(&program).unwrap();
+    assert!(inlined(&plan) == 0 && misses_debug_info(&plan), "{:?}", plan.remarks);
+    std::fs::copy(PACKED[0].path().with_extension("dwp"), &package).unwrap();
+    let plan = inspect_file(&program).unwrap();
+    assert!(inlined(&plan) > 50 && !misses_debug_info(&plan), "{:?}", plan.remarks);
+    // By another name.
+    let link = folder.path().join("link");
+    std::os::unix::fs::symlink(&program, &link).unwrap();
+    assert_eq!(messages(&inspect_file(&link).unwrap()), messages(&plan));
 }

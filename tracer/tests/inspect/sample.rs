@@ -35,6 +35,26 @@ pub const FAT_LTO_LINES: Build = Build {
         ("CARGO_PROFILE_RELEASE_DEBUG", "line-tables-only"),
     ],
 };
+/// The same, with the debug info of each unit in a file of its own, in both versions of the format.
+pub const UNPACKED: [Build; 2] = [
+    Build { name: "unpacked-4", flags: "-C split-debuginfo=unpacked -C dwarf-version=4", ..FAT_LTO_LINES },
+    Build { name: "unpacked-5", flags: "-C split-debuginfo=unpacked -C dwarf-version=5", ..FAT_LTO_LINES },
+];
+/// The same, with all of these in one file.
+pub const PACKED: [Build; 2] = [
+    Build { name: "packed-4", flags: "-C split-debuginfo=packed -C dwarf-version=4", ..FAT_LTO_LINES },
+    Build { name: "packed-5", flags: "-C split-debuginfo=packed -C dwarf-version=5", ..FAT_LTO_LINES },
+];
+/// Several units, each with full debug info of its own.
+pub const UNPACKED_UNITS: Build = Build {
+    name: "unpacked-units",
+    flags: "-C split-debuginfo=unpacked",
+    environment: &[("CARGO_PROFILE_RELEASE_DEBUG", "full")],
+};
+/// As [`UNPACKED_UNITS`], in a package.
+pub const PACKED_UNITS: Build = Build { name: "packed-units", flags: "-C split-debuginfo=packed", ..UNPACKED_UNITS };
+/// As [`UNPACKED_UNITS`], in the program itself.
+pub const UNITS: Build = Build { name: "units", flags: "", ..UNPACKED_UNITS };
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
 impl Build {
@@ -60,18 +80,26 @@ impl Build {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let built = directory.join(TARGET).join("release/inspect-sample");
         let path = directory.join(format!("sample-{}", self.name));
-        // Another test may be running the copy of the last build: replaced as a whole, or not at all.
-        if fs::read(&path).ok() != fs::read(&built).ok() {
-            let fresh = path.with_extension("new");
-            fs::copy(&built, &fresh).unwrap();
-            fs::rename(&fresh, &path).unwrap();
+        if self.flags.contains("split-debuginfo=packed") {
+            update(&built.with_extension("dwp"), &path.with_extension("dwp"));
         }
+        update(&built, &path);
         path
     }
 
     /// Its plan.
     pub fn plan(self) -> ProbePlan {
         inspect_file(&self.path()).unwrap()
+    }
+}
+
+/// Another test may be running the copy of the last build: replaced as a whole, or not at all.
+fn update(from: &Path, to: &Path) {
+    if fs::read(to).ok() != fs::read(from).ok() {
+        let mut fresh = to.to_owned().into_os_string();
+        fresh.push(".new");
+        fs::copy(from, &fresh).unwrap();
+        fs::rename(&fresh, to).unwrap();
     }
 }
 

@@ -24,7 +24,11 @@ impl Lines {
         sections.fuel.spend(size)?;
         let program = sections.lines.read_up_to(offset, size.min(MAX_PROGRAM))?;
         let directory = unit.directory.as_ref().and_then(|text| resolve(&sections.strings, text));
-        Some(Self { program, directory, address_size: unit.header.address_size() })
+        Some(Self::of(program, directory, unit.header.address_size()))
+    }
+
+    pub(super) fn of(program: Vec<u8>, directory: Option<String>, address_size: u8) -> Self {
+        Self { program, directory, address_size }
     }
 
     /// The paths of these files, by their numbers.
@@ -37,7 +41,7 @@ impl Lines {
         let text = |value: AttributeValue<Slice<'_>>| match value {
             AttributeValue::String(text) => text.to_string().ok().map(str::to_owned),
             AttributeValue::DebugLineStrRef(offset) => sections.line_strings.text(offset.0 as u64),
-            AttributeValue::DebugStrRef(offset) => sections.strings.text(offset.0 as u64),
+            AttributeValue::DebugStrRef(offset) => sections.line_names.text(offset.0 as u64),
             _ => None,
         };
         let path = |number: &u64| {

@@ -3,11 +3,13 @@
 //! `.debug_info` is read unit by unit, and a unit is looked at entry by entry only if its bytes hold the name of a method or a
 //! reference to one. So a file with much debug info costs a pass over its bytes, and the memory of its largest unit.
 
+pub(super) mod fuzz;
 mod lines;
 mod names;
 mod needles;
 mod origin;
 mod section;
+mod split;
 mod unit;
 mod walk;
 
@@ -15,6 +17,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 use std::rc::Rc;
 
+use super::debug_file::Elsewhere;
 use super::fuel::Fuel;
 use super::image::Image;
 use super::plan::Operation;
@@ -70,50 +73,67 @@ pub(super) struct Found {
     pub(super) functions: HashMap<u64, Option<(String, Option<String>)>>,
     /// Some units could not be read.
     pub(super) incomplete: bool,
+    /// Files with entries of split units that are not there.
+    pub(super) missing: Vec<String>,
 }
 
-/// Finds the inlined calls of a file with debug info.
-pub(super) fn inlined_calls(image: &Image<'_>) -> Found {
+/// Finds the inlined calls of a file with debug info, and of the files in which the entries of its split units are.
+pub(super) fn inlined_calls(image: &Image<'_>, elsewhere: Elsewhere<'_>) -> Found {
     let mut found = Found::default();
-    let open = |name| DebugSection::open(image, name);
-    let abbreviations = open(".debug_abbrev").read_up_to(0, MAX_ABBREVIATIONS).unwrap_or_default();
-    let sections = Sections {
-        info: open(".debug_info"),
-        strings: open(".debug_str"),
-        string_offsets: open(".debug_str_offsets"),
-        addresses: open(".debug_addr"),
-        ranges: open(".debug_ranges"),
-        range_lists: open(".debug_rnglists"),
-        lines: open(".debug_line"),
-        line_strings: open(".debug_line_str"),
-        abbreviations,
-        fuel: Fuel::new(MAX_WORK),
-    };
+    let sections = Sections::open(image);
     let names = names::find(&sections.strings);
-    if names.is_empty() {
-        return found;
+    search(&sections, &names, &mut found);
+    split::search(&sections, elsewhere, &mut found);
+    found
+}
+
+impl<'i> Sections<'i> {
+    fn open(image: &Image<'i>) -> Self {
+        let open = |name| DebugSection::open(image, name);
+        let strings = open(".debug_str");
+        Self {
+            info: open(".debug_info"),
+            string_offsets: open(".debug_str_offsets"),
+            addresses: open(".debug_addr"),
+            ranges: open(".debug_ranges"),
+            range_lists: open(".debug_rnglists"),
+            lines: open(".debug_line"),
+            line_strings: open(".debug_line_str"),
+            line_names: strings.clone(),
+            strings,
+            abbreviations: open(".debug_abbrev").read_up_to(0, MAX_ABBREVIATIONS).unwrap_or_default(),
+            fuel: Rc::new(Fuel::new(MAX_WORK)),
+            skeletons: None,
+        }
     }
-    let methods = methods(&sections, &names, &mut found);
+}
+
+/// Finds the calls in these sections, of methods with these names.
+fn search(sections: &Sections<'_>, names: &HashMap<u64, Rc<MethodName>>, found: &mut Found) {
+    if names.is_empty() {
+        return;
+    }
+    let methods = methods(sections, names, found);
     if methods.is_empty() {
-        return found;
+        return;
     }
     let own: BTreeSet<u64> = methods.values().map(|(unit, _)| *unit).collect();
     let references = Needles::new(methods.keys().copied());
     let mut raw = Vec::new();
     // Only units that can refer to others are of interest besides those that have a method themselves.
     let needed =
-        |place: Range<u64>| own.contains(&place.start) || unit::refers_outside(&sections, place.start).unwrap_or(true);
-    some_units(&sections, needed, &mut found.incomplete, |offset, bytes| {
+        |place: Range<u64>| own.contains(&place.start) || unit::refers_outside(sections, place.start).unwrap_or(true);
+    some_units(sections, needed, &mut found.incomplete, |offset, bytes| {
         if own.contains(&offset) || references.any_in(bytes) {
-            let unit = Unit::parse(&sections, offset, bytes)?;
-            walk::calls(&sections, &unit, &methods, &mut raw)?;
+            let unit = Unit::parse(sections, offset, bytes)?;
+            walk::calls(sections, &unit, &methods, &mut raw)?;
         }
         Some(())
     });
     found.incomplete |= raw.len() >= MAX_CALLS;
-    let texts = texts(&sections, &raw);
-    found.calls = raw.into_iter().map(|call| call.named(&texts)).collect();
-    found
+    let texts = texts(sections, &raw);
+    let most = MAX_CALLS - found.calls.len().min(MAX_CALLS);
+    found.calls.extend(raw.into_iter().take(most).map(|call| call.named(&texts)));
 }
 
 /// Calls `visit` for each unit; what it gives none for is not complete.
@@ -161,8 +181,9 @@ fn methods(
     let mut methods = BTreeMap::new();
     let Found { functions, incomplete, .. } = found;
     each_unit(sections, incomplete, |offset, bytes| {
-        // From version 5 on a unit has its strings by number, in a table of its own.
-        let by_number = bytes.get(4).is_some_and(|version| *version >= 5) && !tables.is_empty();
+        // From version 5 on a unit has its strings by number, in a table of its own; a split one had that before.
+        let numbered = sections.skeletons.is_some() || bytes.get(4).is_some_and(|version| *version >= 5);
+        let by_number = numbered && !tables.is_empty();
         let by_offset = direct.any_in(bytes);
         if !by_offset && !by_number {
             return Some(());
@@ -234,10 +255,4 @@ fn texts(sections: &Sections<'_>, raw: &[walk::RawCall]) -> HashMap<u64, String>
         }
     }
     found
-}
-
-/// Reads a name as that of a method.
-pub(super) fn fuzz_name(name: &str) {
-    let _ = MethodName::parse(name);
-    let _ = origin::is_message_file(name);
 }

@@ -67,6 +67,8 @@ fn arguments(text: &str) -> Option<Vec<&str>> {
 /// The names of methods in a section of strings, by their offsets.
 pub(super) fn find(strings: &DebugSection<'_>) -> HashMap<u64, Rc<MethodName>> {
     let mut found = HashMap::new();
+    // The first one has no end of another one before it.
+    found.extend(strings.text(0).and_then(|name| Some((0, Rc::new(MethodName::parse(&name)?)))));
     let finders = [b"\0encode", b"\0decode", &b"\0merge"[..]].map(memchr::memmem::Finder::new);
     let mut offset = 0;
     while let Some(bytes) = strings.read_up_to(offset, CHUNK).filter(|bytes| !bytes.is_empty()) {

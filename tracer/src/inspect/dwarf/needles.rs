@@ -3,35 +3,39 @@
 /// The numbers, of four bytes each.
 pub(super) struct Needles {
     bits: Vec<u64>,
+    /// The filter has two to the power of this many bits.
+    power: u32,
     /// In order.
     numbers: Vec<u32>,
     span: u32,
 }
 
 impl Needles {
-    /// The filter has two to the power of this many bits: it stays in the processor's cache.
-    const POWER: u32 = 20;
+    /// The largest filter stays in the processor's cache.
+    const MAX_POWER: u32 = 20;
 
     pub(super) fn new(numbers: impl Iterator<Item = u64>) -> Self {
         let mut numbers: Vec<u32> = numbers.filter_map(|number| u32::try_from(number).ok()).collect();
         numbers.sort_unstable();
         numbers.dedup();
-        let mut bits = vec![0; 1 << (Self::POWER - 6)];
-        for number in &numbers {
-            let (word, bit) = Self::place(*number);
-            bits[word] |= 1 << bit;
-        }
         let span = numbers.last().zip(numbers.first()).map_or(0, |(last, first)| last - first);
-        Self { bits, numbers, span }
+        let power = (numbers.len().max(16).ilog2() + 6).min(Self::MAX_POWER);
+        let mut needles = Self { bits: vec![0; 1 << (power - 6)], power, numbers: Vec::new(), span };
+        for number in &numbers {
+            let (word, bit) = needles.place(*number);
+            needles.bits[word] |= 1 << bit;
+        }
+        needles.numbers = numbers;
+        needles
     }
 
-    fn place(number: u32) -> (usize, u32) {
-        let hash = number.wrapping_mul(0x9e37_79b1) >> (32 - Self::POWER);
+    fn place(&self, number: u32) -> (usize, u32) {
+        let hash = number.wrapping_mul(0x9e37_79b1) >> (32 - self.power);
         ((hash / 64) as usize, hash % 64)
     }
 
     pub(super) fn has(&self, number: u32) -> bool {
-        let (word, bit) = Self::place(number);
+        let (word, bit) = self.place(number);
         self.bits[word] >> bit & 1 != 0 && self.numbers.binary_search(&number).is_ok()
     }
 

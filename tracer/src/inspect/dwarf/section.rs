@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt as _;
+use std::rc::Rc;
 
 use crate::inspect::image::Image;
 use crate::inspect::source::ReadAt;
@@ -13,13 +14,15 @@ const MAX_UNPACKED: u64 = 2 << 30;
 const HEADER: u64 = 24;
 
 /// Where the bytes are.
+#[derive(Clone)]
 enum Store<'i> {
     Absent,
     Part { source: &'i dyn ReadAt, offset: u64 },
-    Unpacked(File),
+    Unpacked { file: Rc<File>, offset: u64 },
 }
 
 /// One section; empty if the file does not have it.
+#[derive(Clone)]
 pub(super) struct DebugSection<'i> {
     store: Store<'i>,
     pub(super) size: u64,
@@ -27,15 +30,36 @@ pub(super) struct DebugSection<'i> {
 
 impl<'i> DebugSection<'i> {
     pub(super) fn open(image: &Image<'i>, name: &str) -> Self {
-        let absent = Self { store: Store::Absent, size: 0 };
         let Some(section) = image.section(name.as_bytes()).filter(|section| section.in_file()) else {
-            return absent;
+            return Self::absent();
         };
         let part = Self { store: Store::Part { source: image.source, offset: section.offset }, size: section.size };
         if !section.compressed {
             return part;
         }
-        part.unpack().map_or(absent, |(file, size)| Self { store: Store::Unpacked(file), size })
+        part.unpack().map_or(Self::absent(), |(file, size)| Self {
+            store: Store::Unpacked { file: Rc::new(file), offset: 0 },
+            size,
+        })
+    }
+
+    pub(super) fn absent() -> Self {
+        Self { store: Store::Absent, size: 0 }
+    }
+
+    /// A part of it as a section of its own; empty if it is not all there.
+    pub(super) fn part(&self, start: u64, size: u64) -> Self {
+        let mut part = self.clone();
+        part.size = size;
+        let inside = start.checked_add(size).is_some_and(|end| end <= self.size);
+        match &mut part.store {
+            Store::Part { offset, .. } | Store::Unpacked { offset, .. } if inside => {
+                // What does not fit a file is not in it.
+                *offset = offset.saturating_add(start);
+                part
+            }
+            _ => Self::absent(),
+        }
     }
 
     /// Fills the buffer from an offset of the section.
@@ -45,7 +69,7 @@ impl<'i> DebugSection<'i> {
             && match &self.store {
                 Store::Absent => false,
                 Store::Part { source, offset: start } => source.read_at(start.checked_add(offset)?, buffer),
-                Store::Unpacked(file) => file.read_at(offset, buffer),
+                Store::Unpacked { file, offset: start } => file.read_at(start.checked_add(offset)?, buffer),
             };
         read.then_some(())
     }

@@ -1,13 +1,16 @@
 //! One unit of `.debug_info` in memory: its entries, and the attributes that matter here.
 
 use std::ops::Range;
+use std::rc::Rc;
 
 use gimli::{
     Abbreviations, AttributeValue, DebugAbbrev, DebugInfo, EndianSlice, EntriesRaw, LittleEndian, Reader as _,
-    UnitHeader, constants as dw,
+    UnitHeader, UnitType, constants as dw,
 };
 
+use super::lines::resolve;
 use super::section::DebugSection;
+use super::split::{Skeleton, Skeletons};
 use crate::inspect::fuel::Fuel;
 
 pub(super) type Slice<'u> = EndianSlice<'u, LittleEndian>;
@@ -29,8 +32,12 @@ pub(super) struct Sections<'i> {
     pub(super) range_lists: DebugSection<'i>,
     pub(super) lines: DebugSection<'i>,
     pub(super) line_strings: DebugSection<'i>,
+    /// The strings of the file that has the line programs.
+    pub(super) line_names: DebugSection<'i>,
     pub(super) abbreviations: Vec<u8>,
-    pub(super) fuel: Fuel,
+    pub(super) fuel: Rc<Fuel>,
+    /// The other halves of the units, if these are only the entries of split ones.
+    pub(super) skeletons: Option<Rc<Skeletons>>,
 }
 
 /// The next unit's bytes.
@@ -96,6 +103,10 @@ pub(super) fn read(info: &DebugSection<'_>, offset: u64, buffer: &mut Vec<u8>) -
     // Only the 32-bit form: the other one is for sections of more than 4 GiB.
     let Some(next) = end(info, offset) else { return (Next::End, offset) };
     let size = next - offset;
+    // The buffer is made only for what is there.
+    if next > info.size {
+        return (Next::End, next);
+    }
     if size > MAX_UNIT {
         return (Next::Skipped, next);
     }
@@ -147,8 +158,14 @@ pub(super) struct Unit<'u> {
     string_base: u64,
     address_base: u64,
     range_base: u64,
+    /// What the offset of a list of ranges is counted from.
+    list_base: u64,
     pub(super) lines: Option<u64>,
     pub(super) directory: Option<Text>,
+    /// Where the entries are, if this is only the skeleton of the unit.
+    pub(super) elsewhere: Option<Text>,
+    /// The number that both halves of a split unit have.
+    id: Option<u64>,
 }
 
 impl<'u> Unit<'u> {
@@ -169,11 +186,42 @@ impl<'u> Unit<'u> {
             string_base: 8,
             address_base: 8,
             range_base: 0,
+            list_base: 0,
             lines: None,
             directory: None,
+            elsewhere: None,
+            id: match header.type_() {
+                UnitType::Skeleton(id) | UnitType::SplitCompilation(id) => Some(id.0),
+                _ => None,
+            },
         };
-        unit.read_root()?;
+        if let Some(skeletons) = &sections.skeletons {
+            // Without a base of their own, the tables of such a unit begin behind the header of the section.
+            let old = header.version() <= 4;
+            (unit.string_base, unit.range_base) = if old { (0, 0) } else { (8, 12) };
+            unit.read_root()?;
+            let Skeleton { base, address_base, list_base, lines, directory, .. } = skeletons.get(&unit.id?)?;
+            (unit.base, unit.address_base, unit.lines) = (*base, *address_base, *lines);
+            unit.list_base = if old { *list_base } else { 0 };
+            unit.directory = directory.clone().map(Text::Inline);
+        } else {
+            unit.read_root()?;
+        }
         Some(unit)
+    }
+
+    /// What its other half needs of it, if it is the skeleton of a split unit.
+    pub(super) fn skeleton(&self) -> Option<(u64, Skeleton)> {
+        let text = |text: &Text| resolve(&self.sections.strings, text);
+        let skeleton = Skeleton {
+            name: text(self.elsewhere.as_ref()?)?,
+            directory: self.directory.as_ref().and_then(text),
+            base: self.base,
+            address_base: self.address_base,
+            list_base: self.range_base,
+            lines: self.lines,
+        };
+        Some((self.id?, skeleton))
     }
 
     fn read_root(&mut self) -> Option<()> {
@@ -191,14 +239,21 @@ impl<'u> Unit<'u> {
     fn root(&mut self, abbreviations: &Abbreviations) -> Option<Attributes> {
         // The bases come first: other attributes of the root may need them.
         let mut entries = self.header.entries_raw(abbreviations, None).ok()?;
+        let mut elsewhere = None;
         for spec in entries.read_abbreviation().ok()??.attributes() {
-            match entries.read_attribute(*spec).ok()?.value() {
+            let attribute = entries.read_attribute(*spec).ok()?;
+            match attribute.value() {
                 AttributeValue::DebugStrOffsetsBase(base) => self.string_base = base.0 as u64,
                 AttributeValue::DebugAddrBase(base) => self.address_base = base.0 as u64,
                 AttributeValue::DebugRngListsBase(base) => self.range_base = base.0 as u64,
+                AttributeValue::DwoId(id) => self.id = Some(id.0),
+                name if matches!(attribute.name(), dw::DW_AT_dwo_name | dw::DW_AT_GNU_dwo_name) => {
+                    elsewhere = Some(name)
+                }
                 _ => {}
             }
         }
+        self.elsewhere = elsewhere.and_then(|name| self.text(&name));
         let mut entries = self.header.entries_raw(abbreviations, None).ok()?;
         let root = entries.read_abbreviation().ok()??;
         self.attributes(&mut entries, root.attributes())
@@ -253,8 +308,8 @@ impl<'u> Unit<'u> {
                 dw::DW_AT_entry_pc => found.entry = self.address(&value),
                 dw::DW_AT_ranges => {
                     found.ranges = match value {
-                        AttributeValue::RangeListsRef(offset) => Ranges::List(offset.0 as u64),
-                        AttributeValue::SecOffset(offset) => Ranges::List(offset as u64),
+                        AttributeValue::RangeListsRef(offset) => self.list_at(offset.0),
+                        AttributeValue::SecOffset(offset) => self.list_at(offset),
                         AttributeValue::DebugRngListsIndex(index) => self.range_list(index.0 as u64),
                         _ => Ranges::None,
                     };
@@ -301,6 +356,10 @@ impl<'u> Unit<'u> {
         self.sections.addresses.long(self.address_base.checked_add(index.checked_mul(8)?)?)
     }
 
+    fn list_at(&self, offset: usize) -> Ranges {
+        self.list_base.checked_add(offset as u64).map_or(Ranges::None, Ranges::List)
+    }
+
     fn range_list(&self, index: u64) -> Ranges {
         let place = index.checked_mul(4).and_then(|into| self.range_base.checked_add(into));
         let offset = place.and_then(|place| self.sections.range_lists.word(place));
@@ -324,6 +383,9 @@ impl<'u> Unit<'u> {
 
     /// Where the table is in `.debug_str_offsets` that has the unit's strings.
     pub(super) fn string_table(&self) -> Range<u64> {
+        if self.sections.skeletons.is_some() {
+            return 0..u64::MAX;
+        }
         // Its length stands eight bytes before its first entry, and counts from four bytes before that.
         let length = self.string_base.checked_sub(8).and_then(|place| self.sections.string_offsets.word(place));
         let start = self.string_base;

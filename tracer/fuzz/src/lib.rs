@@ -1,0 +1,8 @@
+//! What the fuzz targets share: the parsers, and files to hide the input in.
+
+// By path: the rest of the agent would only make the build long.
+#[expect(dead_code, reason = "the agent uses more of it")]
+#[path = "../../src/inspect/mod.rs"]
+pub mod inspect;
+
+pub mod elf;
