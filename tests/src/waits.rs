@@ -89,10 +89,13 @@ fn parts_add_up(outcome: &Outcome) {
     assert!(split * 100 >= commands.len() * 95, "{split} of {}\n{:#}", commands.len(), outcome.stats);
 }
 
-/// The GETs that waited for longer than this, each with its main blocker: command, service and kind.
+/// The GETs that waited for longer than this, each with its main blocker: command, service and kind. Not the first one: the
+/// server may sleep since before it was attached to, and how late it woke is not known then.
 pub fn blamed(outcome: &Outcome, longer_ns: f64) -> Vec<(&Span, [&str; 3])> {
-    clients(outcome, "GET")
-        .into_iter()
+    let mut gets = clients(outcome, "GET");
+    gets.sort_by_key(|span| span.start);
+    gets.into_iter()
+        .skip(1)
         .filter(|span| queue(span).is_some_and(|queue| queue > longer_ns))
         .map(|span| {
             let main = span.links.first().map(|link| {

