@@ -39,7 +39,9 @@ pub fn main(args: &Args) -> Result<()> {
     let mut tally = Tally::default();
     let mut failed = Vec::new();
     // The order services are what the end-to-end tests run; they have no unit tests, and need Aeron.
-    let others = ["--workspace", "--exclude", END_TO_END, "--exclude", pipeline::PACKAGE];
+    // Features of the shim that no other package asks for would be left out, and their tests with them.
+    let shim = ["--features", "tracer-shim/tonic,tracer-shim/tracing-opentelemetry"];
+    let others = [&["--workspace", "--exclude", END_TO_END, "--exclude", pipeline::PACKAGE][..], &shim].concat();
     let mut units = runner(&others, args);
     if root && !args.unit {
         units.env(STRICT.0, STRICT.1);
@@ -48,7 +50,7 @@ pub fn main(args: &Args) -> Result<()> {
         failed.push("unit tests");
     }
     // nextest leaves the examples in the documentation out.
-    if has_nextest() && !tally.run(workspace::cargo("test").arg("--doc").args(others).arg("--").args(&args.filter))? {
+    if has_nextest() && !tally.run(workspace::cargo("test").arg("--doc").args(&others).arg("--").args(&args.filter))? {
         failed.push("documentation tests");
     }
     if root && !args.unit {
