@@ -325,7 +325,8 @@ impl<S: Sink> Agent<S> {
             (false, functions) => format!("{functions} prost functions"),
         };
         let (service, pid) = (&info.service, process.id.pid);
-        tracing::info!("tracing {service} (process {pid}): {what}, {} probe sites", attached.sites);
+        let sites = if attached.sites == 1 { "site" } else { "sites" };
+        tracing::info!("tracing {service} (process {pid}): {what}, {} probe {sites}", attached.sites);
         self.sink.item(&Item::Process(info));
         self.processes.insert(process.id.pid, process.id);
         let target = target(&attached);
