@@ -167,28 +167,33 @@ impl Correlator {
         }
         // Out of the map once for all of them: making a span needs the rest of the correlator.
         let Some(connection) = self.connections.remove(&number) else { return };
-        let commands: Vec<(Asker, Lead)> = match commands {
+        match commands {
             Commands::Redis(commands) => {
-                let asked = |command| (self.asker(connection.process.pid, &command), Lead::Redis(command));
-                commands.into_iter().map(asked).collect()
+                for command in commands {
+                    let asker = self.asker(connection.process.pid, &command);
+                    self.asked(&connection, asker, Lead::Redis(command));
+                }
             }
             Commands::Mysql(commands) => {
-                commands.into_iter().map(|command| (command.tag.clone(), Lead::Mysql(command))).collect()
-            }
-        };
-        for (asker, command) in commands {
-            let waiting = Waiting { connection: number, command };
-            if let Some(Waiting { command, .. }) = self.lead(asker.flow, asker.parent.is_some(), waiting) {
-                if let Some(flow) = self.flows.get_mut(&asker.flow)
-                    && asker.parent.as_ref() == Some(flow.context())
-                {
-                    // The flow lasts as long as the command.
-                    flow.extend(command.times().1);
+                for command in commands {
+                    self.asked(&connection, command.tag.clone(), Lead::Mysql(command));
                 }
-                self.command(&connection, command, asker.parent);
             }
         }
         self.connections.insert(number, connection);
+    }
+
+    /// A command whose asker is known: its span, or it waits for the encode to come.
+    fn asked(&mut self, connection: &Connection, asker: Asker, command: Lead) {
+        let waiting = Waiting { connection: connection.number, command };
+        let Some(Waiting { command, .. }) = self.lead(asker.flow, asker.parent.is_some(), waiting) else { return };
+        if let Some(flow) = self.flows.get_mut(&asker.flow)
+            && asker.parent.as_ref() == Some(flow.context())
+        {
+            // The flow lasts as long as the command.
+            flow.extend(command.times().1);
+        }
+        self.command(connection, command, asker.parent);
     }
 
     /// The span of a command.

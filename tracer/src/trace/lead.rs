@@ -86,11 +86,7 @@ impl Leads {
         self.waiting
     }
 
-    fn knows(&self, key: FlowKey) -> bool {
-        self.workers.contains_key(&key)
-    }
-
-    /// A worker did something; says whether its commands before an encode belong to it.
+    /// A worker did something; says whether its commands before an encode belong to it. Nothing is believed of others.
     fn active(&mut self, key: FlowKey, (start_ns, end_ns): (u64, u64), encode: bool) -> bool {
         let Some(worker) = self.workers.get_mut(&key) else { return false };
         let habit = self.habits.entry(key.pid).or_default();
@@ -145,9 +141,6 @@ impl Leads {
 impl Correlator {
     /// Keeps a command for the encode to come, or gives it back.
     pub(super) fn lead(&mut self, key: FlowKey, parented: bool, waiting: Waiting) -> Option<Waiting> {
-        if !self.leads.knows(key) {
-            return Some(waiting);
-        }
         let believed = self.leads.active(key, waiting.command.times(), false);
         if parented || !believed || self.flows.contains_key(&key) {
             return Some(waiting);
@@ -254,9 +247,9 @@ mod tests {
     #[test]
     fn only_those_who_encode_what_others_have_decoded_are_waited_for() {
         let mut leads = Leads::default();
-        assert!(!leads.knows(KEY) && !leads.active(KEY, (1, 2), false));
+        assert!(!leads.active(KEY, (1, 2), false) && leads.workers.is_empty() && leads.habits.is_empty());
         leads.learn(KEY, 0);
-        assert!(leads.knows(KEY));
+        assert!(leads.workers.contains_key(&KEY));
     }
 
     #[test]
@@ -267,8 +260,8 @@ mod tests {
         }
         let another = FlowKey { pid: 2, worker: Who::Thread(0) };
         leads.learn(another, FORGET_NS);
-        assert!(!leads.knows(another), "all are new");
+        assert!(!leads.workers.contains_key(&another), "all are new");
         leads.learn(another, FORGET_NS + 2);
-        assert!(leads.knows(another) && leads.workers.len() == 1);
+        assert!(leads.workers.contains_key(&another) && leads.workers.len() == 1);
     }
 }
