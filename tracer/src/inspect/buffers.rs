@@ -120,17 +120,16 @@ pub(super) fn guess(
 /// A buffer whose free room is asked for: `isize::MAX` less its length.
 fn encoded_into(uses: &Uses, growth: Growth) -> Option<Guess> {
     let buffer = uses.fields(2, &[]);
-    let asks =
-        |length: i64, last: i64| buffer.contains(&length) && buffer.iter().all(|offset| (0..=last).contains(offset));
     if growth.bytes_mut {
         if growth.vec {
             return None;
         }
-        return asks(8, 16)
+        return is_bytes_mut(&buffer)
             .then_some(Guess::Type("bytes::bytes_mut::BytesMut"))
-            .or_else(|| grows_behind(uses, growth).then_some(Guess::Like(layout::LIKE_ENCODE_BUF)));
+            .or_else(|| grows_behind(uses, growth).then_some(Guess::Like(layout::ENCODE_BUF)));
     }
-    (growth.vec && asks(16, 16)).then_some(Guess::Type("alloc::vec::Vec<u8>"))
+    let asks = buffer.contains(&16) && buffer.iter().all(|offset| (0..=16).contains(offset));
+    (growth.vec && asks).then_some(Guess::Type("alloc::vec::Vec<u8>"))
 }
 
 /// A buffer in memory, read through its fields.
@@ -149,7 +148,7 @@ fn behind_pointer(uses: &Uses, dropped: &[(u8, String)], argument: u8) -> Option
     if uses.reads_bytes(argument, &[0]) {
         return (read(8) && !read(16)).then_some(Guess::Like("&mut &[u8]"));
     }
-    limited(uses, argument).then_some(Guess::Like(layout::LIKE_DECODE_BUF))
+    limited(uses, argument).then_some(Guess::Like(layout::DECODE_BUF))
 }
 
 /// A pointer to a buffer with, beside it, how much of that may be read.
@@ -163,11 +162,12 @@ fn limited(uses: &Uses, argument: u8) -> bool {
 
 /// A pointer to a `BytesMut` that grows, and nothing beside it.
 fn grows_behind(uses: &Uses, growth: Growth) -> bool {
-    let buffer = uses.fields(2, &[0]);
-    growth.bytes_mut
-        && uses.fields(2, &[]).iter().all(|offset| *offset == 0)
-        && buffer.contains(&8)
-        && buffer.iter().all(|offset| (0..=16).contains(offset))
+    growth.bytes_mut && uses.fields(2, &[]).iter().all(|offset| *offset == 0) && is_bytes_mut(&uses.fields(2, &[0]))
+}
+
+/// Whether these are fields of a `BytesMut` that are read to see how much room it has: its length, but not what owns the bytes.
+pub(super) fn is_bytes_mut(fields: &[i64]) -> bool {
+    fields.contains(&8) && fields.iter().all(|offset| (0..=16).contains(offset))
 }
 
 /// Whether the code follows both pointers to a buffer that is behind two.

@@ -5,11 +5,12 @@ use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
 use super::code::Function;
+use super::flow::Flow;
 use super::image::Image;
 use super::names::{self, Method};
 use super::relocations::Relocations;
 use super::symbols::{Symbols, demangle};
-use super::values::callee;
+use super::values::{self, Uses, callee};
 
 /// How deep growth of a buffer is looked for.
 const MAX_DEPTH: usize = 3;
@@ -43,6 +44,7 @@ pub(super) struct Callees<'i, 'a> {
     relocations: &'i Relocations,
     known: RefCell<HashMap<u64, Rc<[Callee]>>>,
     growth: RefCell<HashMap<u64, Growth>>,
+    uses: RefCell<HashMap<u64, Option<Rc<Uses>>>>,
 }
 
 /// Which buffers a function can make larger.
@@ -54,12 +56,24 @@ pub(super) struct Growth {
 
 impl<'i, 'a> Callees<'i, 'a> {
     pub(super) fn new(image: &'i Image<'a>, symbols: &'i Symbols<'a>, relocations: &'i Relocations) -> Self {
-        Self { image, symbols, relocations, known: RefCell::default(), growth: RefCell::default() }
+        Self {
+            image,
+            symbols,
+            relocations,
+            known: RefCell::default(),
+            growth: RefCell::default(),
+            uses: RefCell::default(),
+        }
     }
 
-    /// The file.
-    pub(super) fn image(&self) -> &'i Image<'a> {
-        self.image
+    /// What a called function reads through its arguments. Each is looked at once: many call the same ones.
+    pub(super) fn uses(&self, address: u64) -> Option<Rc<Uses>> {
+        let mut known = self.uses.borrow_mut();
+        let uses = known.entry(address).or_insert_with(|| {
+            let function = self.decode(address)?;
+            Some(Rc::new(values::reads(&Flow::new(self.image, &function))))
+        });
+        uses.clone()
     }
 
     /// Whether the function at an address reads or writes a part of a message.

@@ -6,20 +6,19 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
-use std::rc::Rc;
 
 use iced_x86::{FlowControl, Instruction, Mnemonic, OpKind, Register};
 use tracer_common::map::{
     BUFFER_INPUT, BUFFER_OUTPUT, BUFFER_RESULT, PROBE_BEHIND, PROBE_FRAME, PROBE_FRAME_WORD, Probe,
 };
 
+use super::buffers::is_bytes_mut;
 use super::callees::{Callees, Growth};
 use super::code::Function;
-use super::flow::Flow;
 use super::layout;
 use super::plan::Operation;
 use super::region::Region;
-use super::values::{self, Call, Path, Uses};
+use super::values::{Call, Path, Uses};
 
 /// How far before the entry of a call its buffer is put into the frame, in instructions.
 const MAX_WAY: usize = 96;
@@ -29,13 +28,7 @@ pub(super) struct Helpers<'c, 'i, 'a> {
     callees: &'c Callees<'i, 'a>,
     compiler_known: bool,
     known: RefCell<HashMap<u64, bool>>,
-    uses: RefCell<HashMap<u64, Option<Rc<Helper>>>>,
-}
-
-/// What one of them does.
-struct Helper {
-    uses: Uses,
-    growth: Growth,
+    growth: RefCell<HashMap<u64, Growth>>,
 }
 
 /// A place in the frame, relative to the return address.
@@ -59,7 +52,7 @@ pub(super) struct Frame<'f, 'a> {
 
 impl<'c, 'i, 'a> Helpers<'c, 'i, 'a> {
     pub(super) fn new(callees: &'c Callees<'i, 'a>, compiler_known: bool) -> Self {
-        Self { callees, compiler_known, known: RefCell::default(), uses: RefCell::default() }
+        Self { callees, compiler_known, known: RefCell::default(), growth: RefCell::default() }
     }
 
     /// Whether an instruction calls one.
@@ -75,11 +68,13 @@ impl<'c, 'i, 'a> Helpers<'c, 'i, 'a> {
         let mut places = BTreeSet::new();
         for call in calls.iter().filter(|call| frame.region.contains(call.index)) {
             let target = self.callees.target(&frame.function.instructions[call.index]);
-            let Some(helper) = target.and_then(|target| self.helper(target)) else { continue };
+            let Some((target, uses)) = target.and_then(|target| Some((target, self.callees.uses(target)?))) else {
+                continue;
+            };
             places.extend(match operation {
-                Operation::Decode | Operation::Merge => read_from(call, &helper.uses),
-                Operation::EncodeToVec => vec(call, &helper.uses).into_iter().collect(),
-                Operation::Encode => behind(call, &helper).into_iter().collect(),
+                Operation::Decode | Operation::Merge => read_from(call, &uses),
+                Operation::EncodeToVec => vec(call, &uses).into_iter().collect(),
+                Operation::Encode => behind(call, &uses, self.growth(target)).into_iter().collect(),
                 _ => Vec::new(),
             });
         }
@@ -110,14 +105,10 @@ impl<'c, 'i, 'a> Helpers<'c, 'i, 'a> {
         }
     }
 
-    fn helper(&self, target: u64) -> Option<Rc<Helper>> {
-        let mut known = self.uses.borrow_mut();
-        let helper = known.entry(target).or_insert_with(|| {
-            let function = self.callees.decode(target)?;
-            let uses = values::uses(&Flow::new(self.callees.image(), &function));
-            Some(Rc::new(Helper { uses, growth: self.callees.growth(&function) }))
-        });
-        helper.clone()
+    fn growth(&self, target: u64) -> Growth {
+        let of =
+            |target| self.callees.decode(target).map(|function| self.callees.growth(&function)).unwrap_or_default();
+        *self.growth.borrow_mut().entry(target).or_insert_with(|| of(target))
     }
 }
 
@@ -141,17 +132,16 @@ fn vec(call: &Call, uses: &Uses) -> Option<Place> {
 }
 
 /// The pointer to a `BytesMut` that `encode_varint` writes to: it is given the address of the pointer, or the pointer.
-fn behind(call: &Call, helper: &Helper) -> Option<Place> {
-    let Helper { uses, growth } = helper;
-    let is_bytes_mut = |fields: Vec<i64>| {
-        growth.bytes_mut && !growth.vec && fields.contains(&8) && fields.iter().all(|offset| (0..=16).contains(offset))
-    };
-    if is_bytes_mut(uses.fields(1, &[])) {
+fn behind(call: &Call, uses: &Uses, growth: Growth) -> Option<Place> {
+    if !growth.bytes_mut || growth.vec {
+        return None;
+    }
+    if is_bytes_mut(&uses.fields(1, &[])) {
         return call.spilled(1).map(|offset| Place { offset, behind: 1 });
     }
     let alone = uses.fields(1, &[]).iter().all(|offset| *offset == 0);
     let (offset, behind) = call.in_frame(&Path::new(1, &[0, 0]))?;
-    (alone && is_bytes_mut(uses.fields(1, &[0]))).then_some(Place { offset, behind })
+    (alone && is_bytes_mut(&uses.fields(1, &[0]))).then_some(Place { offset, behind })
 }
 
 impl Frame<'_, '_> {

@@ -15,12 +15,8 @@ pub(super) struct Layout {
     pub(super) limit: u8,
 }
 
-const ENCODE_BUF: &str = "tonic::codec::buffer::EncodeBuf";
+pub(super) const ENCODE_BUF: &str = "tonic::codec::buffer::EncodeBuf";
 pub(super) const DECODE_BUF: &str = "tonic::codec::buffer::DecodeBuf";
-/// What [`of_type`] knows as [`DECODE_BUF`], for code that says no more than where the bytes are.
-pub(super) const LIKE_DECODE_BUF: &str = "&mut tonic::codec::buffer::DecodeBuf";
-/// The same of [`ENCODE_BUF`].
-pub(super) const LIKE_ENCODE_BUF: &str = ENCODE_BUF;
 
 /// Whether the bytes of a type are behind two pointers.
 pub(super) fn is_behind(name: &str) -> bool {

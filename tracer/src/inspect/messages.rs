@@ -211,13 +211,17 @@ impl<'a> Planner<'_, 'a> {
         let mut message_type = same(methods.iter().map(|method| method.message.as_deref())).map(str::to_owned);
         let mut type_source = if message_type.is_some() { TypeSource::Symbol } else { TypeSource::Unknown };
         let mut buffer_type = same(methods.iter().map(|method| method.buffer.as_deref()));
-        let mut layout = buffer_type;
+        // What is behind two pointers is read only where the code itself follows both.
+        let follows = |name: &&str| {
+            !layout::is_behind(name) || buffers::follows(&self.uses(&flow), operation, self.callees.growth(&function))
+        };
+        let mut layout = buffer_type.filter(follows);
         let legacy = methods.iter().all(|method| method.message.is_none());
         let said = self.said.get(&address).and_then(Option::as_ref).filter(|_| legacy);
         if let Some((message, buffer)) = said {
             (message_type, type_source) = (Some(message.clone()), TypeSource::DebugInfo);
             buffer_type = buffer.as_deref();
-            layout = buffer_type;
+            layout = buffer_type.filter(follows);
         } else if legacy {
             let uses = self.uses(&flow);
             if let Some((name, source)) = types::message_type(image, &flow, &self.callees, &uses, operation) {
@@ -227,10 +231,6 @@ impl<'a> Planner<'_, 'a> {
                 buffers::guess(&flow, operation, &uses, &self.dropped(&flow, &uses), self.callees.growth(&function));
             buffer_type = guess.and_then(Guess::name);
             layout = guess.map(Guess::layout);
-        }
-        // What is behind two pointers is read only where the code itself follows both.
-        if layout.is_some_and(layout::is_behind) {
-            layout = layout.filter(|_| buffers::follows(&self.uses(&flow), operation, self.callees.growth(&function)));
         }
         let same_operation = methods.iter().all(|method| method.operation() == Some(operation));
         let message = MessageFn {
@@ -255,14 +255,9 @@ impl<'a> Planner<'_, 'a> {
     fn uses(&self, flow: &Flow<'_, '_>) -> Uses {
         let mut uses = values::uses(flow);
         let mut bytes = Vec::new();
-        let mut seen: HashMap<u64, Option<Uses>> = HashMap::new();
         for call in uses.calls.iter().filter(|call| call.hands_on()) {
-            let Some(target) = self.callees.target(&flow.function.instructions[call.index]) else { continue };
-            let inner = seen.entry(target).or_insert_with(|| {
-                let callee = self.callees.decode(target)?;
-                Some(values::uses(&Flow::new(self.image, &callee)))
-            });
-            let Some(inner) = inner else { continue };
+            let target = self.callees.target(&flow.function.instructions[call.index]);
+            let Some(inner) = target.and_then(|target| self.callees.uses(target)) else { continue };
             bytes.extend(inner.bytes.iter().filter_map(|path| call.resolve(path)));
         }
         uses.bytes.extend(bytes);

@@ -99,7 +99,7 @@ pub(super) struct Call {
 impl Call {
     /// Whether there is something to see behind it.
     pub(super) fn hands_on(&self) -> bool {
-        ARGUMENTS.into_iter().any(|register| self.state.get(register) != Value::Unknown)
+        ARGUMENTS.into_iter().any(|register| matches!(self.state.get(register), Value::Path(_) | Value::Frame(_)))
     }
 
     /// Where in the caller's frame the first pointer is that leads there, and how many more there are; every pointer has to
@@ -249,6 +249,11 @@ impl State {
 /// Follows the arguments of a function.
 pub(super) fn uses(flow: &Flow<'_, '_>) -> Uses {
     follow(flow, |_| true)
+}
+
+/// What a function itself reads, without its calls.
+pub(super) fn reads(flow: &Flow<'_, '_>) -> Uses {
+    follow(flow, |_| false)
 }
 
 /// What is known at some of the calls of a function.
