@@ -14,7 +14,7 @@ use std::path::PathBuf;
 
 pub use agent::{Agent, Outcome};
 pub use mariadb::MariaDb;
-pub use network::Network;
+pub use network::{Network, Translation};
 pub use pipeline::Pipeline;
 pub use redis::RedisServer;
 pub use spans::Span;
