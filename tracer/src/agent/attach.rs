@@ -3,13 +3,14 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use tracer_common::map::{Cookie, Executable, MAX_PROBES, Probe, TLS_NONE, TLS_STATIC, Target, Tls};
+use tracer_common::map::{Executable, MAX_PROBES, Probe, TLS_NONE, TLS_STATIC, Target, Tls};
 
 use super::plans::Plans;
+use super::sites::{Function, Sites};
 use super::{Sink, usdt};
 use crate::capture::{Item, ProbeInfo};
-use crate::inspect::{InspectError, MessageFn, ProbePlan, Site, TlsSymbol};
-use crate::probe::{Link, LinkError, LoadError, Programs};
+use crate::inspect::{InspectError, MessageFn, TlsSymbol};
+use crate::probe::{Link, LinkTarget, LoadError, Programs, Site, descriptors};
 use crate::target::{MappedFile, Process};
 use crate::trace::packs::PACK;
 
@@ -28,9 +29,6 @@ pub enum AttachError {
     /// It is not there.
     #[error("cannot read the program")]
     Read(#[from] std::io::Error),
-    /// The kernel refused.
-    #[error(transparent)]
-    Link(#[from] LinkError),
     /// The programs are not there.
     #[error(transparent)]
     Load(#[from] LoadError),
@@ -84,11 +82,25 @@ pub struct Attachments {
     plans: Plans,
     /// Attach to single processes: others that run the same file pay nothing.
     per_process: bool,
+    /// Sites that could not be attached to.
+    missing: u64,
 }
 
 impl Attachments {
     pub(super) fn new(per_process: bool) -> Self {
-        Self { files: HashMap::new(), watched: HashMap::new(), next_probe: 0, plans: Plans::open(), per_process }
+        Self {
+            files: HashMap::new(),
+            watched: HashMap::new(),
+            next_probe: 0,
+            plans: Plans::open(),
+            per_process,
+            missing: 0,
+        }
+    }
+
+    /// Probe sites that could not be attached to, so far.
+    pub(super) fn missing(&self) -> u64 {
+        self.missing
     }
 
     /// Attaches to the executable of a process and to every shared object that it has mapped.
@@ -101,7 +113,7 @@ impl Attachments {
         let mut total = Attached::default();
         for (index, file) in process.mapped_files().into_iter().enumerate() {
             let pid = self.per_process.then_some(process.id.pid);
-            match self.attach(&file.path, file.key, pid, programs, sink) {
+            match self.attach(&file, pid, programs, sink) {
                 Ok(attached) => {
                     total.functions += attached.functions;
                     total.sites += attached.sites;
@@ -131,7 +143,7 @@ impl Attachments {
         programs: &mut Programs,
         sink: &mut S,
     ) -> Result<Attached, AttachError> {
-        self.attach(&file.path, file.key, None, programs, sink)
+        self.attach(file, None, programs, sink)
     }
 
     /// Makes every process that starts this executable a target at once.
@@ -162,55 +174,29 @@ impl Attachments {
 
     fn attach<S: Sink>(
         &mut self,
-        path: &Path,
-        file: (u64, u64),
+        MappedFile { path, shown, key: file, .. }: &MappedFile,
         pid: Option<u32>,
         programs: &mut Programs,
         sink: &mut S,
     ) -> Result<Attached, AttachError> {
+        let file = *file;
         if let Some(attached) = self.files.get(&Key { file, pid }).or_else(|| self.files.get(&Key { file, pid: None }))
         {
             return Ok(attached.attached);
         }
         let plan = self.plans.plan(path).map_err(|source| AttachError::Inspect { path: path.to_owned(), source })?;
-        let mut links = Links { path, pid, links: Vec::new() };
         let with_shim = usdt::shim_notes(&plan).next().is_some();
-        // The shim calls prost itself: its messages would have two spans.
-        let messages: &[MessageFn] = if with_shim { &[] } else { &plan.messages };
-        self.functions(&plan, messages, &mut links, programs, sink)?;
+        let mut sites = Sites::default();
         for note in usdt::shim_notes(&plan) {
             let offset = usdt::best_offset(path, note);
-            let counter = note.semaphore.map(|semaphore| semaphore.offset);
-            links.add("shim_span", programs, offset, 0, counter)?;
+            sites.shim.push(Site { offset, cookie: 0, counter: note.semaphore.map(|semaphore| semaphore.offset) });
         }
-        let attached = Attached {
-            functions: if with_shim { 0 } else { plan.messages.len() },
-            with_shim,
-            sites: links.links.len(),
-            thread_context: place(plan.tls.thread_context.as_ref()),
-            semaphore: usdt::shim_notes(&plan).find_map(|note| note.semaphore).map(|semaphore| semaphore.address),
-            tokio_context: match plan.tls.task_id_offset {
-                Some(offset) => (place(plan.tls.tokio_context.as_ref()), offset),
-                None => <_>::default(),
-            },
-        };
-        self.files.insert(Key { file, pid }, AttachedFile { links: links.links, attached });
-        Ok(attached)
-    }
-
-    fn functions<S: Sink>(
-        &mut self,
-        plan: &ProbePlan,
-        messages: &[MessageFn],
-        links: &mut Links<'_>,
-        programs: &mut Programs,
-        sink: &mut S,
-    ) -> Result<(), AttachError> {
-        if messages.is_empty() && plan.packs.is_empty() {
-            return Ok(());
+        // The shim calls prost itself: its messages would have two spans.
+        let messages: &[MessageFn] = if with_shim { &[] } else { &plan.messages };
+        if !messages.is_empty() || !plan.packs.is_empty() {
+            sites.errors = plan.errors.iter().map(|function| function.entry.offset).collect();
+            sites.panics = plan.panics.iter().map(|function| function.entry.offset).collect();
         }
-        // Ends before beginnings: a call is never seen to begin without its end being seen.
-        let mut entries = Vec::new();
         for function in messages {
             let info = ProbeInfo {
                 index: 0,
@@ -218,25 +204,38 @@ impl Attachments {
                 message_type: function.message_type.clone(),
                 call: function.call.clone(),
             };
-            let index = self.probe(function.probe, info, programs, sink)?;
-            links.exits(programs, index, &function.exits)?;
-            entries.push((function.entry, index));
+            let number = self.probe(function.probe, info, programs, sink)?;
+            sites.functions.push(Function { number, entry: &function.entry, exits: &function.exits });
         }
         for function in &plan.packs {
             let info = ProbeInfo { index: 0, operation: PACK.to_owned(), message_type: None, call: None };
-            let index = self.probe(function.probe, info, programs, sink)?;
-            links.exits(programs, index, &function.exits)?;
-            entries.push((function.entry, index));
+            let number = self.probe(function.probe, info, programs, sink)?;
+            sites.functions.push(Function { number, entry: &function.entry, exits: &function.exits });
         }
-        for (name, functions) in [("message_error", &plan.errors), ("message_panic", &plan.panics)] {
-            for function in functions {
-                links.add(name, programs, function.entry.offset, 0, None)?;
-            }
+        let target = LinkTarget { path, pid, descriptors: descriptors::available() };
+        let placed = sites.attach(target, programs)?;
+        if let Some(error) = &placed.error {
+            let (missing, all) = (placed.missing, sites.len());
+            tracing::warn!(
+                "{missing} of {all} probe sites of {} are missing: {}",
+                shown.display(),
+                super::chain(error)
+            );
+            self.missing += missing as u64;
         }
-        for (entry, probe) in entries {
-            links.message("message_entry", programs, probe, &entry)?;
-        }
-        Ok(())
+        let attached = Attached {
+            functions: placed.functions.saturating_sub(plan.packs.len()),
+            with_shim,
+            sites: placed.sites,
+            thread_context: place(plan.tls.thread_context.as_ref()),
+            semaphore: usdt::shim_notes(&plan).find_map(|note| note.semaphore).map(|semaphore| semaphore.address),
+            tokio_context: match plan.tls.task_id_offset {
+                Some(offset) => (place(plan.tls.tokio_context.as_ref()), offset),
+                None => <_>::default(),
+            },
+        };
+        self.files.insert(Key { file, pid }, AttachedFile { links: placed.links, attached });
+        Ok(attached)
     }
 
     /// Says what a function's call means, to the programs and to the sink. Returns the probe's number.
@@ -255,35 +254,6 @@ impl Attachments {
         programs.set_probe(index, probe)?;
         sink.item(&Item::Probe(ProbeInfo { index, ..info }));
         Ok(index)
-    }
-}
-
-struct Links<'a> {
-    path: &'a Path,
-    pid: Option<u32>,
-    links: Vec<Link>,
-}
-
-impl Links<'_> {
-    fn exits(&mut self, programs: &Programs, probe: u32, exits: &[Site]) -> Result<(), AttachError> {
-        exits.iter().try_for_each(|exit| self.message("message_exit", programs, probe, exit))
-    }
-
-    fn message(&mut self, name: &'static str, programs: &Programs, probe: u32, site: &Site) -> Result<(), AttachError> {
-        self.add(name, programs, site.offset, Cookie { probe, sp_delta: site.sp_delta }.pack(), None)
-    }
-
-    fn add(
-        &mut self,
-        name: &'static str,
-        programs: &Programs,
-        offset: u64,
-        cookie: u64,
-        counter: Option<u64>,
-    ) -> Result<(), AttachError> {
-        let program = programs.uprobe(name)?;
-        self.links.push(Link::uprobe(program, self.path, offset, cookie, self.pid, counter)?);
-        Ok(())
     }
 }
 

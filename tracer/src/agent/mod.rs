@@ -7,6 +7,7 @@ mod balance;
 mod plans;
 mod servers;
 mod sink;
+mod sites;
 mod usdt;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -17,7 +18,7 @@ use tracer_common::map::{Counter, TARGET_SOCKETS, Target};
 use tracer_common::record::{self, FLAG_WATCHED, Head};
 
 use crate::capture::{Event, Item, ProcessInfo};
-use crate::probe::{Events, LoadError, Options as ProbeOptions, Programs};
+use crate::probe::{Events, LoadError, Options as ProbeOptions, Programs, descriptors};
 use crate::target::{
     HostFacts, MappedFile, Process, ProcessError, Selector, ended_process_info, is_redis_server, is_redis_server_name,
     process_info,
@@ -85,12 +86,14 @@ impl<S: Sink> Agent<S> {
     /// # Errors
     /// When the kernel refuses, or a process asked for by number is not there or cannot be attached to.
     pub fn start(options: Options, sink: S) -> Result<Self, AgentError> {
+        descriptors::raise_limit();
         for &pid in options.selector.pids() {
             Process::read(pid)?;
         }
         let mut programs = Programs::load(&ProbeOptions { ring_bytes: options.ring_bytes, syscalls: options.sockets })?;
         let ring = programs.take_events().ok_or(LoadError::NoMap("EVENTS"))?;
-        let attachments = Attachments::new(options.selector.only_pids());
+        let per_process = options.selector.only_pids() && programs.probes_filter_processes();
+        let attachments = Attachments::new(per_process);
         let own_executable = MappedFile::open("/proc/self/exe".as_ref()).ok().map(|file| file.key);
         let mut agent = Self {
             programs,
@@ -210,6 +213,7 @@ impl<S: Sink> Agent<S> {
             ("server_steps", get(Counter::ServerSteps)?),
             ("server_steps_ring_full", get(Counter::ServerStepsRingFull)?),
             ("server_other_threads", get(Counter::ServerOtherThreads)?),
+            ("probe_sites_missing", self.attachments.missing()),
         ])))
     }
 
