@@ -45,6 +45,13 @@ impl Agent {
         agent
     }
 
+    /// The same by a command that runs the agent with the arguments that follow, as `prlimit` does.
+    pub fn run_by(command: Command, arguments: &[&str]) -> Self {
+        let mut agent = Self::spawn(command, arguments);
+        agent.wait_until("Ctrl-C ends");
+        agent
+    }
+
     /// Starts `tracer run` with a file exporter.
     pub fn start(arguments: &[&str]) -> Self {
         Self::spawn(Command::new(crate::program("tracer")), arguments)

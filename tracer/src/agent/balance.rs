@@ -128,6 +128,7 @@ impl Balance {
             "server_steps_ring_full",
             "server_other_threads",
             "user_read_failed",
+            "probe_sites_missing",
         ]
         .into_iter()
         .map(|name| (name.to_owned(), self.kernel.get(name)))
