@@ -170,11 +170,12 @@ impl Settings {
         })
     }
 
-    /// The endpoint without a password.
+    /// The endpoint without what may be a credential: user, password, query.
     pub fn name(&self) -> String {
         let mut url = self.endpoint.clone();
-        // Fails only for URLs without a host, and these were refused.
-        let _ = url.set_password(None);
+        // Both fail only for URLs without a host, and these were refused.
+        let _ = url.set_username("").and_then(|()| url.set_password(None));
+        url.set_query(None);
         url.to_string()
     }
 }
