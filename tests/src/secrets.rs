@@ -1,5 +1,8 @@
 //! Planted secrets: words that no output of the agent may hold, however they were given to a target.
 
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::process::{Child, ChildStderr};
+
 use crate::Outcome;
 
 /// Every planted word begins so, and nothing else that a test makes has it.
@@ -74,5 +77,46 @@ impl Outcome {
         assert_none("the standard output", &self.printed);
         assert_none("the export", &self.exported);
         assert_none("the balance", &self.stats.to_string());
+    }
+}
+
+/// A child whose standard error is a pipe, and what it has said there.
+#[derive(Debug)]
+pub struct Said {
+    child: Child,
+    errors: BufReader<ChildStderr>,
+    text: String,
+}
+
+impl Said {
+    /// Of a child that was just started.
+    #[must_use]
+    pub fn new(mut child: Child) -> Self {
+        let errors = BufReader::new(child.stderr.take().expect("it is piped"));
+        Self { child, errors, text: String::new() }
+    }
+
+    /// Reads until a line contains `text`.
+    pub fn wait_until(&mut self, text: &str) {
+        while !self.text.lines().last().is_some_and(|line| line.contains(text)) {
+            let read = self.errors.read_line(&mut self.text).expect("it writes UTF-8");
+            assert_ne!(read, 0, "it ended before it said {text:?}: {}", self.text);
+        }
+    }
+
+    /// Waits for its end, which must be a good one; all that it said.
+    #[must_use]
+    pub fn end(mut self) -> String {
+        self.errors.read_to_string(&mut self.text).expect("it writes UTF-8");
+        assert!(self.child.wait().expect("it is our child").success(), "{}", self.text);
+        std::mem::take(&mut self.text)
+    }
+}
+
+impl Drop for Said {
+    fn drop(&mut self) {
+        // Either may fail because it has ended.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }

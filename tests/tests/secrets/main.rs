@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
 use tracer_tests::rotel::{self, Collector, Sink};
-use tracer_tests::secrets::assert_none;
+use tracer_tests::secrets::{Said, assert_none};
 use tracer_tests::{Agent, Outcome, RedisServer, Secrets, Target, program, require_root};
 
 mod redis_commands;
@@ -89,7 +89,7 @@ fn command_lines_environments_and_messages_stay_here() {
 
     // On: what is no value.
     let agent = Agent::run(&[&["-vv", "--command-args"], pids.as_slice()].concat());
-    let mut recorder = record(&recording, &pids);
+    let recorder = record(&recording, &pids);
     ask(&mut targets);
     let outcome = agent.stop();
     outcome.assert_complete();
@@ -99,7 +99,8 @@ fn command_lines_environments_and_messages_stay_here() {
     assert!(output.status.success());
     assert_none("what inspect says", &format!("{output:?}"));
     drop(targets);
-    assert!(recorder.wait().expect("it is our child").success(), "the session ends with its targets");
+    // The session ends with its targets.
+    assert_none("the log of the recorder", &recorder.end());
     assert!(secrets.planted() > 1_500, "{}", secrets.planted());
 
     // A recording has what the sockets had, and these targets have none: of the processes themselves it holds no secret. The
@@ -119,25 +120,12 @@ fn targets_in(pids: &[&str]) -> usize {
 }
 
 /// `tracer record` on these processes, once it records.
-fn record(path: &Path, pids: &[&str]) -> std::process::Child {
-    use std::io::BufRead as _;
-    let mut recorder = Command::new(program("tracer"))
-        .args(["-vv", "record", "-o"])
-        .arg(path)
-        .args(pids)
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("tracer starts");
-    let mut said = String::new();
-    let mut errors = std::io::BufReader::new(recorder.stderr.take().expect("it is piped"));
-    while !said.contains("Ctrl-C ends") {
-        assert_ne!(errors.read_line(&mut said).expect("tracer writes UTF-8"), 0, "tracer ended: {said}");
-    }
-    assert_none("the log of the recorder", &said);
-    assert!(said.contains("passwords and messages included"), "{said}");
-    // It goes on to write.
-    std::thread::spawn(move || std::io::copy(&mut errors, &mut std::io::sink()));
-    recorder
+fn record(path: &Path, pids: &[&str]) -> Said {
+    let mut recorder = Command::new(program("tracer"));
+    let recorder = recorder.args(["-vv", "record", "-o"]).arg(path).args(pids).stderr(Stdio::piped());
+    let mut said = Said::new(recorder.spawn().expect("tracer starts"));
+    said.wait_until("Ctrl-C ends");
+    said
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -196,7 +196,9 @@ fn endpoint(
     base: Option<Signal>,
     insecure: Option<bool>,
 ) -> Result<Url, SettingsError> {
-    let error = || SettingsError::Endpoint { name: name.to_owned(), value: value.to_owned() };
+    // User and password are before the `@`.
+    let shown = || value.rsplit_once('@').map_or_else(|| value.to_owned(), |(_, host)| format!("...@{host}"));
+    let error = || SettingsError::Endpoint { name: name.to_owned(), value: shown() };
     let with_scheme = match (value.contains("://"), protocol, insecure) {
         (true, ..) => value.to_owned(),
         (false, Protocol::Grpc, Some(false)) => format!("https://{value}"),

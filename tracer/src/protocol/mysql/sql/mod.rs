@@ -44,7 +44,8 @@ pub struct Statement {
 impl Statement {
     /// Reads a text; `complete` says whether it is all there.
     pub fn new(sql: &[u8], complete: bool, shown: Shown, reading: Reading) -> Self {
-        let (mut text, mut summary, mut words) = (Text::default(), Summary::default(), Words::default());
+        let (mut text, mut summary) = (Text::default(), Summary::default());
+        let mut words = Words::new(shown == Shown::Full);
         let mut lexer = Lexer::new(sql, reading);
         while let Some(token) = lexer.next() {
             words.token(token, lexer.in_comment());

@@ -32,6 +32,8 @@ const CHARSETS: &[&str] =
 /// Follows the words of a text.
 #[derive(Debug, Default)]
 pub(super) struct Words {
+    /// The text is wanted as it was sent.
+    full: bool,
     /// A statement has begun.
     within: bool,
     /// It is one of [`OF_ROWS`].
@@ -45,6 +47,10 @@ pub(super) struct Words {
 }
 
 impl Words {
+    pub(super) fn new(full: bool) -> Self {
+        Self { full, ..Self::default() }
+    }
+
     /// `in_comment`: servers of some version execute it, so it may be all there is of a statement.
     pub(super) fn token(&mut self, token: Token<'_>, in_comment: bool) {
         if in_comment {
@@ -64,7 +70,8 @@ impl Words {
                 // `@@session.character_set_client`
                 let last = word.rsplit(|byte| b"@.".contains(byte)).next().unwrap_or(word);
                 self.change_charset |= known(CHARSETS, last).is_some();
-                if is_credential(word) {
+                // Of those of rows it matters only where they are shown as they were sent.
+                if (self.full || !self.of_rows) && is_credential(word) {
                     self.credentials = true;
                     self.administer_credentials |= self.within && !self.of_rows;
                 }
@@ -73,7 +80,7 @@ impl Words {
         }
     }
 
-    /// Whether the text may be shown as it was sent.
+    /// Whether the text may be shown as it was sent, if that is wanted.
     pub(super) fn may_be_shown(&self) -> bool {
         !self.others && !self.credentials
     }
