@@ -265,7 +265,7 @@ fn quoted(piece: &Piece, quote: u8, doubled: bool, escapes: bool, pairs: bool, s
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(20_000))]
+    #![proptest_config(ProptestConfig::with_cases(4_000))]
 
     #[test]
     fn no_planted_secret_is_shown(
