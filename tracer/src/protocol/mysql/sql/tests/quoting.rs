@@ -213,9 +213,7 @@ fn write(parts: &[Part], server: Server) -> Vec<u8> {
     for part in parts {
         match part {
             Part::Sql(text) => sql.extend_from_slice(text.as_bytes()),
-            Part::Number(number) => {
-                sql.extend_from_slice(format!("{MARK}").replace(MARK, &format!("{number} ")).as_bytes())
-            }
+            Part::Number(number) => sql.extend_from_slice(format!("{number} ").as_bytes()),
             Part::String { quote, doubled, prefix, pieces } => {
                 sql.extend_from_slice(prefix.as_bytes());
                 sql.push(*quote);
