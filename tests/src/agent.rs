@@ -1,5 +1,6 @@
 //! The agent as a child process.
 
+use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::{Child, ChildStderr, Command, Stdio};
 
@@ -24,8 +25,12 @@ pub struct Outcome {
     pub code: Option<i32>,
     /// Everything on standard error.
     pub said: String,
+    /// Everything on standard output.
+    pub printed: String,
     /// Exported spans.
     pub spans: Vec<Span>,
+    /// The file that they were exported to, as it is.
+    pub exported: String,
     /// The balance (`--stats-json`), null if there is none.
     pub stats: Value,
 }
@@ -66,7 +71,7 @@ impl Agent {
             .arg(folder.path().join("stats.json"))
             .args(arguments)
             .env("NO_COLOR", "1")
-            .stdout(Stdio::null())
+            .stdout(File::create(folder.path().join("stdout")).expect("there is room for it"))
             .stderr(Stdio::piped());
         let mut child = command.spawn().expect("tracer starts");
         let errors = BufReader::new(child.stderr.take().expect("it is piped"));
@@ -105,7 +110,9 @@ impl Agent {
         Outcome {
             code,
             said: std::mem::take(&mut self.said),
+            printed: read("stdout"),
             spans: spans::parse(&read("spans.jsonl")),
+            exported: read("spans.jsonl"),
             stats: serde_json::from_str(&read("stats.json")).unwrap_or(Value::Null),
         }
     }

@@ -6,6 +6,7 @@ pub mod network;
 pub mod pipeline;
 pub mod redis;
 pub mod rotel;
+pub mod secrets;
 pub mod service;
 pub mod spans;
 pub mod target;
@@ -18,6 +19,7 @@ pub use mariadb::MariaDb;
 pub use network::{Network, Translation};
 pub use pipeline::Pipeline;
 pub use redis::RedisServer;
+pub use secrets::Secrets;
 pub use spans::Span;
 pub use target::Target;
 

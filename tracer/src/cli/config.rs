@@ -59,6 +59,8 @@ pub struct Config {
     pub slow_query: Option<u64>,
     /// `service.name` of every target.
     pub service_name: Option<String>,
+    /// Whether `process.command_args` goes out, without values that may be credentials.
+    pub command_args: Option<bool>,
     /// Resource attributes of every target.
     pub resource_attributes: BTreeMap<String, String>,
     /// Seconds to run.
@@ -257,6 +259,7 @@ impl Config {
             query_text: self.query_text.or(below.query_text),
             slow_query: self.slow_query.or(below.slow_query),
             service_name: self.service_name.or(below.service_name),
+            command_args: self.command_args.or(below.command_args),
             resource_attributes,
             duration: self.duration.or(below.duration),
             ring_size: self.ring_size.or(below.ring_size),
