@@ -24,11 +24,17 @@ pub enum Cause {
     NotShown,
     /// It came after shutdown began.
     AfterShutdown,
+    /// The spool had reached its size: the oldest goes.
+    SpoolFull,
+    /// The spool could not be written (disk full).
+    SpoolWriteFailed,
+    /// It was in the spool and cannot be read back: torn by a crash, or changed since.
+    SpoolDamaged,
 }
 
 impl Cause {
     /// All causes, in the order of reports.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 10] = [
         Self::QueueFull,
         Self::ExporterGaveUp,
         Self::Rejected,
@@ -36,6 +42,9 @@ impl Cause {
         Self::WriteFailed,
         Self::NotShown,
         Self::AfterShutdown,
+        Self::SpoolFull,
+        Self::SpoolWriteFailed,
+        Self::SpoolDamaged,
     ];
 
     /// Name in reports and metrics.
@@ -48,6 +57,9 @@ impl Cause {
             Self::WriteFailed => "write_failed",
             Self::NotShown => "not_shown",
             Self::AfterShutdown => "after_shutdown",
+            Self::SpoolFull => "spool_full",
+            Self::SpoolWriteFailed => "spool_write_failed",
+            Self::SpoolDamaged => "spool_damaged",
         }
     }
 }
@@ -63,7 +75,10 @@ impl fmt::Display for Cause {
 pub struct Tally {
     name: String,
     accepted: AtomicU64,
+    recovered: AtomicU64,
     exported: AtomicU64,
+    from_spool: AtomicU64,
+    spooled: AtomicU64,
     dropped: [AtomicU64; Cause::ALL.len()],
     retries: AtomicU64,
     last_error: Mutex<Option<String>>,
@@ -74,7 +89,10 @@ impl Tally {
         Self {
             name,
             accepted: AtomicU64::new(0),
+            recovered: AtomicU64::new(0),
             exported: AtomicU64::new(0),
+            from_spool: AtomicU64::new(0),
+            spooled: AtomicU64::new(0),
             dropped: Default::default(),
             retries: AtomicU64::new(0),
             last_error: Mutex::new(None),
@@ -95,6 +113,28 @@ impl Tally {
         self.dropped[cause as usize].fetch_add(spans, Ordering::Release);
     }
 
+    /// Counts spans that an earlier life of the agent left in the spool.
+    pub(super) fn recovered(&self, spans: u64) {
+        self.recovered.fetch_add(spans, Ordering::Relaxed);
+        self.spooled(spans);
+    }
+
+    /// Counts spans that are on disk now.
+    pub(super) fn spooled(&self, spans: u64) {
+        self.spooled.fetch_add(spans, Ordering::Release);
+    }
+
+    /// Counts spans that leave the disk; to be called before their fate is counted.
+    pub(super) fn unspooled(&self, spans: u64) {
+        self.spooled.fetch_sub(spans, Ordering::Release);
+    }
+
+    /// Counts spans that reached the destination by way of the disk.
+    pub(super) fn exported_from_spool(&self, spans: u64) {
+        self.from_spool.fetch_add(spans, Ordering::Relaxed);
+        self.exported(spans);
+    }
+
     /// Counts one request that will be repeated.
     pub fn retried(&self) {
         self.retries.fetch_add(1, Ordering::Relaxed);
@@ -111,27 +151,34 @@ impl Tally {
 
     /// Spans accepted that have no fate yet: queued, held or in a request.
     pub fn on_the_way(&self) -> u64 {
-        // Fates are read before acceptances: a span is accepted first, so the difference cannot be negative.
+        // Fates are read before acceptances, and what may still change its fate in between: a span is accepted first and
+        // leaves the spool before its fate is counted, so none is seen twice and the difference cannot be negative.
         let settled = self.exported.load(Ordering::Acquire)
             + self.dropped.iter().map(|spans| spans.load(Ordering::Acquire)).sum::<u64>();
-        self.accepted.load(Ordering::Relaxed) - settled
+        let spooled = self.spooled.load(Ordering::Acquire);
+        self.accepted.load(Ordering::Relaxed) + self.recovered.load(Ordering::Relaxed) - settled - spooled
     }
 
     /// The counters now.
     pub fn stats(&self) -> ExporterStats {
         // In the order of `on_the_way`, for its reason.
+        let exported_from_spool = self.from_spool.load(Ordering::Acquire);
         let exported = self.exported.load(Ordering::Acquire);
         let dropped: BTreeMap<_, _> = Cause::ALL
             .iter()
             .map(|&cause| (cause.name(), self.dropped[cause as usize].load(Ordering::Acquire)))
             .filter(|&(_, spans)| spans > 0)
             .collect();
-        let accepted = self.accepted.load(Ordering::Relaxed);
+        let spooled = self.spooled.load(Ordering::Acquire);
+        let (accepted, recovered) = (self.accepted.load(Ordering::Relaxed), self.recovered.load(Ordering::Relaxed));
         ExporterStats {
             name: self.name.clone(),
             accepted,
+            recovered,
             exported,
-            on_the_way: accepted - exported - dropped.values().sum::<u64>(),
+            exported_from_spool,
+            spooled,
+            on_the_way: accepted + recovered - exported - spooled - dropped.values().sum::<u64>(),
             dropped,
             retries: self.retries.load(Ordering::Relaxed),
             last_error: self.last_error.lock().expect("no panic while it is held").clone(),
@@ -139,15 +186,22 @@ impl Tally {
     }
 }
 
-/// What became of the spans that one exporter accepted; `accepted` is the sum of `exported`, `dropped` and `on_the_way`.
+/// What became of the spans of one exporter: `accepted` + `recovered` is the sum of `exported`, `spooled`, `dropped` and
+/// `on_the_way`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ExporterStats {
     /// The exporter and where it sends to.
     pub name: String,
     /// Spans given to it.
     pub accepted: u64,
+    /// Spans that an earlier life of the agent left in the spool.
+    pub recovered: u64,
     /// Spans that reached the destination.
     pub exported: u64,
+    /// Those of them that were on disk in between.
+    pub exported_from_spool: u64,
+    /// Spans on disk; at the end, for the next life of the agent.
+    pub spooled: u64,
     /// Spans that did not, by [`Cause::name`]; causes that did not happen are absent.
     pub dropped: BTreeMap<&'static str, u64>,
     /// Spans without a fate yet; 0 in the final report.
