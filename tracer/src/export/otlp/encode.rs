@@ -9,8 +9,8 @@ use bytes::Bytes;
 use opentelemetry_semantic_conventions::SCHEMA_URL;
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
 
-use super::convert::{SCOPE_NAME, SCOPE_VERSION, flags, kind, status_parts};
 use super::MAX_REQUEST_BYTES;
+use super::convert::{SCOPE_NAME, SCOPE_VERSION, flags, kind, status_parts};
 use crate::export::batch::{Group, by_process};
 use crate::export::{Batch, Cause, Tally};
 use crate::trace::span::{Attribute, Link, ProcessId, Resource, Span, SpanEvent, Value};

@@ -140,7 +140,8 @@ impl Sender {
                 false => now >= self.not_before,
             };
             // With nothing on disk, because that refuses too, a new one has to find out.
-            if !self.up && !(may_try && self.spool.is_empty()) {
+            let probe = may_try && self.spool.is_empty();
+            if !self.up && !probe {
                 self.spill();
             }
             self.tell(now);

@@ -114,8 +114,7 @@ impl Spool {
             Err(TryLockError::WouldBlock) => return Err(SpoolError::InUse { path: folder }),
             Err(TryLockError::Error(source)) => return Err(failed(&path)(source)),
         }
-        let mut spool =
-            Self { folder, _lock: lock, limit, used: 0, next: 0, segments: VecDeque::new(), found: 0 };
+        let mut spool = Self { folder, _lock: lock, limit, used: 0, next: 0, segments: VecDeque::new(), found: 0 };
         spool.list().map_err(failed(&spool.folder))?;
         Ok(spool)
     }
