@@ -150,7 +150,7 @@ impl MetricsExporter {
         if tokio::time::timeout(deadline, self.task).await.is_err() {
             abort.abort();
         }
-        self.tally.stats().close()
+        self.tally.close()
     }
 }
 

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::io;
 use std::num::NonZeroUsize;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
@@ -197,7 +198,7 @@ impl Pipeline {
             // Those with a spool put there what they hold. What a cancelled exporter has still got is counted as given up.
             let _ = tokio::time::timeout(CANCEL_GRACE, self.handle.shared.none_running()).await;
         }
-        ExportReport::closing(self.handle.stats())
+        ExportReport { exporters: self.handle.shared.tallies.iter().map(|tally| tally.close()).collect() }
     }
 }
 
@@ -209,12 +210,19 @@ fn start_worker(
     let (cancel, cancelled) = oneshot::channel::<()>();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     thread::Builder::new().name("export".into()).spawn(move || {
-        runtime.block_on(async {
-            tokio::select! {
-                () = exporter.run(feed) => {}
-                _ = cancelled => {}
-            }
+        let tally = Arc::clone(feed.tally());
+        // Nothing of the exporter is used after a panic.
+        let exporting = AssertUnwindSafe(|| {
+            runtime.block_on(async {
+                tokio::select! {
+                    () = exporter.run(feed) => {}
+                    _ = cancelled => {}
+                }
+            });
         });
+        if catch_unwind(exporting).is_err() {
+            tally.panicked();
+        }
         running.send_modify(|running| *running -= 1);
     })?;
     Ok(cancel)
@@ -294,7 +302,7 @@ impl Shared {
             if is_full() {
                 tally.dropped(Cause::QueueFull, count);
             } else if queue.send(Arc::clone(&batch)).is_err() {
-                tally.dropped(Cause::ExporterGaveUp, count);
+                tally.dropped(tally.end_cause(), count);
             }
         }
     }

@@ -1,9 +1,9 @@
 //! The balance of one exporter: every accepted span is exported or dropped by a named cause.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use serde::Serialize;
 
@@ -30,11 +30,13 @@ pub enum Cause {
     SpoolWriteFailed,
     /// It was in the spool and cannot be read back: torn by a crash, or changed since.
     SpoolDamaged,
+    /// The exporter panicked: a bug.
+    ExporterPanicked,
 }
 
 impl Cause {
     /// All causes, in the order of reports.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::QueueFull,
         Self::ExporterGaveUp,
         Self::Rejected,
@@ -45,6 +47,7 @@ impl Cause {
         Self::SpoolFull,
         Self::SpoolWriteFailed,
         Self::SpoolDamaged,
+        Self::ExporterPanicked,
     ];
 
     /// Name in reports and metrics.
@@ -60,6 +63,7 @@ impl Cause {
             Self::SpoolFull => "spool_full",
             Self::SpoolWriteFailed => "spool_write_failed",
             Self::SpoolDamaged => "spool_damaged",
+            Self::ExporterPanicked => "exporter_panicked",
         }
     }
 }
@@ -69,6 +73,9 @@ impl fmt::Display for Cause {
         f.write_str(self.name())
     }
 }
+
+/// Errors that are not told again.
+const MAX_ERRORS: usize = 4;
 
 /// Live counters of one exporter.
 #[derive(Debug)]
@@ -81,7 +88,9 @@ pub struct Tally {
     spooled: AtomicU64,
     dropped: [AtomicU64; Cause::ALL.len()],
     retries: AtomicU64,
-    last_error: Mutex<Option<String>>,
+    panicked: AtomicBool,
+    /// Those told last, the latest at the end.
+    errors: Mutex<VecDeque<String>>,
 }
 
 impl Tally {
@@ -95,7 +104,8 @@ impl Tally {
             spooled: AtomicU64::new(0),
             dropped: Default::default(),
             retries: AtomicU64::new(0),
-            last_error: Mutex::new(None),
+            panicked: AtomicBool::new(false),
+            errors: Mutex::default(),
         }
     }
 
@@ -140,13 +150,39 @@ impl Tally {
         self.retries.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Remembers what went wrong last, for the report, and warns of it unless it is the same as before.
+    /// Remembers what went wrong last, for the report, and warns of it unless it was told among the last ones: a collector
+    /// that is away and a full disk take turns.
     pub fn failed(&self, error: String) {
-        let mut last = self.last_error.lock().expect("no panic while it is held");
-        if last.as_ref() != Some(&error) {
-            tracing::warn!(exporter = %self.name, "{error}");
-            *last = Some(error);
+        let mut errors = self.errors.lock().expect("no panic while it is held");
+        match errors.iter().position(|told| *told == error) {
+            Some(place) => drop(errors.remove(place)),
+            None => tracing::warn!(exporter = %self.name, "{error}"),
         }
+        if errors.len() == MAX_ERRORS {
+            errors.pop_front();
+        }
+        errors.push_back(error);
+    }
+
+    /// Remembers that the exporter panicked: the cause of what it loses from now on.
+    pub(super) fn panicked(&self) {
+        self.panicked.store(true, Ordering::Relaxed);
+        self.failed("the exporter panicked and exports no more; please report this".to_owned());
+    }
+
+    /// Why spans are lost that an exporter did not take before it ended.
+    pub(super) fn end_cause(&self) -> Cause {
+        if self.panicked.load(Ordering::Relaxed) { Cause::ExporterPanicked } else { Cause::ExporterGaveUp }
+    }
+
+    /// The counters at the end: what has no fate is lost.
+    pub(super) fn close(&self) -> ExporterStats {
+        let mut stats = self.stats();
+        if stats.on_the_way > 0 {
+            *stats.dropped.entry(self.end_cause().name()).or_default() += stats.on_the_way;
+            stats.on_the_way = 0;
+        }
+        stats
     }
 
     /// Spans accepted that have no fate yet: queued, held or in a request.
@@ -181,7 +217,7 @@ impl Tally {
             on_the_way: accepted + recovered - exported - spooled - dropped.values().sum::<u64>(),
             dropped,
             retries: self.retries.load(Ordering::Relaxed),
-            last_error: self.last_error.lock().expect("no panic while it is held").clone(),
+            last_error: self.errors.lock().expect("no panic while it is held").back().cloned(),
         }
     }
 }
@@ -217,15 +253,6 @@ impl ExporterStats {
     pub fn dropped(&self, cause: Cause) -> u64 {
         self.dropped.get(cause.name()).copied().unwrap_or(0)
     }
-
-    /// Gives what has no fate yet the fate of an exporter that ran out of time.
-    pub(super) fn close(mut self) -> Self {
-        if self.on_the_way > 0 {
-            *self.dropped.entry(Cause::ExporterGaveUp.name()).or_default() += self.on_the_way;
-            self.on_the_way = 0;
-        }
-        self
-    }
 }
 
 /// The final balance of all exporters.
@@ -233,10 +260,4 @@ impl ExporterStats {
 pub struct ExportReport {
     /// One entry per exporter, in the order they were given.
     pub exporters: Vec<ExporterStats>,
-}
-
-impl ExportReport {
-    pub(super) fn closing(stats: Vec<ExporterStats>) -> Self {
-        Self { exporters: stats.into_iter().map(ExporterStats::close).collect() }
-    }
 }

@@ -202,7 +202,10 @@ impl Spool {
     /// Reads a request.
     pub(super) fn read(&self, segment: &Segment) -> Result<Request, Unread> {
         let path = self.path(segment);
-        let damaged = |why: &dyn std::fmt::Display| Unread::Damaged(format!("{}: {why}", path.display()));
+        // Without the name of the file, so that many of them are told once.
+        let folder = self.folder.display();
+        let damaged =
+            |why: &dyn std::fmt::Display| Unread::Damaged(format!("a request in the spool {folder} is lost: {why}"));
         let mut options = OpenOptions::new();
         let file = match options.read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(&path) {
             Ok(file) => file,
