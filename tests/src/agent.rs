@@ -62,11 +62,29 @@ impl Agent {
         Self::spawn(Command::new(crate::program("tracer")), arguments)
     }
 
+    /// The same by a command of its own, which ends with the program or becomes it.
+    pub fn run_by(command: Command, arguments: &[&str]) -> Self {
+        let mut agent = Self::spawn(command, arguments);
+        agent.wait_until("Ctrl-C ends");
+        agent
+    }
+
+    /// The same without the file exporter, for more spans than a test can hold.
+    pub fn run_without_file(arguments: &[&str]) -> Self {
+        let folder = TempDir::new().expect("a temporary folder");
+        let mut agent = Self::launch(Command::new(crate::program("tracer")).arg("run"), folder, arguments);
+        agent.wait_until("Ctrl-C ends");
+        agent
+    }
+
     fn spawn(mut command: Command, arguments: &[&str]) -> Self {
         let folder = TempDir::new().expect("a temporary folder");
+        command.arg("run").args(["--export", &format!("file:{}", folder.path().join("spans.jsonl").display())]);
+        Self::launch(&mut command, folder, arguments)
+    }
+
+    fn launch(command: &mut Command, folder: TempDir, arguments: &[&str]) -> Self {
         command
-            .arg("run")
-            .args(["--export", &format!("file:{}", folder.path().join("spans.jsonl").display())])
             .arg("--stats-json")
             .arg(folder.path().join("stats.json"))
             .args(arguments)

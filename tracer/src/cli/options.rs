@@ -1,6 +1,6 @@
 //! Flags that several subcommands share, as a layer of [`Config`].
 
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -80,6 +80,12 @@ pub struct Spans {
     /// Spans that an exporter may be behind before it loses some [default: 65536].
     #[arg(long, value_name = "SPANS", value_parser = whole_number::<NonZeroUsize>)]
     pub max_queue_size: Option<NonZeroUsize>,
+    /// Folder for spans that a collector does not take; they are sent when it does, also by a later run.
+    #[arg(long, value_name = "DIR")]
+    pub spool: Option<PathBuf>,
+    /// Bytes on disk for each collector; then the oldest spans go [default: 1073741824].
+    #[arg(long, value_name = "BYTES", value_parser = whole_number::<NonZeroU64>)]
+    pub spool_size: Option<NonZeroU64>,
     /// Write the balance to this file at the end, as JSON.
     #[arg(long, value_name = "PATH")]
     pub stats_json: Option<PathBuf>,
@@ -122,6 +128,8 @@ pub fn config(targets: Targets, spans: Spans) -> Result<Config> {
         service_name: spans.service_name,
         resource_attributes: spans.resource_attribute.into_iter().collect(),
         max_queue_size: spans.max_queue_size,
+        spool: spans.spool,
+        spool_size: spans.spool_size,
         stats_json: spans.stats_json,
         ..Config::default()
     };
