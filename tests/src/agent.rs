@@ -62,13 +62,6 @@ impl Agent {
         Self::spawn(Command::new(crate::program("tracer")), arguments)
     }
 
-    /// The same by a command of its own, which ends with the program or becomes it.
-    pub fn run_by(command: Command, arguments: &[&str]) -> Self {
-        let mut agent = Self::spawn(command, arguments);
-        agent.wait_until("Ctrl-C ends");
-        agent
-    }
-
     /// The same without the file exporter, for more spans than a test can hold.
     pub fn run_without_file(arguments: &[&str]) -> Self {
         let folder = TempDir::new().expect("a temporary folder");
