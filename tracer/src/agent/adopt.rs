@@ -43,7 +43,9 @@ impl<S: Sink> Agent<S> {
             self.attachments.watch(&file, None, server(), &mut self.programs)?;
             return Ok(());
         }
-        self.attachments.expect(&file, &mut self.programs)?;
+        if !self.attachments.expect(&file, self.starting, &mut self.programs)? {
+            return Ok(());
+        }
         let attached = loop {
             match self.attachments.expected(&file) {
                 Some(attached) => break attached?,

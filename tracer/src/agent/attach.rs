@@ -4,29 +4,26 @@
 //! plan is there. It is given up with its probes, their numbers and its descriptor when the last process that maps it has
 //! ended, or when it is written to.
 
+use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tracer_common::map::{Executable, TARGET_SOCKETS, TLS_NONE, TLS_STATIC, Target, Tls};
+use tracer_common::map::{Executable, TLS_NONE, TLS_STATIC, Target, Tls};
 
 use super::guard::{Guard, GuardedFile};
 use super::numbers::Numbers;
 use super::planner::Planner;
 use super::plans::Plans;
 use super::sites::{Function, Sites};
+use super::target_file::{Key, Stage, TargetFile};
 use super::{Sink, usdt};
 use crate::capture::{Item, ProbeInfo};
 use crate::inspect::{self, InspectError, MessageFn, ProbePlan, TlsSymbol};
 use crate::probe::{LinkTarget, LoadError, Programs, Site, descriptors};
 use crate::target::MappedFile;
 use crate::trace::packs::PACK;
-
-/// How long a guarded file keeps its probes when its last process has ended: what is started again soon is traced from its
-/// first instruction on.
-const GRACE: Duration = Duration::from_secs(3);
 
 /// How often files are looked at of which nothing was heard.
 const TIDY_EVERY: Duration = Duration::from_millis(250);
@@ -72,41 +69,6 @@ pub struct Attached {
     pub tokio_context: (Tls, u32),
     /// Address of the shim's semaphore in the file's own numbering.
     pub semaphore: Option<u64>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Key {
-    file: (u64, u64),
-    pid: Option<u32>,
-}
-
-/// A file of a target.
-#[derive(Debug)]
-struct TargetFile {
-    file: Arc<GuardedFile>,
-    /// As a process sees it.
-    shown: PathBuf,
-    stage: Stage,
-    /// Of its functions.
-    numbers: Vec<u32>,
-    /// Targets that have mapped it.
-    processes: HashSet<u32>,
-    /// It is attached to before a process runs it.
-    expected: bool,
-    /// When its last process ended.
-    idle: Option<Instant>,
-    /// Processes that run it are targets from their first instruction on.
-    watched: Option<Executable>,
-}
-
-#[derive(Debug)]
-enum Stage {
-    Planning,
-    Attached(Attached),
-    /// Taken when it was said.
-    Failed(Option<AttachError>),
-    /// It was written to, or is about to be.
-    Over,
 }
 
 /// All attached files.
@@ -163,11 +125,20 @@ impl Attachments {
         Ok(())
     }
 
-    /// Has an executable planned that no process runs yet.
-    pub(super) fn expect(&mut self, file: &MappedFile, programs: &mut Programs) -> Result<(), AttachError> {
+    /// Has an executable planned that no process runs yet. Before a session begins nobody knows when one will: then it is left
+    /// alone where no lease guards it, and false is returned.
+    pub(super) fn expect(
+        &mut self,
+        file: &MappedFile,
+        only_guarded: bool,
+        programs: &mut Programs,
+    ) -> Result<bool, AttachError> {
         let entry = self.open(Key { file: file.key, pid: None }, file, programs)?;
-        entry.expected = true;
-        Ok(())
+        entry.expected = !only_guarded || entry.file.is_leased();
+        if !entry.expected {
+            entry.idle = Some(Instant::now());
+        }
+        Ok(entry.expected)
     }
 
     /// What an expected executable is attached at; none while it is planned.
@@ -427,60 +398,6 @@ impl Attachments {
                 None => <_>::default(),
             },
         })
-    }
-}
-
-impl TargetFile {
-    fn new(file: Arc<GuardedFile>, mapped: &MappedFile) -> Self {
-        Self {
-            file,
-            shown: mapped.shown.clone(),
-            stage: Stage::Planning,
-            numbers: Vec::new(),
-            processes: HashSet::new(),
-            expected: false,
-            idle: None,
-            watched: None,
-        }
-    }
-
-    /// The probes go, and with them what they needed.
-    fn give_up(self, numbers: &mut Numbers) {
-        numbers.retire(self.numbers, self.file.presence(), self.processes);
-        // Perf events wait for the kernel as they go.
-        let file = self.file;
-        std::thread::spawn(move || drop(file));
-    }
-
-    /// Nothing is attached any more. Processes that start it are targets for their sockets until it has been planned anew.
-    fn is_written_to(&mut self, programs: &mut Programs) {
-        if matches!(self.stage, Stage::Over) {
-            return;
-        }
-        self.stage = Stage::Over;
-        if !self.processes.is_empty() {
-            let file = self.shown.display();
-            tracing::warn!(
-                "{file} is being written to: its probes are gone; it is inspected again when a process starts it"
-            );
-        }
-        self.idle.get_or_insert_with(Instant::now);
-        if let Some(executable) = self.watched {
-            let sockets = Target { flags: TARGET_SOCKETS, ..Target::default() };
-            if let Err(error) = programs.watch_executable(executable, sockets) {
-                tracing::debug!("{}", super::chain(&error));
-            }
-        }
-    }
-
-    /// Whether it is to be kept: a process has mapped it, or one may soon, and it is what it was.
-    fn is_needed(&self) -> bool {
-        if !self.processes.is_empty() {
-            return !matches!(self.stage, Stage::Over) || self.watched.is_some();
-        }
-        let harmless = self.file.is_leased() || !matches!(self.stage, Stage::Attached(Attached { sites: 1.., .. }));
-        let soon = self.idle.is_none_or(|idle| harmless && idle.elapsed() < GRACE);
-        (self.expected || soon) && !self.file.is_deleted()
     }
 }
 

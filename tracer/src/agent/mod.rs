@@ -13,6 +13,7 @@ mod plans;
 mod servers;
 mod sink;
 mod sites;
+mod target_file;
 mod usdt;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
