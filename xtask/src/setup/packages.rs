@@ -40,6 +40,9 @@ pub const MARIADB_CLIENT: Program =
 pub const TMUX: Program =
     Program { program: "tmux", package: "tmux", purpose: "the terminal in which `tracer top` is tested" };
 
+/// For the tests of mini debug info.
+pub const XZ: Program = Program { program: "xz", package: "xz-utils", purpose: "packs symbols as Fedora does" };
+
 /// Networks for a test with two hosts.
 pub const IPROUTE: Program =
     Program { program: "ip", package: "iproute2", purpose: "the second host of a test is a network namespace" };
