@@ -52,7 +52,7 @@ pub struct Attached {
     pub thread_context: Tls,
     /// Where tokio keeps what is current on a thread, and the offset of the task's id in it.
     pub tokio_context: (Tls, u32),
-    /// Address of the shim's semaphore in the file's own numbering.
+    /// The shim's semaphore: its offset in a file, and its address in a process.
     pub semaphore: Option<u64>,
 }
 
@@ -113,7 +113,7 @@ impl Attachments {
                         total.tokio_context = attached.tokio_context;
                     }
                     if index == 0 {
-                        total.semaphore = attached.semaphore.map(|address| file.base.wrapping_add(address));
+                        total.semaphore = attached.semaphore.and_then(|offset| process.variable(&file, offset));
                     }
                 }
                 // Without the executable there is nothing to trace; a strange library is passed over.
@@ -188,7 +188,7 @@ impl Attachments {
             with_shim,
             sites: links.links.len(),
             thread_context: place(plan.tls.thread_context.as_ref()),
-            semaphore: usdt::shim_notes(&plan).find_map(|note| note.semaphore).map(|semaphore| semaphore.address),
+            semaphore: usdt::shim_notes(&plan).find_map(|note| note.semaphore).map(|semaphore| semaphore.offset),
             tokio_context: match plan.tls.task_id_offset {
                 Some(offset) => (place(plan.tls.tokio_context.as_ref()), offset),
                 None => <_>::default(),
