@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use tracer_common::map::{Cookie, Executable, MAX_PROBES, Probe, TLS_NONE, TLS_STATIC, Target, Tls};
+use tracer_common::map::{Cookie, Executable, MAX_PROBES, Place, Probe, TLS_NONE, TLS_STATIC, Target, Tls};
 
 use super::plans::Plans;
 use super::{Sink, usdt};
@@ -173,7 +173,7 @@ impl Attachments {
             return Ok(attached.attached);
         }
         let plan = self.plans.plan(path).map_err(|source| AttachError::Inspect { path: path.to_owned(), source })?;
-        let mut links = Links { path, pid, links: Vec::new() };
+        let mut links = Links { path, inode: file.1, pid, links: Vec::new() };
         let with_shim = usdt::shim_notes(&plan).next().is_some();
         // The shim calls prost itself: its messages would have two spans.
         let messages: &[MessageFn] = if with_shim { &[] } else { &plan.messages };
@@ -219,12 +219,14 @@ impl Attachments {
                 call: function.call.clone(),
             };
             let index = self.probe(function.probe, info, programs, sink)?;
+            links.places(plan, programs, index, &function.entry, &function.exits)?;
             links.exits(programs, index, &function.exits)?;
             entries.push((function.entry, index));
         }
         for function in &plan.packs {
             let info = ProbeInfo { index: 0, operation: PACK.to_owned(), message_type: None, call: None };
             let index = self.probe(function.probe, info, programs, sink)?;
+            links.places(plan, programs, index, &function.entry, &function.exits)?;
             links.exits(programs, index, &function.exits)?;
             entries.push((function.entry, index));
         }
@@ -260,11 +262,29 @@ impl Attachments {
 
 struct Links<'a> {
     path: &'a Path,
+    inode: u64,
     pid: Option<u32>,
     links: Vec<Link>,
 }
 
 impl Links<'_> {
+    /// Tells the programs what the sites of a function mean, if links cannot.
+    fn places(
+        &self,
+        plan: &ProbePlan,
+        programs: &mut Programs,
+        probe: u32,
+        entry: &Site,
+        exits: &[Site],
+    ) -> Result<(), AttachError> {
+        for site in exits.iter().chain([entry]) {
+            let offset = site.address.wrapping_sub(plan.code_start);
+            let cookie = Cookie { probe, sp_delta: site.sp_delta };
+            programs.set_place(Place { inode: self.inode, offset }, cookie)?;
+        }
+        Ok(())
+    }
+
     fn exits(&mut self, programs: &Programs, probe: u32, exits: &[Site]) -> Result<(), AttachError> {
         exits.iter().try_for_each(|exit| self.message("message_exit", programs, probe, exit))
     }

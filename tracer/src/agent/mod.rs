@@ -89,6 +89,9 @@ impl<S: Sink> Agent<S> {
             Process::read(pid)?;
         }
         let mut programs = Programs::load(&ProbeOptions { ring_bytes: options.ring_bytes, syscalls: options.sockets })?;
+        if let Some(limits) = programs.limits() {
+            tracing::warn!("{limits}");
+        }
         let ring = programs.take_events().ok_or(LoadError::NoMap("EVENTS"))?;
         let attachments = Attachments::new(options.selector.only_pids());
         let own_executable = MappedFile::open("/proc/self/exe".as_ref()).ok().map(|file| file.key);
@@ -197,6 +200,7 @@ impl<S: Sink> Agent<S> {
             ("messages_nested", get(Counter::MessagesNested)?),
             ("messages_ring_full", get(Counter::MessagesRingFull)?),
             ("messages_map_full", get(Counter::MessagesMapFull)?),
+            ("sites_unknown", get(Counter::SitesUnknown)?),
             ("exits_without_entry", get(Counter::ExitsWithoutEntry)?),
             ("sockets", get(Counter::Sockets)?),
             ("sockets_ring_full", get(Counter::SocketsRingFull)?),

@@ -191,6 +191,7 @@ fn inspect<'a>(
         stripped: symbols.source == SymbolSource::Dynamic,
         symbols: symbols.source,
         has_dwarf: with_dwarf.is_some(),
+        code_start: image.code_start(),
         is_rust: producer.is_some() || !catalog.panics.is_empty() || catalog.has_prost,
         static_exe: image.program && !image.interpreter,
         producer,

@@ -35,6 +35,8 @@ pub struct ProbePlan {
     pub symbols: SymbolSource,
     /// Has `.debug_info`.
     pub has_dwarf: bool,
+    /// Address of the first executable segment: `mm_struct.start_code` of its processes, less what they are moved by.
+    pub code_start: u64,
     /// Has code by rustc.
     pub is_rust: bool,
     /// An executable without an interpreter: its libc is inside.

@@ -1,7 +1,7 @@
 //! Attaching a program to one place in a file, through a perf event.
 //!
-//! aya's own attach has no reference counter (USDT semaphore), so the two system calls are made here. Cookies need Linux
-//! 5.15. `uprobe_multi` (6.6) would be quicker to detach, but aya 0.14 cannot load programs for it.
+//! aya's own attach has no reference counter (USDT semaphore), so the two system calls are made here. Links, and cookies with
+//! them, need Linux 5.15; before that, a program is given to the event itself. `uprobe_multi` (6.6) would be quicker to detach, but aya 0.14 cannot load programs for it.
 
 use std::ffi::CString;
 use std::fs;
@@ -82,8 +82,8 @@ const PERF_FLAG_FD_CLOEXEC: libc::c_ulong = 8;
 /// An attached probe; dropping it detaches.
 #[derive(Debug)]
 pub struct Link {
-    // Dropped first: the program stops before the breakpoint goes.
-    _link: OwnedFd,
+    // Dropped first: the program stops before the breakpoint goes. None where the event owns the program.
+    _link: Option<OwnedFd>,
     _event: OwnedFd,
 }
 
@@ -134,10 +134,15 @@ impl Link {
         // SAFETY: `attr` lives through the call, which reads it only.
         let fd = unsafe { libc::syscall(libc::SYS_bpf, BPF_LINK_CREATE, &raw const attr, size_of::<LinkCreateAttr>()) };
         if fd < 0 {
-            return Err(LinkError::Create { path: path.to_owned(), offset, source: io::Error::last_os_error() });
+            let source = io::Error::last_os_error();
+            // The answer of a kernel that has no links for perf events.
+            if source.raw_os_error() == Some(libc::EINVAL) && give(&event, program).is_ok() {
+                return Ok(Self { _link: None, _event: event });
+            }
+            return Err(LinkError::Create { path: path.to_owned(), offset, source });
         }
         // SAFETY: as above.
-        Ok(Self { _link: unsafe { OwnedFd::from_raw_fd(fd as i32) }, _event: event })
+        Ok(Self { _link: Some(unsafe { OwnedFd::from_raw_fd(fd as i32) }), _event: event })
     }
 
     /// Detaches many. Each detach waits for the kernel's RCU, so they wait together.
@@ -150,5 +155,16 @@ impl Link {
                 scope.spawn(move || drop(part));
             }
         });
+    }
+}
+
+/// Gives the program to the event, which keeps it.
+fn give(event: &OwnedFd, program: BorrowedFd<'_>) -> io::Result<()> {
+    // _IOW('$', 8, u32)
+    const PERF_EVENT_IOC_SET_BPF: libc::c_ulong = 0x4004_2408;
+    // SAFETY: both descriptors are open, and the argument is a number.
+    match unsafe { libc::ioctl(event.as_raw_fd(), PERF_EVENT_IOC_SET_BPF, program.as_raw_fd()) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
     }
 }

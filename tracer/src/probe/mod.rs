@@ -4,6 +4,7 @@
 //! agent ends in any way.
 
 mod events;
+pub mod features;
 mod kernel;
 mod link;
 mod programs;
