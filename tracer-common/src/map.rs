@@ -102,6 +102,19 @@ impl Cookie {
     }
 }
 
+/// Sites of all executables together, where the kernel has no cookies.
+pub const MAX_PLACES: u32 = 1 << 17;
+
+/// Where a site is in an executable.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    /// Inode number of the executable.
+    pub inode: u64,
+    /// From the beginning of its code, as the kernel has it in `mm_struct.start_code`.
+    pub offset: u64,
+}
+
 /// Thread-local slot is not there.
 pub const TLS_NONE: u32 = 0;
 /// Slot at `fsbase + offset`.
@@ -230,6 +243,12 @@ pub struct Executable {
 pub struct KernelOffsets {
     /// `task_struct.tgid`
     pub task_tgid: u32,
+    /// `task_struct.mm`
+    pub task_mm: u32,
+    /// `mm_struct.start_code`
+    pub mm_start_code: u32,
+    /// `mm_struct.exe_file`
+    pub mm_exe_file: u32,
     /// `task_struct.files`
     pub task_files: u32,
     /// `task_struct.thread.fsbase`
@@ -296,6 +315,8 @@ pub enum Counter {
     MessagesMapFull,
     /// Exit sites reached without an open call (the call began before the probes were attached).
     ExitsWithoutEntry,
+    /// Hits of prost sites whose place is not known, on kernels without cookies.
+    SitesUnknown,
     /// Socket records due.
     Sockets,
     /// Socket records that found the ring buffer full.
@@ -326,7 +347,7 @@ pub enum Counter {
 
 #[cfg(feature = "user")]
 mod pod {
-    use super::{Advice, ConnectionKey, ConnectionState, Executable, KernelOffsets, Probe, Target};
+    use super::{Advice, ConnectionKey, ConnectionState, Executable, KernelOffsets, Place, Probe, Target};
 
     macro_rules! pod {
         ($($name:ident)*) => { $(
@@ -334,7 +355,7 @@ mod pod {
             unsafe impl aya::Pod for $name {}
         )* };
     }
-    pod!(Advice ConnectionKey ConnectionState Executable KernelOffsets Probe Target);
+    pod!(Advice ConnectionKey ConnectionState Executable KernelOffsets Place Probe Target);
 }
 
 const _: () = {
@@ -346,5 +367,5 @@ const _: () = {
     assert!(size_of::<ConnectionState>() == 40);
     assert!(size_of::<Advice>() == 24);
     assert!(size_of::<Executable>() == 16);
-    assert!(size_of::<KernelOffsets>() == 4 * 26);
+    assert!(size_of::<KernelOffsets>() == 4 * 29);
 };

@@ -3,9 +3,6 @@
 //! A call moves up to gigabytes, from one buffer or from a vector of them. They leave as records of up to [`SOCKET_CHUNK`] bytes,
 //! at most [`SOCKET_CAPTURE`] of a call, and what is not copied is reported by its length alone.
 
-use core::ffi::c_void;
-
-use aya_ebpf::helpers::generated::bpf_loop;
 use tracer_common::map::*;
 use tracer_common::record::*;
 
@@ -13,7 +10,7 @@ use crate::emit::{QUIET, count, reserve};
 use crate::memory::{copy_user, user};
 
 /// Buffers of one vectored call that are followed.
-const MAX_VECTOR: u64 = 1024;
+const MAX_VECTOR: u64 = if crate::OLD_KERNEL { 96 } else { 1024 };
 /// Steps of the copy loop: at most one to fetch and one to copy for each element, and the full chunks.
 const STEPS: u32 = 2 * MAX_VECTOR as u32 + (SOCKET_CAPTURE / SOCKET_CHUNK) as u32;
 
@@ -67,20 +64,54 @@ pub fn send(walk: &mut Walk, buffers: &Buffers, total: u64, skip: u64) {
             walk.to_skip = skip;
         }
     }
-    let mut place: *mut Walk = walk;
-    // SAFETY: `step` matches the callback's signature, and `place` outlives the call.
-    unsafe { bpf_loop(STEPS, step as *mut c_void, (&raw mut place).cast(), 0) };
+    repeat(walk);
     if walk.left > 0 {
         without_bytes(&walk.record, walk.left);
     }
 }
 
+/// Takes steps until one is the last. By `bpf_loop` (Linux 5.17): the verifier walks an ordinary loop step by step, and would give up.
+#[cfg(not(feature = "old-kernel"))]
+#[inline(always)]
+fn repeat(walk: &mut Walk) {
+    use core::ffi::c_void;
+
+    extern "C" fn callback(_index: u32, place: *mut c_void) -> i64 {
+        // SAFETY: `bpf_loop` passes what it was given: the address of a pointer to the current thread's map value.
+        step(unsafe { &mut **place.cast::<*mut Walk>() })
+    }
+    let mut place: *mut Walk = walk;
+    // SAFETY: `callback` has the signature that the helper calls, and `place` outlives the call.
+    unsafe { aya_ebpf::helpers::generated::bpf_loop(STEPS, callback as *mut c_void, (&raw mut place).cast(), 0) };
+}
+
+/// Takes steps until one is the last: few, and each a function that the verifier looks at once and not in every round. Such a
+/// function takes no pointers, so it looks the thread's call up.
+#[cfg(feature = "old-kernel")]
+#[inline(always)]
+fn repeat(_walk: &mut Walk) {
+    for _ in 0..STEPS {
+        if copy_step() != 0 {
+            return;
+        }
+    }
+}
+
+/// One step of the current thread's call. Its name is seen outside: that makes it a function of its own for the verifier.
+#[cfg(feature = "old-kernel")]
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn copy_step() -> i64 {
+    let Some(call) = crate::maps::SOCKET_CALLS.get_ptr_mut(aya_ebpf::helpers::bpf_get_current_pid_tgid()) else {
+        return 1;
+    };
+    // SAFETY: the entry belongs to the current thread, which is inside the kernel: nobody else uses it.
+    step(unsafe { &mut (*call).walk })
+}
+
 /// Sends one chunk, or goes on to the next buffer. Returns 1 at the end.
-///
-/// A callback of `bpf_loop` (Linux 5.17), because the verifier walks an ordinary loop step by step and gives up.
-extern "C" fn step(_index: u32, place: *mut c_void) -> i64 {
-    // SAFETY: `bpf_loop` passes what [`send`] gave it: the address of a pointer to the current thread's map value.
-    let walk = unsafe { &mut **place.cast::<*mut Walk>() };
+#[inline(always)]
+fn step(walk: &mut Walk) -> i64 {
     if walk.left == 0 || walk.budget == 0 {
         return 1;
     }

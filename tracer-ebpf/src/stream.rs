@@ -36,7 +36,7 @@ const ASK_ADVICE: u64 = 4096;
 pub struct SocketCall {
     /// When it began; 0 outside a call that sends.
     pub start_ns: u64,
-    walk: Walk,
+    pub walk: Walk,
 }
 
 /// Some bytes passed, or the call failed.

@@ -114,7 +114,7 @@ impl<S: Sink> Agent<S> {
 
     /// Everything that is known of a process is attached to.
     fn complete(&mut self, waiting: &Waiting, attached: Result<Attached, AttachError>) -> Result<(), AgentError> {
-        let Waiting { process, service, .. } = waiting;
+        let Waiting { process, service, files } = waiting;
         let pid = process.id.pid;
         let attached = match attached {
             Ok(attached) => attached,
@@ -131,8 +131,9 @@ impl<S: Sink> Agent<S> {
         let sites = if attached.sites == 1 { "site" } else { "sites" };
         tracing::info!("tracing {service} (process {pid}): {what}, {} probe {sites}", attached.sites);
         let target = target(&attached);
-        let (flows, flows_mask) =
-            attached.semaphore.and_then(|address| usdt::task_flows(pid, address)).unwrap_or_default();
+        let semaphore = attached.semaphore.zip(files.first());
+        let semaphore = semaphore.and_then(|(offset, executable)| process.variable(executable, offset));
+        let (flows, flows_mask) = semaphore.and_then(|address| usdt::task_flows(pid, address)).unwrap_or_default();
         self.programs.set_target(pid, Target { flows, flows_mask, ..target })?;
         if self.options.selector.matches_successors(process)
             && let Some(executable) = process.executable()

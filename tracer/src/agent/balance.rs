@@ -131,6 +131,7 @@ impl Balance {
         let mut losses: Vec<(String, u64)> = [
             "messages_ring_full",
             "messages_map_full",
+            "sites_unknown",
             "sockets_ring_full",
             "socket_calls_map_full",
             "connections_map_full",

@@ -99,6 +99,9 @@ impl<S: Sink> Agent<S> {
             Process::read(pid)?;
         }
         let mut programs = Programs::load(&ProbeOptions { ring_bytes: options.ring_bytes, syscalls: options.sockets })?;
+        if let Some(limits) = programs.limits() {
+            tracing::warn!("{limits}");
+        }
         let ring = programs.take_events().ok_or(LoadError::NoMap("EVENTS"))?;
         let per_process = options.selector.only_pids() && programs.probes_filter_processes();
         let attachments = Attachments::new(per_process).map_err(AttachError::from)?;
@@ -199,6 +202,7 @@ impl<S: Sink> Agent<S> {
             ("messages_nested", get(Counter::MessagesNested)?),
             ("messages_ring_full", get(Counter::MessagesRingFull)?),
             ("messages_map_full", get(Counter::MessagesMapFull)?),
+            ("sites_unknown", get(Counter::SitesUnknown)?),
             ("exits_without_entry", get(Counter::ExitsWithoutEntry)?),
             ("sockets", get(Counter::Sockets)?),
             ("sockets_ring_full", get(Counter::SocketsRingFull)?),

@@ -25,6 +25,9 @@ pub fn kernel_offsets() -> Result<KernelOffsets, KernelError> {
     let at = |path: &'static str| offset_of(&btf, path).ok_or(KernelError::NoField(path));
     Ok(KernelOffsets {
         task_tgid: at("task_struct.tgid")?,
+        task_mm: at("task_struct.mm")?,
+        mm_start_code: at("mm_struct.start_code")?,
+        mm_exe_file: at("mm_struct.exe_file")?,
         task_files: at("task_struct.files")?,
         task_fsbase: at("task_struct.thread.fsbase")?,
         files_fdt: at("files_struct.fdt")?,

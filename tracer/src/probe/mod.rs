@@ -5,6 +5,7 @@
 
 pub mod descriptors;
 mod events;
+pub mod features;
 mod kernel;
 mod link;
 mod multi;

@@ -6,17 +6,20 @@ use aya::maps::{Array, HashMap, MapData, PerCpuArray};
 use aya::programs::{BtfTracePoint, RawTracePoint, UProbe};
 use aya::{Btf, Ebpf, EbpfLoader};
 use tracer_common::map::{
-    Advice, ConnectionKey, ConnectionState, Counter, Executable, KernelOffsets, Probe, SERVER_PLACES, TARGET_SERVER,
-    Target,
+    Advice, ConnectionKey, ConnectionState, Cookie, Counter, Executable, KernelOffsets, Place, Probe, SERVER_PLACES,
+    TARGET_SERVER, Target,
 };
 
 use super::events::Events;
+use super::features::Features;
 use super::link;
 use super::multi::{MultiError, MultiPrograms};
 use super::{KernelError, kernel_offsets};
 
 /// The object that `cargo xtask build-ebpf` made.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("TRACER_EBPF_OBJECT"));
+/// The same for kernels without `bpf_loop` or attach cookies.
+static OLD_KERNEL_OBJECT: &[u8] = aya::include_bytes_aligned!(env!("TRACER_EBPF_OLD_OBJECT"));
 
 /// Why the programs could not be loaded.
 #[derive(Debug, thiserror::Error)]
@@ -79,6 +82,9 @@ pub struct Programs {
     advice: HashMap<MapData, u64, Advice>,
     connections: HashMap<MapData, ConnectionKey, ConnectionState>,
     probes: Array<MapData, Probe>,
+    /// Where the kernel has no cookies.
+    places: Option<HashMap<MapData, Place, u64>>,
+    limits: Option<String>,
     counters: PerCpuArray<MapData, u64>,
     events: Option<Events>,
 }
@@ -86,10 +92,16 @@ pub struct Programs {
 impl Programs {
     /// Loads everything and starts to watch processes (and system calls, if asked to).
     pub fn load(options: &Options) -> Result<Self, LoadError> {
+        let features = Features::ask();
+        let object = if features.old_kernel() { OLD_KERNEL_OBJECT } else { OBJECT };
+        Ok(Self { limits: features.limits(), ..Self::load_object(object, options)? })
+    }
+
+    fn load_object(object: &[u8], options: &Options) -> Result<Self, LoadError> {
         let offsets = kernel_offsets()?;
         let ring_bytes = options.ring_bytes.next_power_of_two().max(1 << 16);
-        let mut ebpf = EbpfLoader::new().map_max_entries("EVENTS", ring_bytes).load(OBJECT).map_err(object_error)?;
-        let multi = uprobes(&mut ebpf)?;
+        let mut ebpf = EbpfLoader::new().map_max_entries("EVENTS", ring_bytes).load(object).map_err(object_error)?;
+        let multi = uprobes(&mut ebpf, object)?;
         let mut array: Array<_, KernelOffsets> = map(&mut ebpf, "OFFSETS")?;
         array.set(0, offsets, 0).map_err(|source| LoadError::Map { name: "OFFSETS", source })?;
         let programs = Self {
@@ -99,6 +111,8 @@ impl Programs {
             advice: map(&mut ebpf, "ADVICE")?,
             connections: map(&mut ebpf, "CONNECTIONS")?,
             probes: map(&mut ebpf, "PROBES")?,
+            places: if ebpf.map("PLACES").is_some() { Some(map(&mut ebpf, "PLACES")?) } else { None },
+            limits: None,
             counters: map(&mut ebpf, "COUNTERS")?,
             events: Some(Events(map(&mut ebpf, "EVENTS")?)),
             multi,
@@ -210,6 +224,22 @@ impl Programs {
         self.probes.set(index, probe, 0).map_err(|source| LoadError::Map { name: "PROBES", source })
     }
 
+    /// What is not seen on this kernel, in one line.
+    pub fn limits(&self) -> Option<&str> {
+        self.limits.as_deref()
+    }
+
+    /// Whether links carry cookies. Where they do not, the programs must be told of each site, and know those of executables only.
+    pub fn has_cookies(&self) -> bool {
+        self.places.is_none()
+    }
+
+    /// Says what a prost site means, where links do not.
+    pub fn set_place(&mut self, place: Place, cookie: Cookie) -> Result<(), LoadError> {
+        let Some(places) = &mut self.places else { return Ok(()) };
+        places.insert(place, cookie.pack(), 0).map_err(|source| LoadError::Map { name: "PLACES", source })
+    }
+
     /// Tells the programs what the agent knows of a connection.
     pub fn advise(&mut self, connection: u64, advice: Advice) -> Result<(), LoadError> {
         self.advice.insert(connection, advice, 0).map_err(|source| LoadError::Map { name: "ADVICE", source })
@@ -240,9 +270,9 @@ const SYSCALL_PROGRAMS: [(&str, &str); 2] = [("syscall_enter", "sys_enter"), ("s
 const PERF_EVENTS_ONLY: &str = "TRACER_PERF_UPROBES";
 
 /// Loads the uprobe programs in the best form that the kernel has.
-fn uprobes(ebpf: &mut Ebpf) -> Result<Option<MultiPrograms>, LoadError> {
+fn uprobes(ebpf: &mut Ebpf, object: &[u8]) -> Result<Option<MultiPrograms>, LoadError> {
     if std::env::var_os(PERF_EVENTS_ONLY).is_none() {
-        match MultiPrograms::load(OBJECT, ebpf, &UPROBES) {
+        match MultiPrograms::load(object, ebpf, &UPROBES) {
             Ok(multi) => return Ok(Some(multi)),
             Err(error @ MultiError::NotSupported(_)) => tracing::debug!("{error}: using perf events"),
             Err(error) => tracing::warn!("using perf events for uprobes: {:#}", anyhow::Error::new(error)),
@@ -287,12 +317,72 @@ fn object_error(error: aya::EbpfError) -> LoadError {
 
 #[cfg(test)]
 mod tests {
-    use super::{Options, Programs};
+    use std::os::fd::{AsRawFd as _, BorrowedFd};
+
+    use super::{OBJECT, OLD_KERNEL_OBJECT, Options, Programs, UPROBES};
+
+    const OPTIONS: Options = Options { ring_bytes: 1 << 20, syscalls: true };
 
     /// Needs root: the end-to-end run sets TRACER_STRICT, and then it must not be missing.
     #[test]
     #[ignore = "needs root; `cargo xtask test` runs it"]
     fn every_program_passes_the_verifier() {
-        Programs::load(&Options { ring_bytes: 1 << 20, syscalls: true }).expect("load");
+        Programs::load(&OPTIONS).expect("load");
+    }
+
+    #[test]
+    #[ignore = "needs root; `cargo xtask test` runs it"]
+    fn every_program_for_old_kernels_passes_the_verifier() {
+        let programs = Programs::load_object(OLD_KERNEL_OBJECT, &OPTIONS).expect("load");
+        assert!(!programs.has_cookies());
+        assert!(Programs::load_object(OBJECT, &OPTIONS).expect("load").has_cookies());
+    }
+
+    /// A program that has a stack of its own finds it, at its beginning, by adding the place of the processor's data to a register.
+    #[test]
+    #[ignore = "needs root; `cargo xtask test` runs it"]
+    fn no_uprobe_program_has_a_stack_that_another_run_writes_to() {
+        const ADD_GS_R9: [u8; 5] = [0x65, 0x4c, 0x03, 0x0c, 0x25];
+        for object in [OBJECT, OLD_KERNEL_OBJECT] {
+            let programs = Programs::load_object(object, &OPTIONS).expect("load");
+            for name in UPROBES {
+                let code = machine_code(programs.uprobe(name).expect("it is loaded"));
+                assert!(code.len() > 100, "{name}: {} bytes of machine code", code.len());
+                assert!(memchr::memmem::find(&code, &ADD_GS_R9).is_none(), "{name} has a stack of its own");
+            }
+        }
+    }
+
+    /// What the kernel's compiler has made of a program.
+    fn machine_code(program: BorrowedFd<'_>) -> Vec<u8> {
+        /// The beginning of `struct bpf_prog_info`.
+        #[repr(C)]
+        #[derive(Default)]
+        struct Info {
+            kind: u32,
+            id: u32,
+            tag: [u8; 8],
+            jited_len: u32,
+            translated_len: u32,
+            jited: u64,
+        }
+        /// The part of `union bpf_attr` that BPF_OBJ_GET_INFO_BY_FD reads.
+        #[repr(C)]
+        struct Attr {
+            fd: u32,
+            info_len: u32,
+            info: u64,
+        }
+        const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
+        let mut code = vec![0_u8; 1 << 20];
+        let mut info = Info { jited_len: code.len() as u32, jited: code.as_mut_ptr() as u64, ..Info::default() };
+        let attr =
+            Attr { fd: program.as_raw_fd() as u32, info_len: size_of::<Info>() as u32, info: &raw mut info as u64 };
+        // SAFETY: the kernel writes no more into `info` and `code` than the lengths given with them, and both outlive the call.
+        let result =
+            unsafe { libc::syscall(libc::SYS_bpf, BPF_OBJ_GET_INFO_BY_FD, &raw const attr, size_of::<Attr>()) };
+        assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+        code.truncate(info.jited_len as usize);
+        code
     }
 }
