@@ -115,17 +115,16 @@ impl Link {
         attached
     }
 
-    /// Detaches many. A perf event's detach waits for the kernel's RCU, so they wait together.
-    pub fn drop_all(links: Vec<Self>) {
+    /// Detaches many. Each takes its breakpoints out and then waits for the kernel's RCU, so they do it side by side.
+    pub fn drop_all(mut links: Vec<Self>) {
         const THREADS: usize = 64;
-        let (mut links, multi): (Vec<_>, Vec<_>) = links.into_iter().partition(|link| matches!(link, Self::Event(..)));
-        drop(multi);
         let share = links.len().div_ceil(THREADS).max(1);
         std::thread::scope(|scope| {
-            while !links.is_empty() {
-                let part = links.split_off(links.len().saturating_sub(share));
+            while links.len() > share {
+                let part = links.split_off(links.len() - share);
                 scope.spawn(move || drop(part));
             }
+            drop(links);
         });
     }
 }
