@@ -18,6 +18,8 @@ mod server;
 mod shim;
 mod socket;
 mod stream;
+mod syscalls;
+mod transfers;
 
 #[panic_handler]
 fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {

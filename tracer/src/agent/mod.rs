@@ -17,7 +17,7 @@ use tracer_common::map::{Counter, TARGET_SOCKETS, Target};
 use tracer_common::record::{self, FLAG_WATCHED, Head};
 
 use crate::capture::{Event, Item, ProcessInfo};
-use crate::probe::{Events, LoadError, Options as ProbeOptions, Programs};
+use crate::probe::{Events, LoadError, Options as ProbeOptions, Programs, SocketProbe};
 use crate::target::{
     HostFacts, MappedFile, Process, ProcessError, Selector, ended_process_info, is_redis_server, is_redis_server_name,
     process_info,
@@ -32,6 +32,13 @@ pub use sink::{Recorder, Sink, SpanSink};
 
 /// How long records may wait in the ring buffer. A wake-up per record would cost more than the record.
 const DRAIN_EVERY: Timespec = Timespec { tv_sec: 0, tv_nsec: 5_000_000 };
+
+/// Of Unix sockets; their connections have no tracepoint for the beginning of a send.
+const AF_UNIX: u16 = 1;
+/// How often the sockets of connections are asked for. Only Unix sockets end without a word of the kernel.
+const SWEEP_EVERY_NS: u64 = 100_000_000;
+/// Sweeping takes at most this part of the time.
+const SWEEP_SHARE: u64 = 100;
 
 /// Why a session cannot start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -59,8 +66,8 @@ pub struct Options {
     pub host: HostFacts,
     /// Bytes of the ring buffer.
     pub ring_bytes: u32,
-    /// Watch system calls for sockets.
-    pub sockets: bool,
+    /// How socket calls are seen.
+    pub sockets: SocketProbe,
     /// Attach to the Redis servers of this host that targets talk to.
     pub redis_servers: bool,
 }
@@ -76,6 +83,7 @@ pub struct Agent<S> {
     /// Processes whose shim has spoken.
     introduced: HashSet<u32>,
     known_servers: KnownServers,
+    next_sweep_ns: u64,
     sink: S,
 }
 
@@ -88,7 +96,8 @@ impl<S: Sink> Agent<S> {
         for &pid in options.selector.pids() {
             Process::read(pid)?;
         }
-        let mut programs = Programs::load(&ProbeOptions { ring_bytes: options.ring_bytes, syscalls: options.sockets })?;
+        let mut programs = Programs::load(&ProbeOptions { ring_bytes: options.ring_bytes, sockets: options.sockets })?;
+        tracing::debug!("socket calls are seen by tracepoints: {}", programs.watching());
         let ring = programs.take_events().ok_or(LoadError::NoMap("EVENTS"))?;
         let attachments = Attachments::new(options.selector.only_pids());
         let own_executable = MappedFile::open("/proc/self/exe".as_ref()).ok().map(|file| file.key);
@@ -101,6 +110,7 @@ impl<S: Sink> Agent<S> {
             own_executable,
             introduced: HashSet::new(),
             known_servers: KnownServers::default(),
+            next_sweep_ns: 0,
             sink,
         };
         for path in agent.options.selector.executables_to_come() {
@@ -202,6 +212,9 @@ impl<S: Sink> Agent<S> {
             ("sockets_ring_full", get(Counter::SocketsRingFull)?),
             ("socket_calls_map_full", get(Counter::SocketCallsMapFull)?),
             ("connections_map_full", get(Counter::ConnectionsMapFull)?),
+            ("sockets_given_up", get(Counter::SocketsGivenUp)?),
+            ("socket_calls_uring", get(Counter::SocketCallsUring)?),
+            ("socket_bytes_unseen", get(Counter::SocketBytesUnseen)?),
             ("user_read_failed", get(Counter::UserReadFailed)?),
             ("lifecycle", get(Counter::Lifecycle)?),
             ("lifecycle_ring_full", get(Counter::LifecycleRingFull)?),
@@ -223,13 +236,34 @@ impl<S: Sink> Agent<S> {
         &mut self.sink
     }
 
+    /// Looks for connections whose sockets are gone, every now and then.
+    fn sweep(&mut self) {
+        let start_ns = monotonic_ns();
+        if start_ns < self.next_sweep_ns {
+            return;
+        }
+        if let Err(error) = self.programs.sweep_connections() {
+            tracing::debug!("{}", chain(&error));
+        }
+        let end_ns = monotonic_ns();
+        self.next_sweep_ns = end_ns + SWEEP_EVERY_NS.max(SWEEP_SHARE * (end_ns - start_ns));
+    }
+
     fn drain(&mut self) {
+        self.sweep();
         while let Some(lifecycle) = self.next_record() {
             match lifecycle {
                 Lifecycle::Executed(head) => self.executed(&head),
                 Lifecycle::Started(pid) => self.started(pid),
                 Lifecycle::Ended(pid) => self.ended(pid),
-                Lifecycle::Connected(record) => self.connected(&record),
+                Lifecycle::Connected(record) => {
+                    if record.family == AF_UNIX
+                        && let Err(error) = self.programs.watch_sends()
+                    {
+                        tracing::warn!("{}", chain(&error));
+                    }
+                    self.connected(&record);
+                }
                 Lifecycle::Unchanged => {}
             }
         }

@@ -7,8 +7,10 @@ mod events;
 mod kernel;
 mod link;
 mod programs;
+mod sockets;
 
 pub use events::Events;
-pub use kernel::{KernelError, kernel_offsets};
+pub use kernel::{KernelError, has_tracepoint, kernel_offsets};
 pub use link::{Link, LinkError};
 pub use programs::{LoadError, Options, Programs};
+pub use sockets::{SocketProbe, Watching};

@@ -3,14 +3,15 @@
 use std::os::fd::{AsFd as _, BorrowedFd};
 
 use aya::maps::{Array, HashMap, MapData, PerCpuArray};
-use aya::programs::{BtfTracePoint, RawTracePoint, UProbe};
-use aya::{Btf, Ebpf, EbpfLoader};
+use aya::programs::{RawTracePoint, RawTracePointRunOptions, TestRun as _, UProbe};
+use aya::{Ebpf, EbpfLoader};
 use tracer_common::map::{
-    Advice, ConnectionKey, ConnectionState, Counter, Executable, KernelOffsets, Probe, SERVER_PLACES, TARGET_SERVER,
-    Target,
+    Advice, ConnectionState, Counter, DescriptorKey, Executable, KernelOffsets, Probe, SERVER_PLACES, SWEEP_SOCKETS,
+    SocketKey, TARGET_SERVER, Target,
 };
 
 use super::events::Events;
+use super::sockets::{SWEEP, SocketProbe, Watching};
 use super::{KernelError, kernel_offsets};
 
 /// The object that `cargo xtask build-ebpf` made.
@@ -62,29 +63,36 @@ pub enum LoadError {
 pub struct Options {
     /// Bytes of the ring buffer, rounded up to a power of two.
     pub ring_bytes: u32,
-    /// Watch system calls for sockets.
-    pub syscalls: bool,
+    /// How socket calls are seen.
+    pub sockets: SocketProbe,
 }
 
-/// All programs, loaded; those that watch processes and system calls are attached as well.
+/// All programs, loaded; those that watch processes and sockets are attached as well.
 pub struct Programs {
     ebpf: Ebpf,
+    watching: Watching,
     targets: HashMap<MapData, u32, Target>,
     server_owners: Array<MapData, u32>,
     executables: HashMap<MapData, Executable, Target>,
     advice: HashMap<MapData, u64, Advice>,
-    connections: HashMap<MapData, ConnectionKey, ConnectionState>,
+    connections: HashMap<MapData, SocketKey, ConnectionState>,
+    served: HashMap<MapData, DescriptorKey, ConnectionState>,
     probes: Array<MapData, Probe>,
     counters: PerCpuArray<MapData, u64>,
     events: Option<Events>,
 }
 
 impl Programs {
-    /// Loads everything and starts to watch processes (and system calls, if asked to).
+    /// Loads everything and starts to watch processes (and sockets, if asked to).
     pub fn load(options: &Options) -> Result<Self, LoadError> {
         let offsets = kernel_offsets()?;
         let ring_bytes = options.ring_bytes.next_power_of_two().max(1 << 16);
-        let mut ebpf = EbpfLoader::new().map_max_entries("EVENTS", ring_bytes).load(OBJECT).map_err(object_error)?;
+        let watching = Watching::choose(options.sockets)?;
+        let mut ebpf = EbpfLoader::new()
+            .map_max_entries("EVENTS", ring_bytes)
+            .override_global("TRANSFERS", &watching.transfers(), true)
+            .load(OBJECT)
+            .map_err(object_error)?;
         for name in UPROBES {
             let program: &mut UProbe = program(&mut ebpf, name)?;
             program.load().map_err(|source| LoadError::Program { name, source })?;
@@ -97,40 +105,45 @@ impl Programs {
             executables: map(&mut ebpf, "EXECUTABLES")?,
             advice: map(&mut ebpf, "ADVICE")?,
             connections: map(&mut ebpf, "CONNECTIONS")?,
+            served: map(&mut ebpf, "SERVED")?,
             probes: map(&mut ebpf, "PROBES")?,
             counters: map(&mut ebpf, "COUNTERS")?,
             events: Some(Events(map(&mut ebpf, "EVENTS")?)),
             ebpf,
+            watching,
         };
-        programs.watch(options.syscalls)
+        programs.watch(options.sockets != SocketProbe::Off)
     }
 
-    fn watch(mut self, syscalls: bool) -> Result<Self, LoadError> {
+    fn watch(mut self, sockets: bool) -> Result<Self, LoadError> {
         for (name, tracepoint) in PROCESS_PROGRAMS {
             let program: &mut RawTracePoint = program(&mut self.ebpf, name)?;
             program.load().map_err(|source| LoadError::Program { name, source })?;
             program.attach(tracepoint).map_err(|source| LoadError::Program { name, source })?;
         }
-        if syscalls {
-            let btf = Btf::from_sys_fs().map_err(LoadError::Btf)?;
-            for (name, tracepoint) in SYSCALL_PROGRAMS {
-                let program: &mut BtfTracePoint = program(&mut self.ebpf, name)?;
-                program.load(tracepoint, &btf).map_err(|source| LoadError::Program { name, source })?;
-                program.attach().map_err(|source| LoadError::Program { name, source })?;
-            }
+        if sockets {
+            self.watching.begin(&mut self.ebpf)?;
         }
         Ok(self)
     }
 
-    /// Ends the watching of processes and system calls; what is in the ring buffer can still be read.
+    /// The tracepoints that show socket calls.
+    pub fn watching(&self) -> Watching {
+        self.watching
+    }
+
+    /// A connection is not of TCP: from now on it is known when a send begins.
+    pub fn watch_sends(&mut self) -> Result<(), LoadError> {
+        self.watching.sends_begin(&mut self.ebpf)
+    }
+
+    /// Ends the watching of processes and sockets; what is in the ring buffer can still be read.
     pub fn stop(&mut self) {
         // A program that was not loaded has nothing to unload.
         for (name, _) in PROCESS_PROGRAMS {
             let _ = program::<RawTracePoint>(&mut self.ebpf, name).map(|program| program.unload());
         }
-        for (name, _) in SYSCALL_PROGRAMS {
-            let _ = program::<BtfTracePoint>(&mut self.ebpf, name).map(|program| program.unload());
-        }
+        Watching::stop(&mut self.ebpf);
     }
 
     /// The ring buffer, once.
@@ -149,6 +162,7 @@ impl Programs {
     pub fn set_target(&mut self, pid: u32, target: Target) -> Result<(), LoadError> {
         self.targets.insert(pid, target, 0).map_err(|source| LoadError::Map { name: "TARGETS", source })?;
         if target.flags & TARGET_SERVER != 0 {
+            self.watching.system_calls(&mut self.ebpf)?;
             self.own_place(pid, 0, pid)?;
         }
         Ok(())
@@ -164,13 +178,29 @@ impl Programs {
         Ok(())
     }
 
-    /// A process has ended: its descriptors went without being closed one by one.
+    /// A process has ended: if it was a server, its descriptors went without being closed one by one.
     pub fn forget_process(&mut self, pid: u32) {
-        let keys: Vec<ConnectionKey> =
-            self.connections.keys().filter_map(Result::ok).filter(|key| key.pid == pid).collect();
+        let keys: Vec<DescriptorKey> = self.served.keys().filter_map(Result::ok).filter(|key| key.pid == pid).collect();
         for key in keys {
-            let _ = self.connections.remove(&key);
+            let _ = self.served.remove(&key);
         }
+    }
+
+    /// Ends the connections whose sockets are gone; the records of their ends are in the ring buffer afterwards.
+    pub fn sweep_connections(&mut self) -> Result<(), LoadError> {
+        let keys: Vec<SocketKey> = self.connections.keys().filter_map(Result::ok).collect();
+        if keys.is_empty() {
+            return Ok(());
+        }
+        let program: &mut RawTracePoint = program(&mut self.ebpf, SWEEP)?;
+        for keys in keys.chunks(SWEEP_SOCKETS) {
+            let mut options = RawTracePointRunOptions::new();
+            for (pair, key) in options.args.chunks_exact_mut(2).zip(keys) {
+                pair.copy_from_slice(&[key.sock, key.inode]);
+            }
+            program.test_run(options).map_err(|source| LoadError::Program { name: SWEEP, source })?;
+        }
+        Ok(())
     }
 
     /// The processes that are targets now.
@@ -186,6 +216,9 @@ impl Programs {
 
     /// Makes processes that start this executable targets from their first instruction on.
     pub fn watch_executable(&mut self, executable: Executable, target: Target) -> Result<(), LoadError> {
+        if target.flags & TARGET_SERVER != 0 {
+            self.watching.system_calls(&mut self.ebpf)?;
+        }
         self.executables.insert(executable, target, 0).map_err(|source| LoadError::Map { name: "EXECUTABLES", source })
     }
 
@@ -218,9 +251,8 @@ const PROCESS_PROGRAMS: [(&str, &str); 3] = [
     ("process_exit", "sched_process_exit"),
     ("process_fork", "sched_process_fork"),
 ];
-const SYSCALL_PROGRAMS: [(&str, &str); 2] = [("syscall_enter", "sys_enter"), ("syscall_exit", "sys_exit")];
 
-fn program<'a, P>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut P, LoadError>
+pub(super) fn program<'a, P>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut P, LoadError>
 where
     &'a mut P: TryFrom<&'a mut aya::programs::Program, Error = aya::programs::ProgramError>,
 {
@@ -252,12 +284,14 @@ fn object_error(error: aya::EbpfError) -> LoadError {
 
 #[cfg(test)]
 mod tests {
-    use super::{Options, Programs};
+    use super::{Options, Programs, SocketProbe};
 
     /// Needs root: the end-to-end run sets TRACER_STRICT, and then it must not be missing.
     #[test]
     #[ignore = "needs root; `cargo xtask test` runs it"]
     fn every_program_passes_the_verifier() {
-        Programs::load(&Options { ring_bytes: 1 << 20, syscalls: true }).expect("load");
+        for sockets in [SocketProbe::Auto, SocketProbe::SystemCalls] {
+            Programs::load(&Options { ring_bytes: 1 << 20, sockets }).expect("load");
+        }
     }
 }

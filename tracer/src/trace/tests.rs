@@ -4,7 +4,7 @@ use bytemuck::bytes_of;
 use prost::Message as _;
 use tracer_common::record::{
     Connection, DIRECTION_RECEIVED, DIRECTION_SENT, FLAG_CONTEXT, FLAG_FRESH, Head, KIND_CLOSE, KIND_MESSAGE,
-    KIND_OPEN, KIND_SOCKET, Message, Socket,
+    KIND_OPEN, KIND_SOCKET, Message, PROTOCOL_RESP, Socket,
 };
 
 use super::span::{ProcessId, Span, SpanKind, Value};
@@ -83,9 +83,10 @@ fn call(
     correlator.feed(&Item::Record(&[bytes_of(&record), bytes].concat()));
 }
 
-fn socket(correlator: &mut Correlator, tid: u32, at_ms: u64, direction: u32, offset: u64, bytes: &[u8]) {
+fn socket(correlator: &mut Correlator, tid: u32, at_ms: u64, direction: u16, offset: u64, bytes: &[u8]) {
     let head = head(KIND_SOCKET, tid, at_ms, bytes.len());
-    let record = Socket { head, connection: 5, offset, len: bytes.len() as u64, direction, errno: 0 };
+    let record =
+        Socket { head, connection: 5, offset, len: bytes.len() as u64, direction, protocol: PROTOCOL_RESP, errno: 0 };
     correlator.feed(&Item::Record(&[bytes_of(&record), bytes].concat()));
 }
 
