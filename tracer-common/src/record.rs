@@ -30,6 +30,8 @@ pub const KIND_SHIM: u16 = 7;
 pub const KIND_FORK: u16 = 8;
 /// `Head::kind`: what the main thread of a server did; the payload is an array of [`Step`], in order.
 pub const KIND_STEPS: u16 = 9;
+/// `Head::kind`: a target has made an io_uring; only the head.
+pub const KIND_URING: u16 = 10;
 
 /// `Head::flags`: `trace_id`, `span_id` and `trace_flags` hold the thread's active context.
 pub const FLAG_CONTEXT: u16 = 1;

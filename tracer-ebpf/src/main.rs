@@ -20,6 +20,7 @@ mod socket;
 mod stream;
 mod syscalls;
 mod transfers;
+mod uring;
 
 #[panic_handler]
 fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {

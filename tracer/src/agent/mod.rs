@@ -14,13 +14,13 @@ use std::ffi::OsStr;
 
 use rustix::event::Timespec;
 use tracer_common::map::{Counter, TARGET_SOCKETS, Target};
-use tracer_common::record::{self, FLAG_WATCHED, Head};
+use tracer_common::record::{self, FLAG_FRESH, FLAG_SERVER, FLAG_WATCHED, Head};
 
 use crate::capture::{Event, Item, ProcessInfo};
 use crate::probe::{Events, LoadError, Options as ProbeOptions, Programs, SocketProbe};
 use crate::target::{
-    HostFacts, MappedFile, Process, ProcessError, Selector, ended_process_info, is_redis_server, is_redis_server_name,
-    process_info,
+    Descriptors, HostFacts, MappedFile, Process, ProcessError, Selector, ended_process_info, is_redis_server,
+    is_redis_server_name, process_info,
 };
 use crate::trace::span::ProcessId;
 
@@ -84,6 +84,10 @@ pub struct Agent<S> {
     introduced: HashSet<u32>,
     known_servers: KnownServers,
     next_sweep_ns: u64,
+    /// What targets had open when they became such.
+    descriptors: HashMap<ProcessId, Descriptors>,
+    /// Processes that use io_uring, of which that has been said.
+    uring: HashSet<ProcessId>,
     sink: S,
 }
 
@@ -111,6 +115,8 @@ impl<S: Sink> Agent<S> {
             introduced: HashSet::new(),
             known_servers: KnownServers::default(),
             next_sweep_ns: 0,
+            descriptors: HashMap::new(),
+            uring: HashSet::new(),
             sink,
         };
         for path in agent.options.selector.executables_to_come() {
@@ -264,6 +270,7 @@ impl<S: Sink> Agent<S> {
                     }
                     self.connected(&record);
                 }
+                Lifecycle::Uring(pid) => self.uring(pid),
                 Lifecycle::Unchanged => {}
             }
         }
@@ -290,12 +297,20 @@ impl<S: Sink> Agent<S> {
         {
             self.sink.item(&Item::Process(process_info(&process, &self.options.host)));
         }
-        self.sink.item(&Item::Record(&record));
+        match event {
+            Ok(Event::Open(open)) if is_new_unix(&open, self.processes.get(&open.head.pid), &self.descriptors) => {
+                let flags = open.head.flags | FLAG_FRESH;
+                let open = record::Connection { head: Head { flags, ..open.head }, ..open };
+                self.sink.item(&Item::Record(bytemuck::bytes_of(&open)));
+            }
+            _ => self.sink.item(&Item::Record(&record)),
+        }
         Some(match event {
             Ok(Event::Exec(head)) => Lifecycle::Executed(head),
             Ok(Event::Fork(head)) => Lifecycle::Started(head.task_id as u32),
             Ok(Event::Exit(head)) => Lifecycle::Ended(head.pid),
             Ok(Event::Open(record)) => Lifecycle::Connected(record),
+            Ok(Event::Uring(head)) => Lifecycle::Uring(head.pid),
             _ => Lifecycle::Unchanged,
         })
     }
@@ -315,7 +330,9 @@ impl<S: Sink> Agent<S> {
 
     /// A process began to run a program, or was forked from a target.
     fn started(&mut self, pid: u32) {
-        self.processes.remove(&pid);
+        if let Some(id) = self.processes.remove(&pid) {
+            self.descriptors.remove(&id);
+        }
         // It may have ended already, or be a kernel thread: then there is nothing to attach to.
         let Ok(process) = Process::read(pid) else { return };
         let file = process.executable();
@@ -339,10 +356,24 @@ impl<S: Sink> Agent<S> {
             && !Process::is_alive(id)
         {
             self.processes.remove(&pid);
+            self.uring.remove(&id);
+            self.descriptors.remove(&id);
             self.introduced.remove(&pid);
             self.programs.remove_target(pid);
             self.programs.forget_process(pid);
             tracing::info!("process {pid} has ended");
+        }
+    }
+
+    /// A target uses io_uring: says once what that means.
+    fn uring(&mut self, pid: u32) {
+        if let Some(&id) = self.processes.get(&pid)
+            && self.options.sockets != SocketProbe::Off
+            && self.uring.insert(id)
+        {
+            tracing::warn!(
+                "process {pid} uses io_uring: what passes its sockets that way is not seen, so its commands are missing"
+            );
         }
     }
 
@@ -364,9 +395,14 @@ impl<S: Sink> Agent<S> {
         self.sink.item(&Item::Process(info));
         self.processes.insert(process.id.pid, process.id);
         let target = target(&attached);
+        let descriptors = Descriptors::read(process.id.pid);
         let (flows, flows_mask) =
             attached.semaphore.and_then(|address| usdt::task_flows(process.id.pid, address)).unwrap_or_default();
         self.programs.set_target(process.id.pid, Target { flows, flows_mask, ..target })?;
+        if descriptors.uring {
+            self.uring(process.id.pid);
+        }
+        self.descriptors.insert(process.id, descriptors);
         if self.options.selector.matches_successors(process)
             && let Some(executable) = process.executable()
         {
@@ -383,11 +419,24 @@ fn target(attached: &Attached) -> Target {
     Target { flags: TARGET_SOCKETS, task_id_offset, thread_context, tokio_context, ..Target::default() }
 }
 
+/// The connection is of a Unix socket that the process did not have when it became a target. The kernel does not tell that one connects.
+fn is_new_unix(
+    open: &record::Connection,
+    process: Option<&ProcessId>,
+    descriptors: &HashMap<ProcessId, Descriptors>,
+) -> bool {
+    let before = process.and_then(|id| descriptors.get(id));
+    open.family == AF_UNIX
+        && open.head.flags & FLAG_SERVER == 0
+        && before.is_some_and(|before| !before.sockets.contains(&open.inode))
+}
+
 enum Lifecycle {
     Executed(Head),
     Started(u32),
     Ended(u32),
     Connected(record::Connection),
+    Uring(u32),
     Unchanged,
 }
 

@@ -30,6 +30,8 @@ const RECEIVED: (&str, &str) = ("socket_received", "sock_recv_length");
 const BEGINS: (&str, &str) = ("tcp_send_begins", "tcp_sendmsg_locked");
 /// Sees TCP connections begin and end.
 const TCP_STATE: (&str, &str) = ("tcp_state", "inet_sock_set_state");
+/// Sees that a target makes an io_uring, where the kernel has it.
+const URING: (&str, &str) = ("uring_created", "io_uring_create");
 /// Is run, not attached.
 pub(super) const SWEEP: &str = "sockets_gone";
 /// Run in all system calls.
@@ -65,12 +67,14 @@ impl Watching {
     pub(super) fn begin(&mut self, ebpf: &mut Ebpf) -> Result<(), LoadError> {
         let sweep: &mut RawTracePoint = program(ebpf, SWEEP)?;
         sweep.load().map_err(|source| LoadError::Program { name: SWEEP, source })?;
-        let of_sockets: &[_] = match (self.sockets, self.begins) {
-            (true, true) => &[TCP_STATE, SENT, RECEIVED, BEGINS],
-            (true, false) => &[TCP_STATE, SENT, RECEIVED],
-            _ => &[TCP_STATE],
-        };
-        for &(name, tracepoint) in of_sockets {
+        let wanted = [
+            (TCP_STATE, true),
+            (SENT, self.sockets),
+            (RECEIVED, self.sockets),
+            (BEGINS, self.begins),
+            (URING, has_tracepoint(URING.1)?),
+        ];
+        for ((name, tracepoint), _) in wanted.into_iter().filter(|(_, wanted)| *wanted) {
             let program: &mut RawTracePoint = program(ebpf, name)?;
             program.load().map_err(|source| LoadError::Program { name, source })?;
             program.attach(tracepoint).map_err(|source| LoadError::Program { name, source })?;
@@ -108,7 +112,7 @@ impl Watching {
     /// Unloads the programs.
     pub(super) fn stop(ebpf: &mut Ebpf) {
         // A program that was not loaded has nothing to unload.
-        for (name, _) in [SENT, RECEIVED, BEGINS, TCP_STATE] {
+        for (name, _) in [SENT, RECEIVED, BEGINS, TCP_STATE, URING] {
             let _ = program::<RawTracePoint>(ebpf, name).map(|program| program.unload());
         }
         for (name, _) in [ENTER, EXIT] {

@@ -1,5 +1,6 @@
 //! Which processes to trace: names, PIDs, executables, late starters; their identity and resource attributes.
 
+mod descriptors;
 mod process;
 mod process_context;
 mod redis_server;
@@ -7,6 +8,7 @@ mod resource;
 mod sampling_page;
 mod selector;
 
+pub use descriptors::Descriptors;
 pub use process::{MappedFile, Process, ProcessError};
 pub use process_context::published_attributes;
 pub use redis_server::{Wanted, is_redis_server, is_redis_server_name, serving};
