@@ -204,7 +204,9 @@ fn decoy_at(fd: RawFd) -> Result<()> {
         ensure!(libc::pipe2(pipe.as_mut_ptr(), libc::O_CLOEXEC) == 0);
         ensure!(libc::dup3(pipe[1], fd, libc::O_CLOEXEC) == fd);
         send(fd, DECOY)?;
-        pipe.iter().chain([&fd]).for_each(|&fd| drop(libc::close(fd)));
+        for fd in [pipe[0], pipe[1], fd] {
+            ensure!(libc::close(fd) == 0);
+        }
     }
     Ok(())
 }
