@@ -14,10 +14,37 @@ const MAX_VECTOR: u64 = if crate::OLD_KERNEL { 96 } else { 1024 };
 /// Steps of the copy loop: at most one to fetch and one to copy for each element, and the full chunks.
 const STEPS: u32 = 2 * MAX_VECTOR as u32 + (SOCKET_CAPTURE / SOCKET_CHUNK) as u32;
 
-/// Where the bytes of a call are.
-pub enum Buffers {
-    One { pointer: u64 },
-    Vector { vector: u64, count: u64 },
+/// Where the bytes of a call are. A struct, because the verifier would meet the unset fields of an enum's other variants.
+#[derive(Clone, Copy)]
+pub struct Buffers {
+    /// The buffer, or a vector of them.
+    pub pointer: u64,
+    /// Elements of the vector; [`SINGLE`] if it is the buffer itself.
+    pub count: u64,
+}
+
+/// [`Buffers::count`] of a call with one buffer.
+const SINGLE: u64 = u64::MAX;
+
+impl Buffers {
+    /// In no place that can be read: spliced, thrown away, or handed over by io_uring.
+    pub const UNKNOWN: Self = Self { pointer: 0, count: 0 };
+
+    /// One buffer.
+    #[inline(always)]
+    pub fn one(pointer: u64) -> Self {
+        Self { pointer, count: SINGLE }
+    }
+
+    /// Where the first buffer begins, and how long it is as far as that is said here.
+    #[inline(always)]
+    pub fn first(&self) -> Option<[u64; 2]> {
+        match self.count {
+            0 => None,
+            SINGLE => Some([self.pointer, SINGLE]),
+            _ => user::<[u64; 2]>(self.pointer),
+        }
+    }
 }
 
 /// Where the copying of one call stands. It is in a map, because the verifier follows every number on the stack, and would
@@ -50,19 +77,16 @@ pub fn send(walk: &mut Walk, buffers: &Buffers, total: u64, skip: u64) {
     }
     walk.left = total - skip;
     walk.budget = SOCKET_CAPTURE as u64;
-    match *buffers {
-        Buffers::One { pointer } => {
-            walk.pointer = pointer + skip;
-            walk.available = walk.left;
-            walk.element = 0;
-            walk.end = 0;
-        }
-        Buffers::Vector { vector, count } => {
-            walk.available = 0;
-            walk.element = vector;
-            walk.end = vector + 16 * if count > MAX_VECTOR { MAX_VECTOR } else { count };
-            walk.to_skip = skip;
-        }
+    walk.available = 0;
+    walk.element = 0;
+    walk.end = 0;
+    walk.to_skip = skip;
+    if buffers.count == SINGLE {
+        walk.pointer = buffers.pointer + skip;
+        walk.available = walk.left;
+    } else {
+        walk.element = buffers.pointer;
+        walk.end = buffers.pointer + 16 * if buffers.count > MAX_VECTOR { MAX_VECTOR } else { buffers.count };
     }
     repeat(walk);
     if walk.left > 0 {
@@ -135,6 +159,10 @@ fn step(walk: &mut Walk) -> i64 {
         chunk::<256>(&walk.record, walk.pointer, len);
     } else if len <= 2048 {
         chunk::<2048>(&walk.record, walk.pointer, len);
+    } else if len <= 4096 {
+        chunk::<4096>(&walk.record, walk.pointer, len);
+    } else if len <= 8192 {
+        chunk::<8192>(&walk.record, walk.pointer, len);
     } else {
         chunk::<SOCKET_CHUNK>(&walk.record, walk.pointer, len);
     }
@@ -165,6 +193,8 @@ fn chunk<const N: usize>(record: &Socket, pointer: u64, len: u64) {
         match N {
             256 => copy_user::<256>(bytes, len, pointer),
             2048 => copy_user::<2048>(bytes, len, pointer),
+            4096 => copy_user::<4096>(bytes, len, pointer),
+            8192 => copy_user::<8192>(bytes, len, pointer),
             _ => copy_user::<{ SOCKET_CHUNK as u64 }>(bytes, len, pointer),
         }
     };

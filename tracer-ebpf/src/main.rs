@@ -20,6 +20,9 @@ mod site;
 mod socket;
 mod stack;
 mod stream;
+mod syscalls;
+mod transfers;
+mod uring;
 
 /// Built for kernels that lack `bpf_loop` (5.17) or attach cookies (5.15).
 const OLD_KERNEL: bool = cfg!(feature = "old-kernel");

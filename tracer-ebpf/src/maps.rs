@@ -71,9 +71,14 @@ pub static SERVERS: HashMap<u32, Server> = HashMap::with_max_entries(MAX_SERVERS
 #[map]
 pub static ZERO_SERVER: Array<Server> = Array::with_max_entries(1, 0);
 
-/// Descriptors of targets that talk to a server, or that are known not to.
+/// Sockets of targets that talk to a server, or that are known not to.
 #[map]
-pub static CONNECTIONS: HashMap<ConnectionKey, ConnectionState> =
+pub static CONNECTIONS: HashMap<SocketKey, ConnectionState> =
+    HashMap::with_max_entries(MAX_CONNECTIONS, BPF_F_NO_PREALLOC);
+
+/// Descriptors of attached servers.
+#[map]
+pub static SERVED: HashMap<DescriptorKey, ConnectionState> =
     HashMap::with_max_entries(MAX_CONNECTIONS, BPF_F_NO_PREALLOC);
 
 /// What the agent has to say about connections, by connection number.

@@ -7,7 +7,7 @@ use anyhow::Result;
 
 use super::NoPrivilege;
 use crate::probe::features::{Feature, Features, Support};
-use crate::probe::{Options, Programs, kernel_offsets};
+use crate::probe::{Options, Programs, SocketProbe, kernel_offsets};
 
 /// Arguments of `tracer doctor`.
 #[derive(Debug, clap::Args)]
@@ -119,8 +119,10 @@ fn uprobes() -> Outcome {
 }
 
 fn programs() -> Outcome {
-    match Programs::load(&Options { ring_bytes: 1 << 16, syscalls: true }) {
-        Ok(_) => Outcome::Good("loaded and verified".to_owned()),
+    match Programs::load(&Options { ring_bytes: 1 << 16, sockets: SocketProbe::Auto }) {
+        Ok(programs) => {
+            Outcome::Good(format!("loaded and verified; socket calls by tracepoints of {}", programs.watching()))
+        }
         Err(error) => Outcome::Bad(crate::agent::chain(&error).lines().next().unwrap_or_default().to_owned()),
     }
 }

@@ -358,7 +358,7 @@ mod tests {
     use std::path::Path;
 
     use super::{Link, Site, Target};
-    use crate::probe::{Options, Programs};
+    use crate::probe::{Options, Programs, SocketProbe};
 
     /// Needs root: the end-to-end run sets TRACER_STRICT, and then it must not be missing.
     #[test]
@@ -370,7 +370,7 @@ mod tests {
         let good = Site { offset, cookie: 0, counter: None };
         // Beyond the end of the file.
         let bad = Site { offset: 1 << 40, ..good };
-        let programs = Programs::load(&Options { ring_bytes: 1 << 16, syscalls: false }).expect("load");
+        let programs = Programs::load(&Options { ring_bytes: 1 << 16, sockets: SocketProbe::Off }).expect("load");
         let program = programs.uprobe("message_panic").expect("it is there");
         let target = Target { path, pid: None, descriptors: 64 };
         let mut sites = vec![good; 9];

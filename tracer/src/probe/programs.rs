@@ -3,17 +3,18 @@
 use std::os::fd::AsFd as _;
 
 use aya::maps::{Array, HashMap, MapData, PerCpuArray};
-use aya::programs::{BtfTracePoint, RawTracePoint, UProbe};
-use aya::{Btf, Ebpf, EbpfLoader};
+use aya::programs::{RawTracePoint, RawTracePointRunOptions, TestRun as _, UProbe};
+use aya::{Ebpf, EbpfLoader};
 use tracer_common::map::{
-    Advice, ConnectionKey, ConnectionState, Cookie, Counter, Executable, KernelOffsets, Place, Probe, SERVER_PLACES,
-    TARGET_SERVER, Target,
+    Advice, ConnectionState, Cookie, Counter, DescriptorKey, Executable, KernelOffsets, Place, Probe, SERVER_PLACES,
+    SWEEP_SOCKETS, SocketKey, TARGET_SERVER, Target,
 };
 
 use super::events::Events;
 use super::features::Features;
 use super::link;
 use super::multi::{MultiError, MultiPrograms};
+use super::sockets::{SWEEP, SocketProbe, Watching};
 use super::{KernelError, kernel_offsets};
 
 /// The object that `cargo xtask build-ebpf` made.
@@ -67,20 +68,22 @@ pub enum LoadError {
 pub struct Options {
     /// Bytes of the ring buffer, rounded up to a power of two.
     pub ring_bytes: u32,
-    /// Watch system calls for sockets.
-    pub syscalls: bool,
+    /// How socket calls are seen.
+    pub sockets: SocketProbe,
 }
 
-/// All programs, loaded; those that watch processes and system calls are attached as well.
+/// All programs, loaded; those that watch processes and sockets are attached as well.
 pub struct Programs {
     ebpf: Ebpf,
     /// The uprobe programs, where the kernel has `uprobe_multi`; else aya has loaded them.
     multi: Option<MultiPrograms>,
+    watching: Watching,
     targets: HashMap<MapData, u32, Target>,
     server_owners: Array<MapData, u32>,
     executables: HashMap<MapData, Executable, Target>,
     advice: HashMap<MapData, u64, Advice>,
-    connections: HashMap<MapData, ConnectionKey, ConnectionState>,
+    connections: HashMap<MapData, SocketKey, ConnectionState>,
+    served: HashMap<MapData, DescriptorKey, ConnectionState>,
     probes: Array<MapData, Probe>,
     /// Where the kernel has no cookies.
     places: Option<HashMap<MapData, Place, u64>>,
@@ -90,7 +93,7 @@ pub struct Programs {
 }
 
 impl Programs {
-    /// Loads everything and starts to watch processes (and system calls, if asked to).
+    /// Loads everything and starts to watch processes (and sockets, if asked to).
     pub fn load(options: &Options) -> Result<Self, LoadError> {
         let features = Features::ask();
         let object = if features.old_kernel() { OLD_KERNEL_OBJECT } else { OBJECT };
@@ -100,7 +103,12 @@ impl Programs {
     fn load_object(object: &[u8], options: &Options) -> Result<Self, LoadError> {
         let offsets = kernel_offsets()?;
         let ring_bytes = options.ring_bytes.next_power_of_two().max(1 << 16);
-        let mut ebpf = EbpfLoader::new().map_max_entries("EVENTS", ring_bytes).load(object).map_err(object_error)?;
+        let watching = Watching::choose(options.sockets)?;
+        let mut ebpf = EbpfLoader::new()
+            .map_max_entries("EVENTS", ring_bytes)
+            .override_global("TRANSFERS", &watching.transfers(), true)
+            .load(object)
+            .map_err(object_error)?;
         let multi = uprobes(&mut ebpf, object)?;
         let mut array: Array<_, KernelOffsets> = map(&mut ebpf, "OFFSETS")?;
         array.set(0, offsets, 0).map_err(|source| LoadError::Map { name: "OFFSETS", source })?;
@@ -110,6 +118,7 @@ impl Programs {
             executables: map(&mut ebpf, "EXECUTABLES")?,
             advice: map(&mut ebpf, "ADVICE")?,
             connections: map(&mut ebpf, "CONNECTIONS")?,
+            served: map(&mut ebpf, "SERVED")?,
             probes: map(&mut ebpf, "PROBES")?,
             places: if ebpf.map("PLACES").is_some() { Some(map(&mut ebpf, "PLACES")?) } else { None },
             limits: None,
@@ -117,36 +126,40 @@ impl Programs {
             events: Some(Events(map(&mut ebpf, "EVENTS")?)),
             multi,
             ebpf,
+            watching,
         };
-        programs.watch(options.syscalls)
+        programs.watch(options.sockets != SocketProbe::Off)
     }
 
-    fn watch(mut self, syscalls: bool) -> Result<Self, LoadError> {
+    fn watch(mut self, sockets: bool) -> Result<Self, LoadError> {
         for (name, tracepoint) in PROCESS_PROGRAMS {
             let program: &mut RawTracePoint = program(&mut self.ebpf, name)?;
             program.load().map_err(|source| LoadError::Program { name, source })?;
             program.attach(tracepoint).map_err(|source| LoadError::Program { name, source })?;
         }
-        if syscalls {
-            let btf = Btf::from_sys_fs().map_err(LoadError::Btf)?;
-            for (name, tracepoint) in SYSCALL_PROGRAMS {
-                let program: &mut BtfTracePoint = program(&mut self.ebpf, name)?;
-                program.load(tracepoint, &btf).map_err(|source| LoadError::Program { name, source })?;
-                program.attach().map_err(|source| LoadError::Program { name, source })?;
-            }
+        if sockets {
+            self.watching.begin(&mut self.ebpf)?;
         }
         Ok(self)
     }
 
-    /// Ends the watching of processes and system calls; what is in the ring buffer can still be read.
+    /// The tracepoints that show socket calls.
+    pub fn watching(&self) -> Watching {
+        self.watching
+    }
+
+    /// A connection is not of TCP: from now on it is known when a send begins.
+    pub fn watch_sends(&mut self) -> Result<(), LoadError> {
+        self.watching.sends_begin(&mut self.ebpf)
+    }
+
+    /// Ends the watching of processes and sockets; what is in the ring buffer can still be read.
     pub fn stop(&mut self) {
         // A program that was not loaded has nothing to unload.
         for (name, _) in PROCESS_PROGRAMS {
             let _ = program::<RawTracePoint>(&mut self.ebpf, name).map(|program| program.unload());
         }
-        for (name, _) in SYSCALL_PROGRAMS {
-            let _ = program::<BtfTracePoint>(&mut self.ebpf, name).map(|program| program.unload());
-        }
+        Watching::stop(&mut self.ebpf);
     }
 
     /// The ring buffer, once.
@@ -174,6 +187,7 @@ impl Programs {
     pub fn set_target(&mut self, pid: u32, target: Target) -> Result<(), LoadError> {
         self.targets.insert(pid, target, 0).map_err(|source| LoadError::Map { name: "TARGETS", source })?;
         if target.flags & TARGET_SERVER != 0 {
+            self.watching.system_calls(&mut self.ebpf)?;
             self.own_place(pid, 0, pid)?;
         }
         Ok(())
@@ -189,13 +203,29 @@ impl Programs {
         Ok(())
     }
 
-    /// A process has ended: its descriptors went without being closed one by one.
+    /// A process has ended: if it was a server, its descriptors went without being closed one by one.
     pub fn forget_process(&mut self, pid: u32) {
-        let keys: Vec<ConnectionKey> =
-            self.connections.keys().filter_map(Result::ok).filter(|key| key.pid == pid).collect();
+        let keys: Vec<DescriptorKey> = self.served.keys().filter_map(Result::ok).filter(|key| key.pid == pid).collect();
         for key in keys {
-            let _ = self.connections.remove(&key);
+            let _ = self.served.remove(&key);
         }
+    }
+
+    /// Ends the connections whose sockets are gone; the records of their ends are in the ring buffer afterwards.
+    pub fn sweep_connections(&mut self) -> Result<(), LoadError> {
+        let keys: Vec<SocketKey> = self.connections.keys().filter_map(Result::ok).collect();
+        if keys.is_empty() {
+            return Ok(());
+        }
+        let program: &mut RawTracePoint = program(&mut self.ebpf, SWEEP)?;
+        for keys in keys.chunks(SWEEP_SOCKETS) {
+            let mut options = RawTracePointRunOptions::new();
+            for (pair, key) in options.args.chunks_exact_mut(2).zip(keys) {
+                pair.copy_from_slice(&[key.sock, key.inode]);
+            }
+            program.test_run(options).map_err(|source| LoadError::Program { name: SWEEP, source })?;
+        }
+        Ok(())
     }
 
     /// The processes that are targets now.
@@ -211,6 +241,9 @@ impl Programs {
 
     /// Makes processes that start this executable targets from their first instruction on.
     pub fn watch_executable(&mut self, executable: Executable, target: Target) -> Result<(), LoadError> {
+        if target.flags & TARGET_SERVER != 0 {
+            self.watching.system_calls(&mut self.ebpf)?;
+        }
         self.executables.insert(executable, target, 0).map_err(|source| LoadError::Map { name: "EXECUTABLES", source })
     }
 
@@ -264,7 +297,6 @@ const PROCESS_PROGRAMS: [(&str, &str); 3] = [
     ("process_exit", "sched_process_exit"),
     ("process_fork", "sched_process_fork"),
 ];
-const SYSCALL_PROGRAMS: [(&str, &str); 2] = [("syscall_enter", "sys_enter"), ("syscall_exit", "sys_exit")];
 
 /// Set, to anything, it makes the agent use perf events where the kernel has `uprobe_multi`.
 const PERF_EVENTS_ONLY: &str = "TRACER_PERF_UPROBES";
@@ -285,7 +317,7 @@ fn uprobes(ebpf: &mut Ebpf, object: &[u8]) -> Result<Option<MultiPrograms>, Load
     Ok(None)
 }
 
-fn program<'a, P>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut P, LoadError>
+pub(super) fn program<'a, P>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut P, LoadError>
 where
     &'a mut P: TryFrom<&'a mut aya::programs::Program, Error = aya::programs::ProgramError>,
 {
@@ -319,15 +351,17 @@ fn object_error(error: aya::EbpfError) -> LoadError {
 mod tests {
     use std::os::fd::{AsRawFd as _, BorrowedFd};
 
-    use super::{OBJECT, OLD_KERNEL_OBJECT, Options, Programs, UPROBES};
+    use super::{OBJECT, OLD_KERNEL_OBJECT, Options, Programs, SocketProbe, UPROBES};
 
-    const OPTIONS: Options = Options { ring_bytes: 1 << 20, syscalls: true };
+    const OPTIONS: Options = Options { ring_bytes: 1 << 20, sockets: SocketProbe::Auto };
 
     /// Needs root: the end-to-end run sets TRACER_STRICT, and then it must not be missing.
     #[test]
     #[ignore = "needs root; `cargo xtask test` runs it"]
     fn every_program_passes_the_verifier() {
-        Programs::load(&OPTIONS).expect("load");
+        for sockets in [SocketProbe::Auto, SocketProbe::SystemCalls] {
+            Programs::load(&Options { ring_bytes: 1 << 20, sockets }).expect("load");
+        }
     }
 
     #[test]
@@ -346,7 +380,7 @@ mod tests {
         for object in [OBJECT, OLD_KERNEL_OBJECT] {
             let programs = Programs::load_object(object, &OPTIONS).expect("load");
             for name in UPROBES {
-                let code = machine_code(programs.uprobe(name).expect("it is loaded"));
+                let code = machine_code(programs.uprobe(name).expect("it is loaded").fd);
                 assert!(code.len() > 100, "{name}: {} bytes of machine code", code.len());
                 assert!(memchr::memmem::find(&code, &ADD_GS_R9).is_none(), "{name} has a stack of its own");
             }
