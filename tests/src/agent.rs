@@ -1,6 +1,8 @@
 //! The agent as a child process.
 
+use std::fs::Permissions;
 use std::io::{BufRead as _, BufReader, Read as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Child, ChildStderr, Command, Stdio};
 
 use serde_json::Value;
@@ -45,7 +47,7 @@ impl Agent {
         agent
     }
 
-    /// The same by a command that runs the agent with the arguments that follow, as `prlimit` does.
+    /// The same by a command that runs the agent with the arguments that follow: as `prlimit` does, or as another user.
     pub fn run_by(command: Command, arguments: &[&str]) -> Self {
         let mut agent = Self::spawn(command, arguments);
         agent.wait_until("Ctrl-C ends");
@@ -59,6 +61,8 @@ impl Agent {
 
     fn spawn(mut command: Command, arguments: &[&str]) -> Self {
         let folder = TempDir::new().expect("a temporary folder");
+        // The agent may be another user's.
+        std::fs::set_permissions(folder.path(), Permissions::from_mode(0o777)).expect("it is ours");
         command
             .arg("run")
             .args(["--export", &format!("file:{}", folder.path().join("spans.jsonl").display())])
@@ -101,6 +105,7 @@ impl Agent {
     pub fn wait(mut self) -> Outcome {
         self.errors.read_to_string(&mut self.said).expect("tracer writes UTF-8");
         let code = self.child.wait().expect("it is our child").code();
+        assert!(!self.said.contains("the sandbox refused"), "{}", self.said);
         let read = |name| std::fs::read_to_string(self.folder.path().join(name)).unwrap_or_default();
         Outcome {
             code,

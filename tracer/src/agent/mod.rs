@@ -18,6 +18,7 @@ use tracer_common::map::{Counter, TARGET_SOCKETS, Target};
 use tracer_common::record::{self, FLAG_WATCHED, Head};
 
 use crate::capture::{Event, Item, ProcessInfo};
+use crate::privilege;
 use crate::probe::{Events, LoadError, Options as ProbeOptions, Programs, descriptors};
 use crate::target::{
     HostFacts, MappedFile, Process, ProcessError, Selector, ended_process_info, is_redis_server, is_redis_server_name,
@@ -64,6 +65,8 @@ pub struct Options {
     pub sockets: bool,
     /// Attach to the Redis servers of this host that targets talk to.
     pub redis_servers: bool,
+    /// Once the programs are loaded, leave only the system calls of a session to this process.
+    pub filter_calls: bool,
 }
 
 /// A live session.
@@ -91,6 +94,11 @@ impl<S: Sink> Agent<S> {
             Process::read(pid)?;
         }
         let mut programs = Programs::load(&ProbeOptions { ring_bytes: options.ring_bytes, syscalls: options.sockets })?;
+        if options.filter_calls
+            && let Err(error) = privilege::filter()
+        {
+            tracing::debug!("system calls are not filtered: {}", chain(&error));
+        }
         let ring = programs.take_events().ok_or(LoadError::NoMap("EVENTS"))?;
         let per_process = options.selector.only_pids() && programs.probes_filter_processes();
         let attachments = Attachments::new(per_process);

@@ -57,6 +57,30 @@ pub static RESTORE: Demand = Demand {
     or: CapabilitySet::SYS_ADMIN,
 };
 
+/// What some kernels demand for uprobes as well.
+pub static ADMIN: Demand = Demand {
+    capability: CapabilitySet::SYS_ADMIN,
+    name: "CAP_SYS_ADMIN",
+    purpose: "attach to functions, as this kernel has no uprobe_multi",
+    or: CapabilitySet::empty(),
+};
+
+/// What running a command as another user needs.
+pub static CHANGE_USER: [Demand; 2] = [
+    Demand {
+        capability: CapabilitySet::SETUID,
+        name: "CAP_SETUID",
+        purpose: "run a command as another user",
+        or: CapabilitySet::empty(),
+    },
+    Demand {
+        capability: CapabilitySet::SETGID,
+        name: "CAP_SETGID",
+        purpose: "with that user's groups",
+        or: CapabilitySet::empty(),
+    },
+];
+
 impl Demand {
     /// The narrowest of `held` that fulfils it.
     fn choose(&self, held: CapabilitySet) -> Option<CapabilitySet> {
@@ -113,7 +137,10 @@ pub fn remedy(missing: &[&Demand]) -> String {
             flags.join(" ")
         );
     }
-    let names: Vec<&str> = TRACE.iter().map(|demand| demand.name).collect();
+    let mut names: Vec<&str> = TRACE.iter().map(|demand| demand.name).collect();
+    names.extend(
+        missing.iter().map(|demand| demand.name).filter(|name| TRACE.iter().all(|demand| demand.name != *name)),
+    );
     let program = std::env::current_exe().map_or_else(|_| "tracer".to_owned(), |path| path.display().to_string());
     format!(
         "try `sudo tracer ...`, once `sudo setcap {}=ep {program}`, or `AmbientCapabilities={}` in a systemd unit",

@@ -80,12 +80,8 @@ fn programs() -> Result<[BpfProgram; 2], BackendError> {
         // Its own limits.
         (libc::SYS_prlimit64, one_of(0, &[0])?),
     ]);
-    let calls = SeccompFilter::new(
-        calls.into_iter().collect(),
-        SeccompAction::Trap,
-        SeccompAction::Allow,
-        TargetArch::x86_64,
-    )?;
+    let calls =
+        SeccompFilter::new(calls.into_iter().collect(), SeccompAction::Trap, SeccompAction::Allow, TargetArch::x86_64)?;
     Ok([no_clone3.try_into()?, calls.try_into()?])
 }
 
@@ -156,8 +152,16 @@ mod tests {
             }
             let (_, before) = refused();
             let forbidden = [
-                libc::SYS_ptrace, libc::SYS_execve, libc::SYS_fork, libc::SYS_kill, libc::SYS_listen, libc::SYS_setuid,
-                libc::SYS_process_vm_writev, libc::SYS_mount, libc::SYS_setns, libc::SYS_init_module,
+                libc::SYS_ptrace,
+                libc::SYS_execve,
+                libc::SYS_fork,
+                libc::SYS_kill,
+                libc::SYS_listen,
+                libc::SYS_setuid,
+                libc::SYS_process_vm_writev,
+                libc::SYS_mount,
+                libc::SYS_setns,
+                libc::SYS_init_module,
             ];
             for number in forbidden {
                 assert_eq!(call(number), Err(Some(libc::EPERM)), "{number}");

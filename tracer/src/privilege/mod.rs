@@ -13,7 +13,11 @@ mod filter;
 mod landlock;
 mod user;
 
-pub use capabilities::{Demand, Kept, MissingCapabilities, RESTORE, TRACE, clean_for_command, give_up, missing, require};
+pub use ::landlock::RulesetStatus;
+pub use capabilities::{
+    ADMIN, CHANGE_USER, Demand, Kept, MissingCapabilities, RESTORE, TRACE, clean_for_command, give_up, missing, remedy,
+    require,
+};
 pub use filter::{FilterError, filter, is_supported as has_filters, refused};
 pub use landlock::{Confinement, status as landlock_status};
 pub use user::{User, UserError, sudo_user};

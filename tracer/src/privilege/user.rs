@@ -86,7 +86,8 @@ impl User {
 /// The user who has called `sudo`, if this process is root's by it.
 pub fn sudo_user(env: impl Fn(&str) -> Option<String>) -> Option<String> {
     let number: u32 = env("SUDO_UID")?.parse().ok()?;
-    (rustix::process::geteuid().is_root() && number != 0).then(|| env("SUDO_USER").unwrap_or_else(|| number.to_string()))
+    (rustix::process::geteuid().is_root() && number != 0)
+        .then(|| env("SUDO_USER").unwrap_or_else(|| number.to_string()))
 }
 
 #[cfg(test)]
@@ -100,7 +101,10 @@ mod tests {
         assert!(root.environment().iter().any(|(name, value)| *name == "USER" && value == "root"));
         assert_eq!("0".parse::<User>().expect("by number"), root);
         let nobody: User = "4000000000:4000000001".parse().expect("numbers need no account");
-        assert_eq!((nobody.uid, nobody.gid, nobody.groups.as_slice()), (4_000_000_000, 4_000_000_001, &[4_000_000_001][..]));
+        assert_eq!(
+            (nobody.uid, nobody.gid, nobody.groups.as_slice()),
+            (4_000_000_000, 4_000_000_001, &[4_000_000_001][..])
+        );
         assert!(nobody.environment().is_empty());
         for (text, error) in [
             ("no such user", UserError::NoUser("no such user".to_owned())),

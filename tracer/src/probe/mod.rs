@@ -13,4 +13,4 @@ mod programs;
 pub use events::Events;
 pub use kernel::{KernelError, kernel_offsets};
 pub use link::{Attached, Link, LinkError, Program, Site, Target as LinkTarget};
-pub use programs::{LoadError, Options, Programs};
+pub use programs::{LoadError, Options, Programs, uprobes_need_admin};

@@ -44,6 +44,10 @@ pub const TMUX: Program =
 pub const IPROUTE: Program =
     Program { program: "ip", package: "iproute2", purpose: "the second host of a test is a network namespace" };
 
+/// For the tests of an agent without root.
+pub const SETCAP: Program =
+    Program { program: "setcap", package: "libcap2-bin", purpose: "gives capabilities to the agent of a test" };
+
 /// For the tests of the shim.
 pub const PROTOC: Program = Program { program: "protoc", package: "protobuf-compiler", purpose: PEER };
 
