@@ -24,7 +24,8 @@ fn set(status: &str, name: &str) -> u64 {
 
 /// CAP_DAC_READ_SEARCH, CAP_SYS_PTRACE, CAP_PERFMON, CAP_BPF.
 const FOUR_BITS: u64 = 1 << 2 | 1 << 19 | 1 << 38 | 1 << 39;
-const CHECKPOINT_RESTORE: u64 = 1 << 40;
+/// CAP_LEASE, CAP_CHECKPOINT_RESTORE.
+const EXTRA_BITS: u64 = 1 << 28 | 1 << 40;
 
 /// By name: the status of each thread of a process.
 fn threads(pid: u32) -> Vec<(String, String)> {
@@ -156,7 +157,7 @@ fn what_is_not_needed_is_given_up() {
     let user = Capable::with(&FOUR);
     let full = set(&fs::read_to_string("/proc/self/status").expect("our own"), "CapBnd");
     let agents = [
-        (Agent::run(&["-p", &number]), FOUR_BITS | full & CHECKPOINT_RESTORE, true),
+        (Agent::run(&["-p", &number]), FOUR_BITS | full & EXTRA_BITS, true),
         (Agent::run_by(user.command(), &["-p", &number]), FOUR_BITS, false),
     ];
     for (agent, kept, bounded) in agents {

@@ -7,7 +7,7 @@ use anyhow::Result;
 
 use super::NoPrivilege;
 use super::sandbox::require_trace;
-use crate::privilege::{self, RESTORE, RulesetStatus, TRACE};
+use crate::privilege::{self, EXTRA, RulesetStatus, TRACE};
 use crate::probe::{Options, Programs, kernel_offsets};
 
 /// Arguments of `tracer doctor`.
@@ -84,11 +84,15 @@ fn privilege() -> Outcome {
     if let Err(error) = require_trace() {
         return Outcome::Bad(error.to_string());
     }
-    if !privilege::missing([&RESTORE]).is_empty() {
-        return Outcome::Lacking(format!("{} is missing, without which there is no `tracer sample`", RESTORE.name));
-    }
+    let lacking =
+        privilege::missing(&EXTRA).into_iter().map(|demand| format!("without {} to {}", demand.name, demand.purpose));
+    let lacking: Vec<String> = lacking.collect();
     let names: Vec<&str> = TRACE.iter().map(|demand| demand.name).collect();
-    Outcome::Good(names.join(" "))
+    if lacking.is_empty() {
+        Outcome::Good(names.join(" "))
+    } else {
+        Outcome::Lacking(format!("{}; {}", names.join(" "), lacking.join(", and ")))
+    }
 }
 
 /// What a session gives up, as far as this kernel can.

@@ -31,7 +31,7 @@ pub fn main(args: Args) -> Result<()> {
     let header = Header { seed, clock_offset_ns: clock_offset_ns()? };
     let writer = Writer::create(&args.output, &header)?;
     let gate = Gate::close(&command, start.user.as_deref())?;
-    agent_options.filter_calls = Sandbox::enter(start.no_sandbox)?.is_on();
+    agent_options.filter_calls = Sandbox::enter(start.no_sandbox, Vec::new())?.is_on();
     let agent = Agent::start(agent_options, Recorder::new(writer, config.correlator(seed)))?;
     let agent = Session::begin(agent, gate, config.duration)?.run(|_, _| {})?;
     let (recorder, kernel, _attached) = agent.finish()?;

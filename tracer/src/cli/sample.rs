@@ -3,7 +3,7 @@
 use anyhow::{Result, bail};
 
 use super::NoTarget;
-use crate::privilege::{self, RESTORE, TRACE};
+use crate::privilege::{self, EXTRA, TRACE};
 use crate::target::{Process, Sampling, SamplingError, Selector, set_sampling};
 
 /// Arguments of `tracer sample`.
@@ -36,8 +36,8 @@ fn rule(text: &str) -> Result<(String, f64), String> {
 
 /// Tells every matching process.
 pub fn main(args: &Args) -> Result<()> {
-    let [_, _, look, read] = &TRACE;
-    privilege::require([look, read, &RESTORE])?;
+    let ([_, _, look, read], [open, _]) = (&TRACE, &EXTRA);
+    privilege::require([look, read, open])?;
     let selector = Selector::new(&args.name, &[], &args.pid)?;
     for &pid in &args.pid {
         Process::read(pid)?;

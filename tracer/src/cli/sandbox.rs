@@ -1,12 +1,13 @@
 //! What a session gives up before it begins, and `--no-sandbox`.
 
+use std::path::PathBuf;
 use std::sync::Mutex;
 
 use anyhow::{Context as _, Result};
 use tokio::runtime::Runtime;
 
 use crate::export::{Options, ThreadStart};
-use crate::privilege::{self, ADMIN, Confinement, MissingCapabilities, RESTORE, TRACE};
+use crate::privilege::{self, ADMIN, Confinement, EXTRA, MissingCapabilities, TRACE};
 use crate::probe::uprobes_need_admin;
 
 /// Fails unless this process may trace; the error names what is missing.
@@ -30,19 +31,20 @@ pub struct Sandbox {
 
 impl Sandbox {
     /// Gives up what no session needs. Before it come the start of the command, which keeps its rights, and the opening of the
-    /// files that are written to, for which more rights may be needed; after it come all other threads.
+    /// files that are written to, for which more rights may be needed; after it come all other threads. Exporters may write to
+    /// the files in `writable` folders still.
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub fn enter(off: bool) -> Result<Self> {
+    pub fn enter(off: bool, writable: Vec<PathBuf>) -> Result<Self> {
         if off {
             tracing::warn!("--no-sandbox: the agent keeps all rights that it was started with");
             return Ok(Self { exporters: None });
         }
-        let kept = privilege::give_up(TRACE.iter().chain([&RESTORE]), uprobes_need_admin)
+        let kept = privilege::give_up(TRACE.iter().chain(&EXTRA), uprobes_need_admin)
             .context("cannot give up capabilities; `--no-sandbox` goes without")?;
         tracing::debug!("kept of all capabilities: {kept}");
-        Ok(Self { exporters: Some(Confinement::default()) })
+        Ok(Self { exporters: Some(Confinement { writable }) })
     }
 
     /// Whether there is one.
@@ -82,7 +84,7 @@ pub fn report_refusals() {
     let Ok(mut told) = TOLD.lock() else { return };
     if numbers.len() > std::mem::replace(&mut *told, numbers.len()) {
         tracing::error!(
-            "the sandbox refused a system call {times} times, by number: {numbers:?}; please report this. `--no-sandbox` goes without it"
+            "the sandbox refused system calls ({times}, of the numbers {numbers:?}): please report this; `--no-sandbox` goes without"
         );
     }
 }

@@ -48,14 +48,21 @@ pub static TRACE: [Demand; 4] = [
     },
 ];
 
-/// What following a link in `/proc/PID/map_files` needs: that is how `tracer sample` opens the page of a process. Tracing
-/// keeps it where it is there.
-pub static RESTORE: Demand = Demand {
-    capability: CapabilitySet::CHECKPOINT_RESTORE,
-    name: "CAP_CHECKPOINT_RESTORE",
-    purpose: "open memory of a process that has no path",
-    or: CapabilitySet::SYS_ADMIN,
-};
+/// Without these tracing works with a drawback.
+pub static EXTRA: [Demand; 2] = [
+    Demand {
+        capability: CapabilitySet::CHECKPOINT_RESTORE,
+        name: "CAP_CHECKPOINT_RESTORE",
+        purpose: "open what a process has mapped and what has no path (/proc/PID/map_files); `tracer sample` works by it alone",
+        or: CapabilitySet::SYS_ADMIN,
+    },
+    Demand {
+        capability: CapabilitySet::LEASE,
+        name: "CAP_LEASE",
+        purpose: "make who overwrites a probed file of another user wait until the probes are gone",
+        or: CapabilitySet::empty(),
+    },
+];
 
 /// What some kernels demand for uprobes as well.
 pub static ADMIN: Demand = Demand {
@@ -207,7 +214,7 @@ impl fmt::Display for Kept {
 mod tests {
     use rustix::thread::CapabilitySet;
 
-    use super::{RESTORE, TRACE};
+    use super::{EXTRA, TRACE};
 
     #[test]
     fn the_narrowest_capability_is_chosen() {
@@ -217,6 +224,6 @@ mod tests {
         assert_eq!(bpf.choose(CapabilitySet::PERFMON), None);
         assert_eq!(ptrace.choose(CapabilitySet::SYS_ADMIN | CapabilitySet::DAC_OVERRIDE), None);
         assert_eq!(search.choose(CapabilitySet::DAC_OVERRIDE), Some(CapabilitySet::DAC_OVERRIDE));
-        assert_eq!(RESTORE.choose(CapabilitySet::empty()), None);
+        assert_eq!(EXTRA[0].choose(CapabilitySet::empty()), None);
     }
 }

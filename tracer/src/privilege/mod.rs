@@ -15,7 +15,7 @@ mod user;
 
 pub use ::landlock::RulesetStatus;
 pub use capabilities::{
-    ADMIN, CHANGE_USER, Demand, Kept, MissingCapabilities, RESTORE, TRACE, clean_for_command, give_up, missing, remedy,
+    ADMIN, CHANGE_USER, Demand, EXTRA, Kept, MissingCapabilities, TRACE, clean_for_command, give_up, missing, remedy,
     require,
 };
 pub use filter::{FilterError, filter, is_supported as has_filters, refused};
