@@ -64,7 +64,8 @@ pub(super) const CALLS: &[c_long] = &[
     libc::SYS_mprotect,
     libc::SYS_mremap,
     libc::SYS_munmap,
-    // Threads. Processes cannot be started: `clone` is below, and there is no `execve`.
+    // Threads. Another filter keeps these from starting processes, and there is no `execve`.
+    libc::SYS_clone,
     libc::SYS_clone3,
     libc::SYS_exit,
     libc::SYS_exit_group,

@@ -33,10 +33,11 @@ pub enum FilterError {
 /// # Errors
 /// When the kernel has no seccomp filters.
 pub fn filter() -> Result<(), FilterError> {
-    let [no_clone3, calls] = programs()?;
+    let programs = programs()?;
     catch_sigsys().map_err(FilterError::Signal)?;
-    seccompiler::apply_filter_all_threads(&no_clone3)?;
-    seccompiler::apply_filter_all_threads(&calls)?;
+    for program in &programs {
+        seccompiler::apply_filter_all_threads(program)?;
+    }
     Ok(())
 }
 
@@ -56,11 +57,16 @@ pub fn refused() -> (Vec<usize>, u64) {
     (numbers.collect(), TIMES.load(Ordering::Relaxed))
 }
 
-/// Two filters, as each has one answer to what does not fit. The flags of `clone3` are in memory, where no filter can read
-/// them: glibc takes `clone` where the kernel does not have it, so that is what it is told.
+/// Two filters, as each has one answer to what does not fit. The first is for starting processes, to which libraries are told
+/// that the kernel cannot: they do it with all signals blocked, where SIGSYS would kill. `clone3` is refused for threads as well,
+/// because its flags are in memory, where no filter can read them; glibc takes `clone` then.
 fn programs() -> Result<[BpfProgram; 2], BackendError> {
-    let no_clone3 = SeccompFilter::new(
-        [(libc::SYS_clone3, vec![])].into(),
+    let no_processes = SeccompFilter::new(
+        [
+            (libc::SYS_clone3, vec![]),
+            (libc::SYS_clone, vec![rule(0, SeccompCmpOp::MaskedEq(libc::CLONE_THREAD as u64), 0)?]),
+        ]
+        .into(),
         SeccompAction::Allow,
         SeccompAction::Errno(libc::ENOSYS as u32),
         TargetArch::x86_64,
@@ -68,13 +74,11 @@ fn programs() -> Result<[BpfProgram; 2], BackendError> {
     let one_of = |argument: u8, values: &[u64]| -> Result<Vec<SeccompRule>, BackendError> {
         values.iter().map(|&value| rule(argument, SeccompCmpOp::Eq, value)).collect()
     };
-    let thread = libc::CLONE_THREAD as u64;
     let mut calls: Vec<(c_long, Vec<SeccompRule>)> = CALLS.iter().map(|&call| (call, vec![])).collect();
     calls.extend([
         (libc::SYS_bpf, one_of(0, &BPF_COMMANDS)?),
         (libc::SYS_ioctl, one_of(1, &IOCTLS)?),
         (libc::SYS_prctl, one_of(0, &PRCTLS)?),
-        (libc::SYS_clone, vec![rule(0, SeccompCmpOp::MaskedEq(thread), thread)?]),
         // To itself: `abort`.
         (libc::SYS_tgkill, one_of(0, &[u64::from(std::process::id())])?),
         // Its own limits.
@@ -82,7 +86,7 @@ fn programs() -> Result<[BpfProgram; 2], BackendError> {
     ]);
     let calls =
         SeccompFilter::new(calls.into_iter().collect(), SeccompAction::Trap, SeccompAction::Allow, TargetArch::x86_64)?;
-    Ok([no_clone3.try_into()?, calls.try_into()?])
+    Ok([no_processes.try_into()?, calls.try_into()?])
 }
 
 /// One argument is compared; all that are have 32 bits that count.
