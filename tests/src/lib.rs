@@ -7,6 +7,7 @@ pub mod network;
 pub mod pipeline;
 pub mod redis;
 pub mod rotel;
+pub mod service;
 pub mod spans;
 pub mod target;
 pub mod waits;

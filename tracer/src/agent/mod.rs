@@ -1,35 +1,38 @@
 //! A live session: finds targets, attaches to them, and passes what their probes record to a [`Sink`].
 //!
-//! One thread does it all, in ring-buffer order: a process that starts is known before its first record is read.
+//! One thread does it all, in ring-buffer order: a process that starts is known before its first record is read. Only the
+//! planning of files ([`planner`]) and the answer to those who write to attached files ([`guard`]) have threads of their own.
 
+mod adopt;
 mod attach;
 mod balance;
+mod guard;
+mod numbers;
+mod planner;
 mod plans;
 mod servers;
 mod sink;
 mod sites;
+mod target_file;
 mod usdt;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::ffi::OsStr;
 
 use rustix::event::Timespec;
 use tracer_common::map::{Counter, TARGET_SOCKETS, Target};
 use tracer_common::record::{self, FLAG_WATCHED, Head};
 
-use crate::capture::{Event, Item, ProcessInfo};
+use crate::capture::{Event, Item};
 use crate::privilege;
 use crate::probe::{Events, LoadError, Options as ProbeOptions, Programs, descriptors};
-use crate::target::{
-    HostFacts, MappedFile, Process, ProcessError, Selector, ended_process_info, is_redis_server, is_redis_server_name,
-    process_info,
-};
+use crate::target::{HostFacts, MappedFile, Process, ProcessError, Selector, ended_process_info, process_info};
 use crate::trace::span::ProcessId;
 
+use adopt::Waiting;
 pub use attach::AttachError;
 use attach::{Attached, Attachments};
 pub use balance::{Balance, KernelCounts};
-use servers::{KnownServers, server};
+use servers::KnownServers;
 pub use sink::{Recorder, Sink, SpanSink};
 
 /// How long records may wait in the ring buffer. A wake-up per record would cost more than the record.
@@ -75,6 +78,11 @@ pub struct Agent<S> {
     ring: Events,
     options: Options,
     attachments: Attachments,
+    /// Targets whose files are being planned.
+    waiting: HashMap<u32, Waiting>,
+    /// The session begins: a process that was asked for by number must be one that can be traced.
+    starting: bool,
+    refused: Option<AgentError>,
     processes: HashMap<u32, ProcessId>,
     own_executable: Option<(u64, u64)>,
     /// Processes whose shim has spoken.
@@ -101,13 +109,16 @@ impl<S: Sink> Agent<S> {
         }
         let ring = programs.take_events().ok_or(LoadError::NoMap("EVENTS"))?;
         let per_process = options.selector.only_pids() && programs.probes_filter_processes();
-        let attachments = Attachments::new(per_process);
+        let attachments = Attachments::new(per_process).map_err(AttachError::from)?;
         let own_executable = MappedFile::open("/proc/self/exe".as_ref()).ok().map(|file| file.key);
         let mut agent = Self {
             programs,
             ring,
             options,
             attachments,
+            waiting: HashMap::new(),
+            starting: true,
+            refused: None,
             processes: HashMap::new(),
             own_executable,
             introduced: HashSet::new(),
@@ -120,31 +131,18 @@ impl<S: Sink> Agent<S> {
             }
         }
         for process in Process::all() {
-            if agent.options.selector.matches(&process) {
+            if agent.options.selector.matches(&process) && agent.processes.get(&process.id.pid) != Some(&process.id) {
                 let asked_by_number = agent.options.selector.pids().contains(&process.id.pid);
-                match agent.adopt(&process) {
+                match agent.adopt(process) {
                     Err(error) if asked_by_number => return Err(error),
                     Err(error) => tracing::warn!("{}", chain(&error)),
                     Ok(()) => {}
                 }
             }
         }
+        agent.settle()?;
+        agent.starting = false;
         Ok(agent)
-    }
-
-    /// Makes the processes that will run this executable targets, before the first of them starts.
-    ///
-    /// # Errors
-    /// When the file cannot be read or probed.
-    pub fn expect(&mut self, executable: &std::path::Path) -> Result<(), AgentError> {
-        let file = MappedFile::open(executable).map_err(AttachError::from)?;
-        if executable.file_name().and_then(OsStr::to_str).is_some_and(is_redis_server_name) {
-            self.attachments.watch(&file, server(), &mut self.programs)?;
-            return Ok(());
-        }
-        let attached = self.attachments.file(&file, &mut self.programs, &mut self.sink)?;
-        self.attachments.watch(&file, target(&attached), &mut self.programs)?;
-        Ok(())
     }
 
     /// The process `pid` is a target too, whatever its name.
@@ -169,6 +167,7 @@ impl<S: Sink> Agent<S> {
     pub fn step(&mut self) -> Result<(), AgentError> {
         self.ring.wait(&DRAIN_EVERY).map_err(AgentError::Wait)?;
         self.drain();
+        self.attach_planned();
         Ok(())
     }
 
@@ -245,6 +244,7 @@ impl<S: Sink> Agent<S> {
                 Lifecycle::Unchanged => {}
             }
         }
+        self.attachments.drained(&mut self.programs);
         for (connection, advice) in self.sink.take_advice() {
             if let Err(error) = self.programs.advise(connection, advice) {
                 tracing::debug!("{}", chain(&error));
@@ -284,16 +284,21 @@ impl<S: Sink> Agent<S> {
         // The programs trace what runs a watched executable from its first instruction on; it may have ended by now.
         if head.flags & FLAG_WATCHED != 0
             && !self.processes.contains_key(&head.pid)
-            && let Some(executable) = self.attachments.watched(head.task_id, head.trace_flags)
+            && let Some((executable, probed)) = self.attachments.watched(head.task_id, head.trace_flags)
         {
             let info = ended_process_info(head.pid, head.end_ns, executable, &self.options.host);
+            let what = if probed { "it has ended already" } else { adopt::UNPLANNED };
+            tracing::info!("tracing {} (process {}): {what}", info.service, head.pid);
             self.sink.item(&Item::Process(info));
         }
     }
 
     /// A process began to run a program, or was forked from a target.
     fn started(&mut self, pid: u32) {
-        self.processes.remove(&pid);
+        if self.processes.remove(&pid).is_some() {
+            self.waiting.remove(&pid);
+            self.attachments.ended(pid, &mut self.programs);
+        }
         // It may have ended already, or be a kernel thread: then there is nothing to attach to.
         let Ok(process) = Process::read(pid) else { return };
         let file = process.executable();
@@ -303,7 +308,7 @@ impl<S: Sink> Agent<S> {
         }
         let watched = file.is_some_and(|file| self.attachments.watches(&file));
         if watched || self.options.selector.matches(&process) {
-            if let Err(error) = self.adopt(&process) {
+            if let Err(error) = self.adopt(process) {
                 tracing::warn!("{}", chain(&error));
             }
         } else {
@@ -316,41 +321,13 @@ impl<S: Sink> Agent<S> {
         if let Some(&id) = self.processes.get(&pid)
             && !Process::is_alive(id)
         {
-            self.processes.remove(&pid);
-            self.introduced.remove(&pid);
-            self.programs.remove_target(pid);
+            if let Some(waiting) = self.waiting.get(&pid) {
+                waiting.say_unplanned();
+            }
+            self.forget(pid);
             self.programs.forget_process(pid);
             tracing::info!("process {pid} has ended");
         }
-    }
-
-    /// Attaches to a process and makes it a target.
-    fn adopt(&mut self, process: &Process) -> Result<(), AgentError> {
-        if is_redis_server(process) {
-            return self.adopt_server(process);
-        }
-        let attached = self.attachments.process(process, &mut self.programs, &mut self.sink)?;
-        let info: ProcessInfo = process_info(process, &self.options.host);
-        let what = match (attached.with_shim, attached.functions) {
-            (true, 0) => "its shim".to_owned(),
-            (true, functions) => format!("its shim, {functions} prost functions"),
-            (false, functions) => format!("{functions} prost functions"),
-        };
-        let (service, pid) = (&info.service, process.id.pid);
-        let sites = if attached.sites == 1 { "site" } else { "sites" };
-        tracing::info!("tracing {service} (process {pid}): {what}, {} probe {sites}", attached.sites);
-        self.sink.item(&Item::Process(info));
-        self.processes.insert(process.id.pid, process.id);
-        let target = target(&attached);
-        let (flows, flows_mask) =
-            attached.semaphore.and_then(|address| usdt::task_flows(process.id.pid, address)).unwrap_or_default();
-        self.programs.set_target(process.id.pid, Target { flows, flows_mask, ..target })?;
-        if self.options.selector.matches_successors(process)
-            && let Some(executable) = process.executable()
-        {
-            self.attachments.watch(&executable, target, &mut self.programs)?;
-        }
-        Ok(())
     }
 }
 

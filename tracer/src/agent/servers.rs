@@ -96,7 +96,7 @@ impl<S: Sink> Agent<S> {
         if self.options.selector.matches_successors(process)
             && let Some(executable) = process.executable()
         {
-            self.attachments.watch(&executable, server(), &mut self.programs)?;
+            self.attachments.watch(&executable, Some(pid), server(), &mut self.programs)?;
         }
         Ok(())
     }

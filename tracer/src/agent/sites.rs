@@ -5,7 +5,7 @@
 
 use std::collections::HashSet;
 
-use tracer_common::map::Cookie;
+use tracer_common::map::{Cookie, MAX_PROBES};
 
 use crate::inspect;
 use crate::probe::{Attached, Link, LinkError, LinkTarget, LoadError, Programs, Site};
@@ -32,6 +32,8 @@ pub struct Sites<'a> {
     pub panics: Vec<u64>,
     /// The shim's site, once per copy.
     pub shim: Vec<Site>,
+    /// Sites of functions for which no number was left.
+    pub unnumbered: usize,
 }
 
 /// What was attached.
@@ -46,14 +48,14 @@ pub struct Placed {
     /// Sites that were wanted, but are not there.
     pub missing: usize,
     /// Why the first of the missing ones is.
-    pub error: Option<LinkError>,
+    pub why: Option<String>,
 }
 
 impl Sites<'_> {
     /// How many there are.
     pub fn len(&self) -> usize {
         let functions: usize = self.functions.iter().map(|function| function.exits.len() + 1).sum();
-        functions + self.errors.len() + self.panics.len() + self.shim.len()
+        functions + self.errors.len() + self.panics.len() + self.shim.len() + self.unnumbered
     }
 
     /// Attaches to as many as can be.
@@ -74,10 +76,9 @@ impl Sites<'_> {
             target.descriptors = target.descriptors.saturating_sub(2 * sites.len());
         }
         let functions = self.functions_within(&target, programs.uprobe("message_exit")?.multi);
-        let site = |site: &inspect::Site, function: &Function<'_>| Site {
-            offset: site.offset,
-            cookie: Cookie { probe: function.number, sp_delta: site.sp_delta }.pack(),
-            counter: None,
+        let site = |site: &inspect::Site, function: &Function<'_>| {
+            let cookie = Cookie { probe: function.number, sp_delta: site.sp_delta }.pack();
+            Site { offset: site.offset, cookie, counter: None }
         };
         let exits: Vec<(usize, Site)> = functions
             .iter()
@@ -103,8 +104,10 @@ impl Sites<'_> {
             placed.sites += function.exits.len() + 1;
         }
         placed.missing = self.len() - placed.sites;
-        if placed.missing > 0 && placed.error.is_none() {
-            placed.error = Some(LinkError::Descriptors);
+        if placed.missing > 0 && placed.why.is_none() {
+            let numbers = format!("{MAX_PROBES} functions are probed already; trace fewer programs at once");
+            let why = if self.unnumbered > 0 { numbers } else { LinkError::Descriptors.to_string() };
+            placed.why = Some(why);
         }
         Ok(placed)
     }
@@ -130,7 +133,7 @@ impl Placed {
     /// Takes what was attached; returns which sites were not.
     fn add(&mut self, attached: Attached) -> Vec<usize> {
         self.links.extend(attached.links);
-        self.error = self.error.take().or(attached.error);
+        self.why = self.why.take().or(attached.error.map(|error| super::chain(&error)));
         attached.failed
     }
 }

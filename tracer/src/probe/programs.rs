@@ -202,6 +202,11 @@ impl Programs {
         self.executables.insert(executable, target, 0).map_err(|source| LoadError::Map { name: "EXECUTABLES", source })
     }
 
+    /// An executable is watched no more.
+    pub fn unwatch_executable(&mut self, executable: Executable) {
+        let _ = self.executables.remove(&executable);
+    }
+
     /// Says what a prost entry site means.
     pub fn set_probe(&mut self, index: u32, probe: Probe) -> Result<(), LoadError> {
         self.probes.set(index, probe, 0).map_err(|source| LoadError::Map { name: "PROBES", source })

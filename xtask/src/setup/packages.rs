@@ -40,6 +40,10 @@ pub const MARIADB_CLIENT: Program =
 pub const TMUX: Program =
     Program { program: "tmux", package: "tmux", purpose: "the terminal in which `tracer top` is tested" };
 
+/// For the tests of files that change under probes.
+pub const RSYNC: Program =
+    Program { program: "rsync", package: "rsync", purpose: "one of the ways in which tests deploy a service" };
+
 /// Networks for a test with two hosts.
 pub const IPROUTE: Program =
     Program { program: "ip", package: "iproute2", purpose: "the second host of a test is a network namespace" };
