@@ -1,7 +1,7 @@
 //! The system calls of a session.
 //!
-//! Measured: bpftrace counted the calls of all threads of the agent over all end-to-end tests. Added are those that other
-//! versions of glibc and the standard library make in their place.
+//! Measured: bpftrace counted the calls of all threads of the agent while end-to-end tests ran. Added are those that other
+//! versions of glibc and of the standard library make in their place, and those of a screen, a collector and a spool.
 
 use libc::c_long;
 
@@ -70,8 +70,6 @@ pub(super) const CALLS: &[c_long] = &[
     libc::SYS_exit,
     libc::SYS_exit_group,
     libc::SYS_futex,
-    libc::SYS_get_robust_list,
-    libc::SYS_getcpu,
     libc::SYS_membarrier,
     libc::SYS_restart_syscall,
     libc::SYS_rseq,
@@ -96,9 +94,6 @@ pub(super) const CALLS: &[c_long] = &[
     libc::SYS_clock_nanosleep,
     libc::SYS_gettimeofday,
     libc::SYS_nanosleep,
-    libc::SYS_time,
-    libc::SYS_timerfd_create,
-    libc::SYS_timerfd_settime,
     // Waiting.
     libc::SYS_epoll_create1,
     libc::SYS_epoll_ctl,
@@ -108,8 +103,6 @@ pub(super) const CALLS: &[c_long] = &[
     libc::SYS_eventfd2,
     libc::SYS_poll,
     libc::SYS_ppoll,
-    libc::SYS_pselect6,
-    libc::SYS_select,
     // Files: what the user of the agent may do with them is not decided here.
     libc::SYS_access,
     libc::SYS_close,
@@ -133,7 +126,6 @@ pub(super) const CALLS: &[c_long] = &[
     libc::SYS_ftruncate,
     libc::SYS_getcwd,
     libc::SYS_getdents64,
-    libc::SYS_linkat,
     libc::SYS_lseek,
     libc::SYS_lstat,
     libc::SYS_mkdir,
@@ -145,10 +137,8 @@ pub(super) const CALLS: &[c_long] = &[
     libc::SYS_pipe2,
     libc::SYS_pread64,
     libc::SYS_preadv,
-    libc::SYS_preadv2,
     libc::SYS_pwrite64,
     libc::SYS_pwritev,
-    libc::SYS_pwritev2,
     libc::SYS_read,
     libc::SYS_readlink,
     libc::SYS_readlinkat,
@@ -162,7 +152,6 @@ pub(super) const CALLS: &[c_long] = &[
     libc::SYS_stat,
     libc::SYS_statfs,
     libc::SYS_statx,
-    libc::SYS_sync_file_range,
     libc::SYS_umask,
     libc::SYS_unlink,
     libc::SYS_unlinkat,
@@ -172,8 +161,6 @@ pub(super) const CALLS: &[c_long] = &[
     libc::SYS_inotify_add_watch,
     libc::SYS_inotify_init1,
     libc::SYS_inotify_rm_watch,
-    // The memory of targets, to be read.
-    libc::SYS_process_vm_readv,
     // The collector and name servers. Nothing listens: `bind` is for netlink sockets, by which glibc asks for addresses.
     libc::SYS_bind,
     libc::SYS_connect,
@@ -202,7 +189,6 @@ pub(super) const CALLS: &[c_long] = &[
     libc::SYS_getrusage,
     libc::SYS_getuid,
     libc::SYS_sysinfo,
-    libc::SYS_times,
     libc::SYS_uname,
     // Giving up more; nothing can be gained by these.
     libc::SYS_capget,
