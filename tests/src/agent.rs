@@ -1,6 +1,6 @@
 //! The agent as a child process.
 
-use std::fs::Permissions;
+use std::fs::{File, Permissions};
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Child, ChildStderr, Command, Stdio};
@@ -26,8 +26,12 @@ pub struct Outcome {
     pub code: Option<i32>,
     /// Everything on standard error.
     pub said: String,
+    /// Everything on standard output.
+    pub printed: String,
     /// Exported spans.
     pub spans: Vec<Span>,
+    /// The file that they were exported to, as it is.
+    pub exported: String,
     /// The balance (`--stats-json`), null if there is none.
     pub stats: Value,
 }
@@ -59,18 +63,29 @@ impl Agent {
         Self::spawn(Command::new(crate::program("tracer")), arguments)
     }
 
+    /// The same without the file exporter, for more spans than a test can hold.
+    pub fn run_without_file(arguments: &[&str]) -> Self {
+        let folder = TempDir::new().expect("a temporary folder");
+        let mut agent = Self::launch(Command::new(crate::program("tracer")).arg("run"), folder, arguments);
+        agent.wait_until("Ctrl-C ends");
+        agent
+    }
+
     fn spawn(mut command: Command, arguments: &[&str]) -> Self {
         let folder = TempDir::new().expect("a temporary folder");
+        command.arg("run").args(["--export", &format!("file:{}", folder.path().join("spans.jsonl").display())]);
+        Self::launch(&mut command, folder, arguments)
+    }
+
+    fn launch(command: &mut Command, folder: TempDir, arguments: &[&str]) -> Self {
         // The agent may be another user's.
         std::fs::set_permissions(folder.path(), Permissions::from_mode(0o777)).expect("it is ours");
         command
-            .arg("run")
-            .args(["--export", &format!("file:{}", folder.path().join("spans.jsonl").display())])
             .arg("--stats-json")
             .arg(folder.path().join("stats.json"))
             .args(arguments)
             .env("NO_COLOR", "1")
-            .stdout(Stdio::null())
+            .stdout(File::create(folder.path().join("stdout")).expect("there is room for it"))
             .stderr(Stdio::piped());
         let mut child = command.spawn().expect("tracer starts");
         let errors = BufReader::new(child.stderr.take().expect("it is piped"));
@@ -110,7 +125,9 @@ impl Agent {
         Outcome {
             code,
             said: std::mem::take(&mut self.said),
+            printed: read("stdout"),
             spans: spans::parse(&read("spans.jsonl")),
+            exported: read("spans.jsonl"),
             stats: serde_json::from_str(&read("stats.json")).unwrap_or(Value::Null),
         }
     }

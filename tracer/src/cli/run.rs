@@ -51,7 +51,7 @@ pub fn main(args: Args) -> Result<()> {
     let exporters = config.exporters(&process_env)?;
     let stats = config.stats_file()?;
     let gate = Gate::close(&command, start.user.as_deref())?;
-    let sandbox = Sandbox::enter(start.no_sandbox, Vec::new())?;
+    let sandbox = Sandbox::enter(start.no_sandbox, config.spool.clone().into_iter().collect())?;
     agent_options.filter_calls = sandbox.is_on();
     let runtime = sandbox.runtime()?;
     let pipeline =

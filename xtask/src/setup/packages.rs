@@ -52,6 +52,10 @@ pub const IPROUTE: Program =
 pub const SETCAP: Program =
     Program { program: "setcap", package: "libcap2-bin", purpose: "gives capabilities to the agent of a test" };
 
+/// For a test with a server behind another address.
+pub const IPTABLES: Program =
+    Program { program: "iptables", package: "iptables", purpose: "address translation before a server of a test" };
+
 /// For the tests of the shim.
 pub const PROTOC: Program = Program { program: "protoc", package: "protobuf-compiler", purpose: PEER };
 

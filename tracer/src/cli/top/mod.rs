@@ -58,7 +58,7 @@ pub fn main(args: Args) -> Result<()> {
         exporters.extend(config.exporters(&process_env)?);
     }
     let stats = config.stats_file()?;
-    let sandbox = Sandbox::enter(start.no_sandbox, Vec::new())?;
+    let sandbox = Sandbox::enter(start.no_sandbox, config.spool.clone().into_iter().collect())?;
     agent_options.filter_calls = sandbox.is_on();
     let runtime = sandbox.runtime()?;
     let pipeline =
