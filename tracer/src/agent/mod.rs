@@ -23,6 +23,7 @@ use tracer_common::map::{Counter, TARGET_SOCKETS, Target};
 use tracer_common::record::{self, FLAG_FRESH, FLAG_SERVER, FLAG_WATCHED, Head};
 
 use crate::capture::{Event, Item};
+use crate::privilege;
 use crate::probe::{Events, LoadError, Options as ProbeOptions, Programs, SocketProbe, descriptors};
 use crate::target::{
     Descriptors, HostFacts, MappedFile, Process, ProcessError, Selector, ended_process_info, process_info,
@@ -76,6 +77,8 @@ pub struct Options {
     pub sockets: SocketProbe,
     /// Attach to the Redis servers of this host that targets talk to.
     pub redis_servers: bool,
+    /// Once the programs are loaded, leave only the system calls of a session to this process.
+    pub filter_calls: bool,
 }
 
 /// A live session.
@@ -117,6 +120,11 @@ impl<S: Sink> Agent<S> {
             tracing::warn!("{limits}");
         }
         tracing::debug!("socket calls are seen by tracepoints: {}", programs.watching());
+        if options.filter_calls
+            && let Err(error) = privilege::filter()
+        {
+            tracing::debug!("system calls are not filtered: {}", chain(&error));
+        }
         let ring = programs.take_events().ok_or(LoadError::NoMap("EVENTS"))?;
         let per_process = options.selector.only_pids() && programs.probes_filter_processes();
         let attachments = Attachments::new(per_process).map_err(AttachError::from)?;

@@ -32,6 +32,7 @@ fn start_with(url: &str, directory: &Path, retry: Retry, timeout: Duration, size
         max_batch_size: request,
         clock: Clock::Fixed(OFFSET),
         when_full: crate::export::WhenFull::Wait,
+        thread_start: crate::export::ThreadStart::default(),
     };
     let pipeline = Pipeline::start(options, vec![Box::new(exporter)]).unwrap();
     pipeline.handle().resource(resource());
