@@ -1,11 +1,11 @@
 //! A program with half a gigabyte of debug info: what it costs to attach to it, first and again.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::fs::{self, File};
-use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
+
+use tracer_tests::service::enlarge;
 
 /// Debug info, in bytes.
 const SIZE: usize = 500 << 20;
@@ -25,7 +25,7 @@ fn half_a_gigabyte_of_debug_info_costs_seconds_once() {
     tracer_tests::require_root();
     let folder = tempfile::tempdir().unwrap();
     let service = folder.path().join("service");
-    enlarge(&tracer_tests::program("tracer"), &service, folder.path());
+    enlarge(&tracer_tests::program("tracer"), &service, SIZE);
     let arguments = ["--version"];
     let nothing = attach(&folder.path().join("cache"), Path::new("/bin/true"), &arguments);
     let first = attach(&folder.path().join("cache"), &service, &arguments);
@@ -34,24 +34,6 @@ fn half_a_gigabyte_of_debug_info_costs_seconds_once() {
     assert!(first.time.saturating_sub(nothing.time) < Duration::from_secs(3), "{first:?}, without {nothing:?}");
     assert!(first.memory < 250 << 20, "{first:?}");
     assert!(second.time.saturating_sub(nothing.time) < Duration::from_millis(300), "{second:?}, without {nothing:?}");
-}
-
-/// Copies a program, with its units as often as it takes.
-fn enlarge(program: &Path, large: &Path, folder: &Path) {
-    let section = folder.join("section");
-    objcopy(&["--dump-section", &format!(".debug_info={}", section.display())], &[program, &folder.join("copy")]);
-    let units = fs::read(&section).unwrap();
-    let mut file = File::create(&section).unwrap();
-    for _ in 0..SIZE.div_ceil(units.len()) {
-        file.write_all(&units).unwrap();
-    }
-    objcopy(&["--update-section", &format!(".debug_info={}", section.display())], &[program, large]);
-    assert!(large.metadata().unwrap().len() > SIZE as u64);
-}
-
-fn objcopy(arguments: &[&str], files: &[&Path]) {
-    let status = Command::new("objcopy").args(arguments).args(files).status().unwrap();
-    assert!(status.success(), "{arguments:?}");
 }
 
 /// Runs a program under the agent.

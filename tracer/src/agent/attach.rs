@@ -1,17 +1,32 @@
 //! Attached files: which probes are where, once per file (and per process where only numbers were asked for).
+//!
+//! A file is opened once, guarded ([`super::guard`]), planned by another thread ([`super::planner`]) and attached to when the
+//! plan is there. It is given up with its probes, their numbers and its descriptor when the last process that maps it has
+//! ended, or when it is written to.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use tracer_common::map::{Cookie, Executable, MAX_PROBES, Probe, TLS_NONE, TLS_STATIC, Target, Tls};
+use tracer_common::map::{Executable, TLS_NONE, TLS_STATIC, Target, Tls};
 
+use super::guard::{Guard, GuardedFile};
+use super::numbers::Numbers;
+use super::planner::Planner;
 use super::plans::Plans;
+use super::sites::{Function, Sites};
+use super::target_file::{Key, Stage, TargetFile};
 use super::{Sink, usdt};
 use crate::capture::{Item, ProbeInfo};
-use crate::inspect::{InspectError, MessageFn, ProbePlan, Site, TlsSymbol};
-use crate::probe::{Link, LinkError, LoadError, Programs};
-use crate::target::{MappedFile, Process};
+use crate::inspect::{self, InspectError, MessageFn, ProbePlan, TlsSymbol};
+use crate::probe::{LinkTarget, LoadError, Programs, Site, descriptors};
+use crate::target::MappedFile;
 use crate::trace::packs::PACK;
+
+/// How often files are looked at of which nothing was heard.
+const TIDY_EVERY: Duration = Duration::from_millis(250);
 
 /// Why a file was not attached to.
 #[derive(Debug, thiserror::Error)]
@@ -28,15 +43,15 @@ pub enum AttachError {
     /// It is not there.
     #[error("cannot read the program")]
     Read(#[from] std::io::Error),
-    /// The kernel refused.
-    #[error(transparent)]
-    Link(#[from] LinkError),
+    /// Another process writes to it.
+    #[error("{0} was written to while it was inspected; it is inspected again when a process runs it")]
+    Changed(PathBuf),
+    /// It was said before why.
+    #[error("{0} cannot be inspected, as was said when a process ran it first")]
+    Again(PathBuf),
     /// The programs are not there.
     #[error(transparent)]
     Load(#[from] LoadError),
-    /// The table of probes is full.
-    #[error("more than {MAX_PROBES} prost functions are probed already; trace fewer programs at once")]
-    TooMany,
 }
 
 /// What was attached for a process.
@@ -56,53 +71,120 @@ pub struct Attached {
     pub semaphore: Option<u64>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Key {
-    file: (u64, u64),
-    pid: Option<u32>,
-}
-
-#[derive(Debug, Default)]
-struct AttachedFile {
-    links: Vec<Link>,
-    attached: Attached,
-}
-
-impl Drop for Attachments {
-    fn drop(&mut self) {
-        Link::drop_all(self.files.drain().flat_map(|(_, file)| file.links).collect());
-    }
-}
-
 /// All attached files.
 #[derive(Debug)]
 pub struct Attachments {
-    files: HashMap<Key, AttachedFile>,
-    /// By inode number and the kernel's number of the device.
-    watched: HashMap<(u64, u32), PathBuf>,
-    next_probe: u32,
-    plans: Plans,
+    files: HashMap<Key, TargetFile>,
+    numbers: Numbers,
+    guard: Guard,
+    tidied: Instant,
+    planner: Planner,
     /// Attach to single processes: others that run the same file pay nothing.
     per_process: bool,
+    /// Sites that could not be attached to.
+    missing: u64,
 }
 
 impl Attachments {
-    pub(super) fn new(per_process: bool) -> Self {
-        Self { files: HashMap::new(), watched: HashMap::new(), next_probe: 0, plans: Plans::open(), per_process }
+    pub(super) fn new(per_process: bool) -> std::io::Result<Self> {
+        Ok(Self {
+            files: HashMap::new(),
+            numbers: Numbers::default(),
+            guard: Guard::start()?,
+            tidied: Instant::now(),
+            planner: Planner::start(Plans::open())?,
+            per_process,
+            missing: 0,
+        })
     }
 
-    /// Attaches to the executable of a process and to every shared object that it has mapped.
-    pub(super) fn process<S: Sink>(
+    /// Probe sites that could not be attached to, so far.
+    pub(super) fn missing(&self) -> u64 {
+        self.missing
+    }
+
+    /// Has the files of a process planned that are not; the executable is the first.
+    pub(super) fn request(
         &mut self,
-        process: &Process,
+        pid: u32,
+        files: &[MappedFile],
         programs: &mut Programs,
-        sink: &mut S,
-    ) -> Result<Attached, AttachError> {
+    ) -> Result<(), AttachError> {
+        for (index, file) in files.iter().enumerate() {
+            let key = self.key(file, pid);
+            match self.open(key, file, programs) {
+                Ok(entry) => {
+                    entry.processes.insert(pid);
+                    entry.idle = None;
+                }
+                // Without the executable there is nothing to trace; a strange library is passed over.
+                Err(error) if index == 0 => return Err(error),
+                Err(error) => tracing::warn!("{}: {}", file.shown.display(), super::chain(&error)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Has an executable planned that no process runs yet. Before a session begins nobody knows when one will: then it is left
+    /// alone where no lease guards it, and false is returned.
+    pub(super) fn expect(
+        &mut self,
+        file: &MappedFile,
+        only_guarded: bool,
+        programs: &mut Programs,
+    ) -> Result<bool, AttachError> {
+        let entry = self.open(Key { file: file.key, pid: None }, file, programs)?;
+        entry.expected = !only_guarded || entry.file.is_leased();
+        if !entry.expected {
+            entry.idle = Some(Instant::now());
+        }
+        Ok(entry.expected)
+    }
+
+    /// What an expected executable is attached at; none while it is planned.
+    pub(super) fn expected(&mut self, file: &MappedFile) -> Option<Result<Attached, AttachError>> {
+        self.attached(&[file], 0)
+    }
+
+    /// Attaches to the files whose plans are ready.
+    pub(super) fn attach_planned<S: Sink>(&mut self, programs: &mut Programs, sink: &mut S) {
+        while let Some((file, plan)) = self.planner.planned() {
+            let same = |entry: &TargetFile| Arc::ptr_eq(&entry.file, &file);
+            self.tidy(programs);
+            let Some((&key, entry)) = self.files.iter().find(|(_, entry)| same(entry)) else { continue };
+            if matches!(entry.stage, Stage::Over) {
+                continue;
+            }
+            let result = match plan {
+                Ok(plan) => self.attach(key, &plan, programs, sink),
+                Err(source) => Err(AttachError::Inspect { path: self.shown(key), source }),
+            };
+            if let Some(entry) = self.files.get_mut(&key) {
+                entry.stage = match result {
+                    Ok(attached) => Stage::Attached(attached),
+                    Err(error) => Stage::Failed(Some(error)),
+                };
+                if !matches!(entry.stage, Stage::Attached(Attached { sites: 1.., .. })) {
+                    entry.file.release();
+                }
+            }
+        }
+    }
+
+    /// What a process is attached at; none while one of its files is planned.
+    pub(super) fn process(&mut self, pid: u32, files: &[MappedFile]) -> Option<Result<Attached, AttachError>> {
+        self.attached(&files.iter().collect::<Vec<_>>(), pid)
+    }
+
+    fn attached(&mut self, files: &[&MappedFile], pid: u32) -> Option<Result<Attached, AttachError>> {
+        let keys: Vec<Key> = files.iter().map(|file| self.key(file, pid)).collect();
+        if keys.iter().any(|key| matches!(self.files.get(key), Some(TargetFile { stage: Stage::Planning, .. }))) {
+            return None;
+        }
         let mut total = Attached::default();
-        for (index, file) in process.mapped_files().into_iter().enumerate() {
-            let pid = self.per_process.then_some(process.id.pid);
-            match self.attach(&file.path, file.key, pid, programs, sink) {
-                Ok(attached) => {
+        for (index, (key, file)) in keys.iter().zip(files).enumerate() {
+            match self.files.get_mut(key).map(|entry| &mut entry.stage) {
+                Some(Stage::Attached(attached)) => {
                     total.functions += attached.functions;
                     total.sites += attached.sites;
                     total.with_shim |= attached.with_shim;
@@ -116,174 +198,206 @@ impl Attachments {
                         total.semaphore = attached.semaphore.map(|address| file.base.wrapping_add(address));
                     }
                 }
-                // Without the executable there is nothing to trace; a strange library is passed over.
-                Err(error) if index == 0 => return Err(error),
-                Err(error) => tracing::warn!("{}: {}", file.shown.display(), super::chain(&error)),
+                Some(Stage::Failed(error)) => {
+                    let error = error.take().unwrap_or_else(|| AttachError::Again(file.shown.clone()));
+                    if index == 0 {
+                        return Some(Err(error));
+                    }
+                    tracing::warn!("{}: {}", file.shown.display(), super::chain(&error));
+                }
+                // It was written to in the meantime, or could not be opened.
+                Some(Stage::Planning | Stage::Over) | None if index == 0 => {
+                    return Some(Err(AttachError::Changed(file.shown.clone())));
+                }
+                Some(Stage::Planning | Stage::Over) | None => {}
             }
         }
-        Ok(total)
+        Some(Ok(total))
     }
 
-    /// Attaches to an executable that is not running yet.
-    pub(super) fn file<S: Sink>(
-        &mut self,
-        file: &MappedFile,
-        programs: &mut Programs,
-        sink: &mut S,
-    ) -> Result<Attached, AttachError> {
-        self.attach(&file.path, file.key, None, programs, sink)
-    }
-
-    /// Makes every process that starts this executable a target at once.
+    /// Makes every process that starts this executable a target at once, for as long as the file is kept.
     pub(super) fn watch(
         &mut self,
         executable: &MappedFile,
+        pid: Option<u32>,
         target: Target,
         programs: &mut Programs,
     ) -> Result<(), AttachError> {
-        let (device, inode) = executable.key;
-        let device = kernel_device(device);
-        if self.watched.insert((inode, device), executable.shown.clone()).is_none() {
-            programs.watch_executable(Executable { inode, device, reserved: 0 }, target)?;
+        let key = Key { file: executable.key, pid: None };
+        let entry = match self.files.entry(key) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            // Nothing is attached, but its inode's number must not become that of another file.
+            Entry::Vacant(entry) => entry.insert(TargetFile {
+                stage: Stage::Attached(Attached::default()),
+                ..TargetFile::new(Arc::new(GuardedFile::hold(&executable.path, executable.key)?), executable)
+            }),
+        };
+        match pid {
+            Some(pid) => _ = entry.processes.insert(pid),
+            None => entry.expected = true,
         }
+        let (device, inode) = executable.key;
+        let executable = Executable { inode, device: kernel_device(device), reserved: 0 };
+        programs.watch_executable(executable, target)?;
+        entry.watched = Some(executable);
         Ok(())
     }
 
     /// Whether processes that start this executable are targets.
     pub(super) fn watches(&self, executable: &MappedFile) -> bool {
-        let (device, inode) = executable.key;
-        self.watched.contains_key(&(inode, kernel_device(device)))
+        let entry = self.files.get(&Key { file: executable.key, pid: None });
+        entry.is_some_and(|entry| entry.watched.is_some())
     }
 
-    /// Path of a watched executable.
-    pub(super) fn watched(&self, inode: u64, device: u32) -> Option<&Path> {
-        self.watched.get(&(inode, device)).map(PathBuf::as_path)
+    /// Path of a watched executable, and whether its functions are probed.
+    pub(super) fn watched(&self, inode: u64, device: u32) -> Option<(&Path, bool)> {
+        let searched = Some(Executable { inode, device, reserved: 0 });
+        let entry = self.files.values().find(|entry| entry.watched == searched)?;
+        Some((entry.shown.as_path(), matches!(entry.stage, Stage::Attached(_))))
+    }
+
+    /// A process has ended, or runs another program now.
+    pub(super) fn ended(&mut self, pid: u32, programs: &mut Programs) {
+        self.numbers.ended(pid);
+        for entry in self.files.values_mut() {
+            if entry.processes.remove(&pid) && entry.processes.is_empty() {
+                entry.idle = Some(Instant::now());
+            }
+        }
+        self.tidy(programs);
+    }
+
+    /// Everything that was in the ring buffer has been read.
+    pub(super) fn drained(&mut self, programs: &mut Programs) {
+        if self.guard.has_news() || self.tidied.elapsed() >= TIDY_EVERY {
+            self.tidy(programs);
+        }
+        self.numbers.drained();
+    }
+
+    /// Gives up what is not needed, or must not be attached to, any more.
+    fn tidy(&mut self, programs: &mut Programs) {
+        self.tidied = Instant::now();
+        for entry in self.files.values_mut() {
+            if entry.file.is_over() && !matches!(entry.stage, Stage::Over) {
+                entry.is_written_to(programs);
+            }
+        }
+        let unneeded: Vec<Key> =
+            self.files.iter().filter(|(_, entry)| !entry.is_needed()).map(|(key, _)| *key).collect();
+        for key in unneeded {
+            let Some(entry) = self.files.remove(&key) else { continue };
+            if let Some(executable) = entry.watched {
+                programs.unwatch_executable(executable);
+            }
+            entry.give_up(&mut self.numbers);
+        }
+    }
+
+    fn shown(&self, key: Key) -> PathBuf {
+        self.files.get(&key).map(|entry| entry.shown.clone()).unwrap_or_default()
+    }
+
+    fn key(&self, file: &MappedFile, pid: u32) -> Key {
+        let expected = Key { file: file.key, pid: None };
+        let single = self.per_process && !self.files.contains_key(&expected);
+        Key { pid: single.then_some(pid), ..expected }
+    }
+
+    /// The file of this key, opened and being planned if it was not known.
+    fn open(&mut self, key: Key, file: &MappedFile, programs: &mut Programs) -> Result<&mut TargetFile, AttachError> {
+        let entry = self.files.entry(key);
+        let entry = match entry {
+            Entry::Occupied(entry) if !entry.get().file.is_over() => return Ok(entry.into_mut()),
+            // What is known of a file that has been written to is of no use.
+            entry => entry,
+        };
+        let guarded = self.guard.open(&file.path, file.key)?;
+        self.planner.plan(&guarded, file.path.clone());
+        let mut fresh = TargetFile::new(guarded, file);
+        Ok(match entry {
+            Entry::Vacant(entry) => entry.insert(fresh),
+            Entry::Occupied(mut entry) => {
+                entry.get_mut().is_written_to(programs);
+                (fresh.watched, fresh.expected) = (entry.get().watched, entry.get().expected);
+                entry.insert(fresh).give_up(&mut self.numbers);
+                entry.into_mut()
+            }
+        })
     }
 
     fn attach<S: Sink>(
         &mut self,
-        path: &Path,
-        file: (u64, u64),
-        pid: Option<u32>,
+        key: Key,
+        plan: &ProbePlan,
         programs: &mut Programs,
         sink: &mut S,
     ) -> Result<Attached, AttachError> {
-        if let Some(attached) = self.files.get(&Key { file, pid }).or_else(|| self.files.get(&Key { file, pid: None }))
-        {
-            return Ok(attached.attached);
+        let Some(entry) = self.files.get_mut(&key) else { return Ok(Attached::default()) };
+        let with_shim = usdt::shim_notes(plan).next().is_some();
+        let mut sites = Sites::default();
+        for note in usdt::shim_notes(plan) {
+            let offset = usdt::best_offset(entry.file.file(), note);
+            let counter = note.semaphore.map(|semaphore| semaphore.offset);
+            sites.shim.push(Site { offset, cookie: 0, counter });
         }
-        let plan = self.plans.plan(path).map_err(|source| AttachError::Inspect { path: path.to_owned(), source })?;
-        let mut links = Links { path, pid, links: Vec::new() };
-        let with_shim = usdt::shim_notes(&plan).next().is_some();
         // The shim calls prost itself: its messages would have two spans.
         let messages: &[MessageFn] = if with_shim { &[] } else { &plan.messages };
-        self.functions(&plan, messages, &mut links, programs, sink)?;
-        for note in usdt::shim_notes(&plan) {
-            let offset = usdt::best_offset(path, note);
-            let counter = note.semaphore.map(|semaphore| semaphore.offset);
-            links.add("shim_span", programs, offset, 0, counter)?;
+        if !messages.is_empty() || !plan.packs.is_empty() {
+            sites.errors = plan.errors.iter().map(|function| function.entry.offset).collect();
+            sites.panics = plan.panics.iter().map(|function| function.entry.offset).collect();
         }
-        let attached = Attached {
-            functions: if with_shim { 0 } else { plan.messages.len() },
+        let numbers = &mut entry.numbers;
+        let mut function = |probe, info, entry, exits| -> Result<(), AttachError> {
+            let exits: &[inspect::Site] = exits;
+            let Some(number) = self.numbers.take() else {
+                sites.unnumbered += exits.len() + 1;
+                return Ok(());
+            };
+            numbers.push(number);
+            programs.set_probe(number, probe)?;
+            sink.item(&Item::Probe(ProbeInfo { index: number, ..info }));
+            sites.functions.push(Function { number, entry, exits });
+            Ok(())
+        };
+        for message in messages {
+            let info = ProbeInfo {
+                index: 0,
+                operation: message.operation.name().to_owned(),
+                message_type: message.message_type.clone(),
+                call: message.call.clone(),
+            };
+            function(message.probe, info, &message.entry, &message.exits)?;
+        }
+        for pack in &plan.packs {
+            let info = ProbeInfo { index: 0, operation: PACK.to_owned(), message_type: None, call: None };
+            function(pack.probe, info, &pack.entry, &pack.exits)?;
+        }
+        let programs: &Programs = programs;
+        let placed = entry.file.attach(|path| {
+            let target = LinkTarget { path, pid: key.pid, descriptors: descriptors::available() };
+            match sites.attach(target, programs) {
+                Ok(mut placed) => (std::mem::take(&mut placed.links), Ok(placed)),
+                Err(error) => (Vec::new(), Err(error)),
+            }
+        });
+        let placed = placed.ok_or_else(|| AttachError::Changed(entry.shown.clone()))??;
+        if let Some(why) = &placed.why {
+            let (missing, all) = (placed.missing, sites.len());
+            tracing::warn!("{missing} of {all} probe sites of {} are missing: {why}", entry.shown.display());
+            self.missing += missing as u64;
+        }
+        Ok(Attached {
+            functions: placed.functions.saturating_sub(plan.packs.len()),
             with_shim,
-            sites: links.links.len(),
+            sites: placed.sites,
             thread_context: place(plan.tls.thread_context.as_ref()),
-            semaphore: usdt::shim_notes(&plan).find_map(|note| note.semaphore).map(|semaphore| semaphore.address),
+            semaphore: usdt::shim_notes(plan).find_map(|note| note.semaphore).map(|semaphore| semaphore.address),
             tokio_context: match plan.tls.task_id_offset {
                 Some(offset) => (place(plan.tls.tokio_context.as_ref()), offset),
                 None => <_>::default(),
             },
-        };
-        self.files.insert(Key { file, pid }, AttachedFile { links: links.links, attached });
-        Ok(attached)
-    }
-
-    fn functions<S: Sink>(
-        &mut self,
-        plan: &ProbePlan,
-        messages: &[MessageFn],
-        links: &mut Links<'_>,
-        programs: &mut Programs,
-        sink: &mut S,
-    ) -> Result<(), AttachError> {
-        if messages.is_empty() && plan.packs.is_empty() {
-            return Ok(());
-        }
-        // Ends before beginnings: a call is never seen to begin without its end being seen.
-        let mut entries = Vec::new();
-        for function in messages {
-            let info = ProbeInfo {
-                index: 0,
-                operation: function.operation.name().to_owned(),
-                message_type: function.message_type.clone(),
-                call: function.call.clone(),
-            };
-            let index = self.probe(function.probe, info, programs, sink)?;
-            links.exits(programs, index, &function.exits)?;
-            entries.push((function.entry, index));
-        }
-        for function in &plan.packs {
-            let info = ProbeInfo { index: 0, operation: PACK.to_owned(), message_type: None, call: None };
-            let index = self.probe(function.probe, info, programs, sink)?;
-            links.exits(programs, index, &function.exits)?;
-            entries.push((function.entry, index));
-        }
-        for (name, functions) in [("message_error", &plan.errors), ("message_panic", &plan.panics)] {
-            for function in functions {
-                links.add(name, programs, function.entry.offset, 0, None)?;
-            }
-        }
-        for (entry, probe) in entries {
-            links.message("message_entry", programs, probe, &entry)?;
-        }
-        Ok(())
-    }
-
-    /// Says what a function's call means, to the programs and to the sink. Returns the probe's number.
-    fn probe<S: Sink>(
-        &mut self,
-        probe: Probe,
-        info: ProbeInfo,
-        programs: &mut Programs,
-        sink: &mut S,
-    ) -> Result<u32, AttachError> {
-        if self.next_probe >= MAX_PROBES {
-            return Err(AttachError::TooMany);
-        }
-        let index = self.next_probe;
-        self.next_probe += 1;
-        programs.set_probe(index, probe)?;
-        sink.item(&Item::Probe(ProbeInfo { index, ..info }));
-        Ok(index)
-    }
-}
-
-struct Links<'a> {
-    path: &'a Path,
-    pid: Option<u32>,
-    links: Vec<Link>,
-}
-
-impl Links<'_> {
-    fn exits(&mut self, programs: &Programs, probe: u32, exits: &[Site]) -> Result<(), AttachError> {
-        exits.iter().try_for_each(|exit| self.message("message_exit", programs, probe, exit))
-    }
-
-    fn message(&mut self, name: &'static str, programs: &Programs, probe: u32, site: &Site) -> Result<(), AttachError> {
-        self.add(name, programs, site.offset, Cookie { probe, sp_delta: site.sp_delta }.pack(), None)
-    }
-
-    fn add(
-        &mut self,
-        name: &'static str,
-        programs: &Programs,
-        offset: u64,
-        cookie: u64,
-        counter: Option<u64>,
-    ) -> Result<(), AttachError> {
-        let program = programs.uprobe(name)?;
-        self.links.push(Link::uprobe(program, self.path, offset, cookie, self.pid, counter)?);
-        Ok(())
+        })
     }
 }
 

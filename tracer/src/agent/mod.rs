@@ -1,44 +1,43 @@
 //! A live session: finds targets, attaches to them, and passes what their probes record to a [`Sink`].
 //!
-//! One thread does it all, in ring-buffer order: a process that starts is known before its first record is read.
+//! One thread does it all, in ring-buffer order: a process that starts is known before its first record is read. Only the
+//! planning of files ([`planner`]) and the answer to those who write to attached files ([`guard`]) have threads of their own.
 
+mod adopt;
 mod attach;
 mod balance;
+mod guard;
+mod numbers;
+mod planner;
 mod plans;
 mod servers;
 mod sink;
+mod sites;
+mod sockets;
+mod target_file;
 mod usdt;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::ffi::OsStr;
 
 use rustix::event::Timespec;
 use tracer_common::map::{Counter, TARGET_SOCKETS, Target};
-use tracer_common::record::{self, FLAG_FRESH, FLAG_SERVER, FLAG_WATCHED, Head};
+use tracer_common::record::{self, FLAG_FRESH, FLAG_WATCHED, Head};
 
-use crate::capture::{Event, Item, ProcessInfo};
-use crate::probe::{Events, LoadError, Options as ProbeOptions, Programs, SocketProbe};
-use crate::target::{
-    Descriptors, HostFacts, MappedFile, Process, ProcessError, Selector, ended_process_info, is_redis_server,
-    is_redis_server_name, process_info,
-};
+use crate::capture::{Event, Item};
+use crate::probe::{Events, LoadError, Options as ProbeOptions, Programs, SocketProbe, descriptors};
+use crate::target::{HostFacts, MappedFile, Process, ProcessError, Selector, ended_process_info, process_info};
 use crate::trace::span::ProcessId;
 
+use adopt::Waiting;
 pub use attach::AttachError;
 use attach::{Attached, Attachments};
 pub use balance::{Balance, KernelCounts};
-use servers::{KnownServers, server};
+use servers::KnownServers;
 pub use sink::{Recorder, Sink, SpanSink};
+use sockets::Sockets;
 
 /// How long records may wait in the ring buffer. A wake-up per record would cost more than the record.
 const DRAIN_EVERY: Timespec = Timespec { tv_sec: 0, tv_nsec: 5_000_000 };
-
-/// Of Unix sockets; their connections have no tracepoint for the beginning of a send.
-const AF_UNIX: u16 = 1;
-/// How often the sockets of connections are asked for. Only Unix sockets end without a word of the kernel.
-const SWEEP_EVERY_NS: u64 = 100_000_000;
-/// Sweeping takes at most this part of the time.
-const SWEEP_SHARE: u64 = 100;
 
 /// Why a session cannot start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -78,16 +77,17 @@ pub struct Agent<S> {
     ring: Events,
     options: Options,
     attachments: Attachments,
+    /// Targets whose files are being planned.
+    waiting: HashMap<u32, Waiting>,
+    /// The session begins: a process that was asked for by number must be one that can be traced.
+    starting: bool,
+    refused: Option<AgentError>,
     processes: HashMap<u32, ProcessId>,
     own_executable: Option<(u64, u64)>,
     /// Processes whose shim has spoken.
     introduced: HashSet<u32>,
     known_servers: KnownServers,
-    next_sweep_ns: u64,
-    /// What targets had open when they became such.
-    descriptors: HashMap<ProcessId, Descriptors>,
-    /// Processes that use io_uring, of which that has been said.
-    uring: HashSet<ProcessId>,
+    sockets: Sockets,
     sink: S,
 }
 
@@ -97,26 +97,29 @@ impl<S: Sink> Agent<S> {
     /// # Errors
     /// When the kernel refuses, or a process asked for by number is not there or cannot be attached to.
     pub fn start(options: Options, sink: S) -> Result<Self, AgentError> {
+        descriptors::raise_limit();
         for &pid in options.selector.pids() {
             Process::read(pid)?;
         }
         let mut programs = Programs::load(&ProbeOptions { ring_bytes: options.ring_bytes, sockets: options.sockets })?;
         tracing::debug!("socket calls are seen by tracepoints: {}", programs.watching());
         let ring = programs.take_events().ok_or(LoadError::NoMap("EVENTS"))?;
-        let attachments = Attachments::new(options.selector.only_pids());
+        let per_process = options.selector.only_pids() && programs.probes_filter_processes();
+        let attachments = Attachments::new(per_process).map_err(AttachError::from)?;
         let own_executable = MappedFile::open("/proc/self/exe".as_ref()).ok().map(|file| file.key);
         let mut agent = Self {
             programs,
             ring,
             options,
             attachments,
+            waiting: HashMap::new(),
+            starting: true,
+            refused: None,
             processes: HashMap::new(),
             own_executable,
             introduced: HashSet::new(),
-            known_servers: KnownServers::default(),
-            next_sweep_ns: 0,
-            descriptors: HashMap::new(),
-            uring: HashSet::new(),
+            known_servers: KnownServers::start(),
+            sockets: Sockets::default(),
             sink,
         };
         for path in agent.options.selector.executables_to_come() {
@@ -125,31 +128,18 @@ impl<S: Sink> Agent<S> {
             }
         }
         for process in Process::all() {
-            if agent.options.selector.matches(&process) {
+            if agent.options.selector.matches(&process) && agent.processes.get(&process.id.pid) != Some(&process.id) {
                 let asked_by_number = agent.options.selector.pids().contains(&process.id.pid);
-                match agent.adopt(&process) {
+                match agent.adopt(process) {
                     Err(error) if asked_by_number => return Err(error),
                     Err(error) => tracing::warn!("{}", chain(&error)),
                     Ok(()) => {}
                 }
             }
         }
+        agent.settle()?;
+        agent.starting = false;
         Ok(agent)
-    }
-
-    /// Makes the processes that will run this executable targets, before the first of them starts.
-    ///
-    /// # Errors
-    /// When the file cannot be read or probed.
-    pub fn expect(&mut self, executable: &std::path::Path) -> Result<(), AgentError> {
-        let file = MappedFile::open(executable).map_err(AttachError::from)?;
-        if executable.file_name().and_then(OsStr::to_str).is_some_and(is_redis_server_name) {
-            self.attachments.watch(&file, server(), &mut self.programs)?;
-            return Ok(());
-        }
-        let attached = self.attachments.file(&file, &mut self.programs, &mut self.sink)?;
-        self.attachments.watch(&file, target(&attached), &mut self.programs)?;
-        Ok(())
     }
 
     /// The process `pid` is a target too, whatever its name.
@@ -174,6 +164,7 @@ impl<S: Sink> Agent<S> {
     pub fn step(&mut self) -> Result<(), AgentError> {
         self.ring.wait(&DRAIN_EVERY).map_err(AgentError::Wait)?;
         self.drain();
+        self.attach_planned();
         Ok(())
     }
 
@@ -229,6 +220,7 @@ impl<S: Sink> Agent<S> {
             ("server_steps", get(Counter::ServerSteps)?),
             ("server_steps_ring_full", get(Counter::ServerStepsRingFull)?),
             ("server_other_threads", get(Counter::ServerOtherThreads)?),
+            ("probe_sites_missing", self.attachments.missing()),
         ])))
     }
 
@@ -242,44 +234,31 @@ impl<S: Sink> Agent<S> {
         &mut self.sink
     }
 
-    /// Looks for connections whose sockets are gone, every now and then.
-    fn sweep(&mut self) {
-        let start_ns = monotonic_ns();
-        if start_ns < self.next_sweep_ns {
-            return;
-        }
-        if let Err(error) = self.programs.sweep_connections() {
-            tracing::debug!("{}", chain(&error));
-        }
-        let end_ns = monotonic_ns();
-        self.next_sweep_ns = end_ns + SWEEP_EVERY_NS.max(SWEEP_SHARE * (end_ns - start_ns));
-    }
-
     fn drain(&mut self) {
-        self.sweep();
+        self.sweep_connections();
         while let Some(lifecycle) = self.next_record() {
             match lifecycle {
                 Lifecycle::Executed(head) => self.executed(&head),
                 Lifecycle::Started(pid) => self.started(pid),
                 Lifecycle::Ended(pid) => self.ended(pid),
                 Lifecycle::Connected(record) => {
-                    if record.family == AF_UNIX
-                        && let Err(error) = self.programs.watch_sends()
-                    {
-                        tracing::warn!("{}", chain(&error));
-                    }
+                    self.watch_sends(&record);
                     self.connected(&record);
                 }
                 Lifecycle::Uring(pid) => self.uring(pid),
                 Lifecycle::Unchanged => {}
             }
         }
+        self.attach_found_servers();
+        self.attachments.drained(&mut self.programs);
         for (connection, advice) in self.sink.take_advice() {
+            self.known_servers.decided(connection, advice);
             if let Err(error) = self.programs.advise(connection, advice) {
                 tracing::debug!("{}", chain(&error));
             }
         }
         for connection in self.sink.take_closed() {
+            self.known_servers.forget(connection);
             self.programs.forget(connection);
         }
         self.sink.tick(monotonic_ns());
@@ -298,7 +277,7 @@ impl<S: Sink> Agent<S> {
             self.sink.item(&Item::Process(process_info(&process, &self.options.host)));
         }
         match event {
-            Ok(Event::Open(open)) if is_new_unix(&open, self.processes.get(&open.head.pid), &self.descriptors) => {
+            Ok(Event::Open(open)) if self.sockets.is_new_unix(&open) => {
                 let flags = open.head.flags | FLAG_FRESH;
                 let open = record::Connection { head: Head { flags, ..open.head }, ..open };
                 self.sink.item(&Item::Record(bytemuck::bytes_of(&open)));
@@ -321,17 +300,21 @@ impl<S: Sink> Agent<S> {
         // The programs trace what runs a watched executable from its first instruction on; it may have ended by now.
         if head.flags & FLAG_WATCHED != 0
             && !self.processes.contains_key(&head.pid)
-            && let Some(executable) = self.attachments.watched(head.task_id, head.trace_flags)
+            && let Some((executable, probed)) = self.attachments.watched(head.task_id, head.trace_flags)
         {
             let info = ended_process_info(head.pid, head.end_ns, executable, &self.options.host);
+            let what = if probed { "it has ended already" } else { adopt::UNPLANNED };
+            tracing::info!("tracing {} (process {}): {what}", info.service, head.pid);
             self.sink.item(&Item::Process(info));
         }
     }
 
     /// A process began to run a program, or was forked from a target.
     fn started(&mut self, pid: u32) {
-        if let Some(id) = self.processes.remove(&pid) {
-            self.descriptors.remove(&id);
+        if self.processes.remove(&pid).is_some() {
+            self.waiting.remove(&pid);
+            self.sockets.forget(pid);
+            self.attachments.ended(pid, &mut self.programs);
         }
         // It may have ended already, or be a kernel thread: then there is nothing to attach to.
         let Ok(process) = Process::read(pid) else { return };
@@ -342,7 +325,7 @@ impl<S: Sink> Agent<S> {
         }
         let watched = file.is_some_and(|file| self.attachments.watches(&file));
         if watched || self.options.selector.matches(&process) {
-            if let Err(error) = self.adopt(&process) {
+            if let Err(error) = self.adopt(process) {
                 tracing::warn!("{}", chain(&error));
             }
         } else {
@@ -355,60 +338,13 @@ impl<S: Sink> Agent<S> {
         if let Some(&id) = self.processes.get(&pid)
             && !Process::is_alive(id)
         {
-            self.processes.remove(&pid);
-            self.uring.remove(&id);
-            self.descriptors.remove(&id);
-            self.introduced.remove(&pid);
-            self.programs.remove_target(pid);
+            if let Some(waiting) = self.waiting.get(&pid) {
+                waiting.say_unplanned();
+            }
+            self.forget(pid);
             self.programs.forget_process(pid);
             tracing::info!("process {pid} has ended");
         }
-    }
-
-    /// A target uses io_uring: says once what that means.
-    fn uring(&mut self, pid: u32) {
-        if let Some(&id) = self.processes.get(&pid)
-            && self.options.sockets != SocketProbe::Off
-            && self.uring.insert(id)
-        {
-            tracing::warn!(
-                "process {pid} uses io_uring: what passes its sockets that way is not seen, so its commands are missing"
-            );
-        }
-    }
-
-    /// Attaches to a process and makes it a target.
-    fn adopt(&mut self, process: &Process) -> Result<(), AgentError> {
-        if is_redis_server(process) {
-            return self.adopt_server(process);
-        }
-        let attached = self.attachments.process(process, &mut self.programs, &mut self.sink)?;
-        let info: ProcessInfo = process_info(process, &self.options.host);
-        let what = match (attached.with_shim, attached.functions) {
-            (true, 0) => "its shim".to_owned(),
-            (true, functions) => format!("its shim, {functions} prost functions"),
-            (false, functions) => format!("{functions} prost functions"),
-        };
-        let (service, pid) = (&info.service, process.id.pid);
-        let sites = if attached.sites == 1 { "site" } else { "sites" };
-        tracing::info!("tracing {service} (process {pid}): {what}, {} probe {sites}", attached.sites);
-        self.sink.item(&Item::Process(info));
-        self.processes.insert(process.id.pid, process.id);
-        let target = target(&attached);
-        let descriptors = Descriptors::read(process.id.pid);
-        let (flows, flows_mask) =
-            attached.semaphore.and_then(|address| usdt::task_flows(process.id.pid, address)).unwrap_or_default();
-        self.programs.set_target(process.id.pid, Target { flows, flows_mask, ..target })?;
-        if descriptors.uring {
-            self.uring(process.id.pid);
-        }
-        self.descriptors.insert(process.id, descriptors);
-        if self.options.selector.matches_successors(process)
-            && let Some(executable) = process.executable()
-        {
-            self.attachments.watch(&executable, target, &mut self.programs)?;
-        }
-        Ok(())
     }
 }
 
@@ -417,18 +353,6 @@ fn target(attached: &Attached) -> Target {
     let (tokio_context, task_id_offset) = attached.tokio_context;
     let thread_context = attached.thread_context;
     Target { flags: TARGET_SOCKETS, task_id_offset, thread_context, tokio_context, ..Target::default() }
-}
-
-/// The connection is of a Unix socket that the process did not have when it became a target. The kernel does not tell that one connects.
-fn is_new_unix(
-    open: &record::Connection,
-    process: Option<&ProcessId>,
-    descriptors: &HashMap<ProcessId, Descriptors>,
-) -> bool {
-    let before = process.and_then(|id| descriptors.get(id));
-    open.family == AF_UNIX
-        && open.head.flags & FLAG_SERVER == 0
-        && before.is_some_and(|before| !before.sockets.contains(&open.inode))
 }
 
 enum Lifecycle {

@@ -12,7 +12,7 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-use crate::inspect::{Identity, InspectError, ProbePlan, RemarkKind, code_at_sites, identity, inspect_file};
+use crate::inspect::{Identity, InspectError, ProbePlan, RemarkKind, code_at_sites, identity, inspect_open};
 
 /// The largest kept plan that is read, in bytes.
 const MAX_SIZE: u64 = 64 << 20;
@@ -66,28 +66,28 @@ impl Plans {
     }
 
     /// The plan of a file: the kept one, else a new one.
-    pub(super) fn plan(&self, path: &Path) -> Result<ProbePlan, InspectError> {
-        let file = if self.folder.is_some() { identity(path)? } else { None };
-        let place = self.folder.as_ref().zip(file.as_ref());
-        let place = place.map(|(folder, file)| folder.join(format!("{}-{}{SUFFIX}", file.build_id, file.size)));
-        let (Some(place), Some(file)) = (place, file) else {
-            return inspect_file(path);
+    pub(super) fn plan(&self, file: &File, path: &Path) -> Result<ProbePlan, InspectError> {
+        let identity = if self.folder.is_some() { identity(file, path)? } else { None };
+        let place = self.folder.as_ref().zip(identity.as_ref());
+        let place = place.map(|(folder, id)| folder.join(format!("{}-{}{SUFFIX}", id.build_id, id.size)));
+        let (Some(place), Some(identity)) = (place, identity) else {
+            return inspect_open(file, path);
         };
-        if let Some(plan) = self.kept(&place, path, &file) {
+        if let Some(plan) = self.kept(&place, (file, path), &identity) {
             return Ok(plan);
         }
-        let plan = inspect_file(path)?;
+        let plan = inspect_open(file, path)?;
         // Files that were missing can come.
         let whole = plan.remarks.iter().all(|remark| remark.kind != RemarkKind::MissingDebugInfo);
-        if let Some(code) = code(path, &plan).filter(|_| whole)
-            && let Err(error) = self.keep(&place, &Keep { agent: &self.agent, file: &file, code, plan: &plan })
+        if let Some(code) = code((file, path), &plan).filter(|_| whole)
+            && let Err(error) = self.keep(&place, &Keep { agent: &self.agent, file: &identity, code, plan: &plan })
         {
             tracing::debug!("{} is not kept: {error}", place.display());
         }
         Ok(plan)
     }
 
-    fn kept(&self, place: &Path, path: &Path, file: &Identity) -> Option<ProbePlan> {
+    fn kept(&self, place: &Path, program: (&File, &Path), file: &Identity) -> Option<ProbePlan> {
         let opened = File::options().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(place).ok()?;
         let metadata = opened.metadata().ok()?;
         let ours = metadata.is_file() && metadata.uid() == rustix::process::geteuid().as_raw();
@@ -98,7 +98,7 @@ impl Plans {
         opened.take(MAX_SIZE).read_to_end(&mut text).ok()?;
         let kept: Kept = serde_json::from_slice(&text).ok()?;
         let same = kept.agent == self.agent && kept.file == *file;
-        (same && code(path, &kept.plan) == Some(kept.code)).then_some(kept.plan)
+        (same && code(program, &kept.plan) == Some(kept.code)).then_some(kept.plan)
     }
 
     fn keep(&self, place: &Path, keep: &Keep<'_>) -> io::Result<()> {
@@ -145,8 +145,8 @@ fn agent() -> String {
     format!("{} {build:?}", env!("CARGO_PKG_VERSION"))
 }
 
-fn code(path: &Path, plan: &ProbePlan) -> Option<u64> {
-    let code = code_at_sites(path, plan).ok()??;
+fn code((file, path): (&File, &Path), plan: &ProbePlan) -> Option<u64> {
+    let code = code_at_sites(file, path, plan).ok()??;
     let mut hasher = DefaultHasher::new();
     code.hash(&mut hasher);
     Some(hasher.finish())
@@ -168,18 +168,20 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let folder = folder.path().join("tracer");
         let plans = Plans::within(Some(folder.clone()));
-        let program = Path::new("/proc/self/exe");
+        let path = Path::new("/proc/self/exe");
+        let file = File::open(path).expect("a program");
+        let program = (&file, path);
         let text = |plan: &ProbePlan| serde_json::to_string(plan).expect("text");
-        let first = text(&plans.plan(program).expect("a program"));
-        let file = kept_file(&folder);
-        let identity = identity(program).expect("a program").expect("a build-id");
-        assert_eq!(text(&plans.kept(&file, program, &identity).expect("kept")), first);
-        let whole = fs::read(&file).expect("the plan");
+        let first = text(&plans.plan(program.0, program.1).expect("a program"));
+        let kept = kept_file(&folder);
+        let identity = identity(program.0, program.1).expect("a program").expect("a build-id");
+        assert_eq!(text(&plans.kept(&kept, program, &identity).expect("kept")), first);
+        let whole = fs::read(&kept).expect("the plan");
         for damaged in [&whole[..whole.len() / 2], b"", b"{}", b"\0\xff"] {
-            fs::write(&file, damaged).expect("written");
-            assert!(plans.kept(&file, program, &identity).is_none());
-            assert_eq!(text(&plans.plan(program).expect("a program")), first);
-            assert_eq!(fs::read(&file).expect("the plan"), whole, "it is kept again");
+            fs::write(&kept, damaged).expect("written");
+            assert!(plans.kept(&kept, program, &identity).is_none());
+            assert_eq!(text(&plans.plan(program.0, program.1).expect("a program")), first);
+            assert_eq!(fs::read(&kept).expect("the plan"), whole, "it is kept again");
         }
     }
 
@@ -187,17 +189,19 @@ mod tests {
     fn sites_that_are_not_in_the_code_are_refused() {
         let folder = tempfile::tempdir().expect("a folder");
         let plans = Plans::within(Some(folder.path().join("tracer")));
-        let program = Path::new("/proc/self/exe");
-        let plan = plans.plan(program).expect("a program");
+        let path = Path::new("/proc/self/exe");
+        let file = File::open(path).expect("a program");
+        let program = (&file, path);
+        let plan = plans.plan(program.0, program.1).expect("a program");
         let site = plan.sites().next().copied().expect("a Rust program panics somewhere");
-        let identity = identity(program).expect("a program").expect("a build-id");
-        let file = kept_file(&folder.path().join("tracer"));
-        let text = fs::read_to_string(&file).expect("the plan");
+        let identity = identity(program.0, program.1).expect("a program").expect("a build-id");
+        let kept = kept_file(&folder.path().join("tracer"));
+        let text = fs::read_to_string(&kept).expect("the plan");
         for (name, offset) in [("outside", u64::MAX), ("elsewhere", site.offset + 1)] {
             let other = text.replace(&format!("\"offset\":{}", site.offset), &format!("\"offset\":{offset}"));
             assert_ne!(other, text);
-            fs::write(&file, other).expect("written");
-            assert!(plans.kept(&file, program, &identity).is_none(), "{name}");
+            fs::write(&kept, other).expect("written");
+            assert!(plans.kept(&kept, program, &identity).is_none(), "{name}");
         }
     }
 

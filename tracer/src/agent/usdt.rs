@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
-use std::path::Path;
 
 use tracer_common::map::TaskFlow;
 use tracer_shim::record::{FLOW_LEN, FLOWS_VERSION};
@@ -37,9 +36,9 @@ pub fn task_flows(pid: u32, semaphore: u64) -> Option<(u64, u64)> {
 }
 
 /// File offset of the best place of a site on the running kernel.
-pub fn best_offset(path: &Path, note: &UsdtNote) -> u64 {
+pub fn best_offset(file: &File, note: &UsdtNote) -> u64 {
     let mut bytes = [0; SITE.len()];
-    let read = File::open(path).and_then(|file| file.read_exact_at(&mut bytes, note.site.offset));
+    let read = file.read_exact_at(&mut bytes, note.site.offset);
     if read.is_ok() && bytes == SITE { note.site.offset + optimised() } else { note.site.offset }
 }
 

@@ -17,8 +17,8 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 
-use crate::agent::{AgentError, AttachError};
-use crate::probe::{LinkError, LoadError};
+use crate::agent::AgentError;
+use crate::probe::LoadError;
 use crate::target::ProcessError;
 
 /// Traces running Rust services: prost messages and Redis commands as OTLP spans, without a change to them.
@@ -147,8 +147,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
         }
         let privilege = cause.is::<NoPrivilege>()
             || matches!(cause.downcast_ref(), Some(ProcessError::Permission { .. }))
-            || matches!(cause.downcast_ref(), Some(LoadError::Permission(_) | LoadError::Kernel(_)))
-            || matches!(cause.downcast_ref(), Some(LinkError::NoUprobes(_)));
+            || matches!(cause.downcast_ref(), Some(LoadError::Permission(_) | LoadError::Kernel(_)));
         if privilege {
             return exit::NO_PRIVILEGE;
         }
@@ -157,8 +156,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
             Some(AgentError::Process(ProcessError::NotFound(_))) => return exit::NO_TARGET,
             Some(
                 AgentError::Process(ProcessError::Permission { .. })
-                | AgentError::Load(LoadError::Permission(_) | LoadError::Kernel(_))
-                | AgentError::Attach(AttachError::Link(LinkError::NoUprobes(_))),
+                | AgentError::Load(LoadError::Permission(_) | LoadError::Kernel(_)),
             ) => return exit::NO_PRIVILEGE,
             _ => {}
         }

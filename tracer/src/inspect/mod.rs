@@ -52,6 +52,7 @@ mod types;
 mod values;
 
 use std::fs::File;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use object::ReadCache;
@@ -76,7 +77,15 @@ pub use plan::{
 /// # Errors
 /// If the file cannot be read, or is not an executable or shared object for x86-64.
 pub fn inspect_file(path: &Path) -> Result<ProbePlan, InspectError> {
-    let (cache, file) = open(path)?;
+    inspect_open(&open_file(path)?, path)
+}
+
+/// The same of a file that is open already; its debug info is looked for where `path` says that it is.
+///
+/// # Errors
+/// As [`inspect_file`].
+pub fn inspect_open(file: &File, path: &Path) -> Result<ProbePlan, InspectError> {
+    let (cache, file) = twice(file, path)?;
     let parts = split_off(path, &Image::parse(&cache, &file).map_err(|fault| fault.at(path))?);
     let debug = parts.as_ref().and_then(|(cache, file)| Image::parse(cache, file).ok());
     let image = Image::parse(&cache, &file).map_err(|fault| fault.at(path))?;
@@ -121,8 +130,8 @@ pub struct Identity {
 ///
 /// # Errors
 /// As [`inspect_file`].
-pub fn identity(path: &Path) -> Result<Option<Identity>, InspectError> {
-    let (cache, file) = open(path)?;
+pub fn identity(file: &File, path: &Path) -> Result<Option<Identity>, InspectError> {
+    let (cache, file) = twice(file, path)?;
     let image = Image::parse(&cache, &file).map_err(|fault| fault.at(path))?;
     let Some(build_id) = notes::build_id(&image).map(hex::encode) else { return Ok(None) };
     let size = file.metadata().map_or(0, |metadata| metadata.len());
@@ -136,9 +145,9 @@ pub fn identity(path: &Path) -> Result<Option<Identity>, InspectError> {
 ///
 /// # Errors
 /// As [`inspect_file`]. None if a site is not where its address says, or not in executable memory.
-pub fn code_at_sites(path: &Path, plan: &ProbePlan) -> Result<Option<Vec<u8>>, InspectError> {
+pub fn code_at_sites(file: &File, path: &Path, plan: &ProbePlan) -> Result<Option<Vec<u8>>, InspectError> {
     const AROUND: u64 = 16;
-    let (cache, file) = open(path)?;
+    let (cache, file) = twice(file, path)?;
     let image = Image::parse(&cache, &file).map_err(|fault| fault.at(path))?;
     let size = file.metadata().map_or(0, |metadata| metadata.len());
     let mut code = Vec::new();
@@ -157,16 +166,27 @@ pub fn code_at_sites(path: &Path, plan: &ProbePlan) -> Result<Option<Vec<u8>>, I
     Ok(plan.notes.iter().filter_map(|note| note.semaphore.as_ref()).all(placed).then_some(code))
 }
 
-/// Opens a file twice: what is kept of it is read through the cache.
+/// Opens a file for [`twice`].
 fn open(path: &Path) -> Result<(ReadCache<File>, File), InspectError> {
+    twice(&open_file(path)?, path)
+}
+
+/// Opens a file without waiting for anybody: opening a pipe would wait for its other end, and a device can do anything.
+fn open_file(path: &Path) -> Result<File, InspectError> {
     let io = |source| InspectError::Io { path: path.to_owned(), source };
-    // Opening a pipe waits for its other end, and opening a device can do anything.
-    if !path.metadata().map_err(io)?.is_file() {
+    let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
+    let file = File::options().read(true).custom_flags(flags).open(path).map_err(io)?;
+    if !file.metadata().map_err(io)?.is_file() {
         return Err(Fault::NotElf.at(path));
     }
-    let file = File::open(path).map_err(io)?;
+    Ok(file)
+}
+
+/// The same file twice: what is kept of it is read through the cache.
+fn twice(file: &File, path: &Path) -> Result<(ReadCache<File>, File), InspectError> {
+    let again = || file.try_clone().map_err(|source| InspectError::Io { path: path.to_owned(), source });
     // Not mapped: a file that somebody truncates while it is mapped kills the reader with SIGBUS.
-    Ok((ReadCache::new(file.try_clone().map_err(io)?), file))
+    Ok((ReadCache::new(again()?), again()?))
 }
 
 fn inspect<'a>(image: &Image<'a>, debug: Option<&Image<'a>>, elsewhere: Elsewhere<'_>) -> ProbePlan {

@@ -1,26 +1,29 @@
-//! Attaching a program to one place in a file, through a perf event.
+//! Attaching a program to places in a file.
 //!
-//! aya's own attach has no reference counter (USDT semaphore), so the two system calls are made here. Cookies need Linux
-//! 5.15. `uprobe_multi` (6.6) would be quicker to detach, but aya 0.14 cannot load programs for it.
+//! Linux 6.6 has `uprobe_multi`: one link for all places of a file, which costs one descriptor and detaches at once. Before that
+//! each place has a perf event and a link: two descriptors, and each detach waits for the kernel.
+//!
+//! A hit costs the same either way; see `tests/tests/deploy.rs` for what attaching and detaching cost.
 
 use std::ffi::CString;
 use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-/// Why a probe was not attached.
+/// Why a place was not attached to.
 #[derive(Debug, thiserror::Error)]
 pub enum LinkError {
     /// The kernel has no uprobe perf events.
     #[error("the kernel has no uprobes ({PMU}): a kernel with CONFIG_UPROBE_EVENTS=y is needed")]
     NoUprobes(#[source] io::Error),
+    /// Perf events need two descriptors for each place.
+    #[error("the limit of descriptors is reached: raise the hard limit (`ulimit -Hn`, LimitNOFILE= of a systemd unit)")]
+    Descriptors,
     /// `perf_event_open` refused.
-    #[error("perf_event_open of a uprobe at {path}+{offset:#x} failed")]
+    #[error("perf_event_open of a uprobe at offset {offset:#x} failed")]
     Open {
-        /// File to be probed.
-        path: PathBuf,
         /// Offset in the file.
         offset: u64,
         /// What the kernel said.
@@ -28,16 +31,158 @@ pub enum LinkError {
         source: io::Error,
     },
     /// `bpf(BPF_LINK_CREATE)` refused.
-    #[error("bpf(BPF_LINK_CREATE) for a uprobe at {path}+{offset:#x} failed")]
+    #[error("bpf(BPF_LINK_CREATE) for a uprobe at offset {offset:#x} failed")]
     Create {
-        /// File to be probed.
-        path: PathBuf,
         /// Offset in the file.
         offset: u64,
         /// What the kernel said.
         #[source]
         source: io::Error,
     },
+}
+
+impl LinkError {
+    /// Whether another place may still be attached to: what is wrong is this place.
+    fn concerns_the_site(&self) -> bool {
+        let (Self::Open { source, .. } | Self::Create { source, .. }) = self else { return false };
+        !matches!(
+            source.raw_os_error(),
+            Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::EPERM | libc::EACCES | libc::ENOSPC | libc::ESRCH)
+        )
+    }
+}
+
+/// A place to attach to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Site {
+    /// Offset in the file.
+    pub offset: u64,
+    /// What the program is told at each hit.
+    pub cookie: u64,
+    /// File offset of a 16-bit reference counter (USDT semaphore) that the kernel raises while the probe is there.
+    pub counter: Option<u64>,
+}
+
+/// A program to attach.
+#[derive(Clone, Copy, Debug)]
+pub struct Program<'a> {
+    /// Its descriptor.
+    pub fd: BorrowedFd<'a>,
+    /// It was loaded for `uprobe_multi`.
+    pub multi: bool,
+}
+
+/// Attached probes; dropping it detaches.
+#[derive(Debug)]
+pub enum Link {
+    /// Many places.
+    Multi(OwnedFd),
+    /// One place. The link is dropped first: the program stops before the breakpoint goes.
+    Event(OwnedFd, OwnedFd),
+}
+
+/// What came of attaching a program to some sites.
+#[derive(Debug, Default)]
+pub struct Attached {
+    /// Dropping them detaches.
+    pub links: Vec<Link>,
+    /// The places, by their position in the list, that could not be attached to.
+    pub failed: Vec<usize>,
+    /// Why the first of them could not be.
+    pub error: Option<LinkError>,
+}
+
+/// Where a list of sites is attached.
+#[derive(Clone, Copy, Debug)]
+pub struct Target<'a> {
+    /// The file.
+    pub path: &'a Path,
+    /// Only this process.
+    pub pid: Option<u32>,
+    /// Descriptors that may be used.
+    pub descriptors: usize,
+}
+
+impl Link {
+    /// Attaches a program to as many of the sites as can be: one that fails does not cost the others.
+    pub fn attach(program: Program<'_>, target: &Target<'_>, sites: &[Site]) -> Attached {
+        let mut attached = Attached::default();
+        if program.multi {
+            split(program, target, sites, 0, &mut attached);
+        } else {
+            one_by_one(program, target, sites, &mut attached);
+        }
+        attached
+    }
+
+    /// Detaches many. A perf event's detach waits for the kernel's RCU, so they wait together.
+    pub fn drop_all(links: Vec<Self>) {
+        const THREADS: usize = 64;
+        let (mut links, multi): (Vec<_>, Vec<_>) = links.into_iter().partition(|link| matches!(link, Self::Event(..)));
+        drop(multi);
+        let share = links.len().div_ceil(THREADS).max(1);
+        std::thread::scope(|scope| {
+            while !links.is_empty() {
+                let part = links.split_off(links.len().saturating_sub(share));
+                scope.spawn(move || drop(part));
+            }
+        });
+    }
+}
+
+/// Attaches with one link; if the kernel refuses, finds the bad sites by halves.
+fn split(program: Program<'_>, target: &Target<'_>, sites: &[Site], first: usize, attached: &mut Attached) {
+    if sites.is_empty() {
+        return;
+    }
+    let failed = |attached: &mut Attached, error| {
+        attached.failed.extend(first..first + sites.len());
+        attached.error.get_or_insert(error);
+    };
+    match multi(program.fd, target.path, sites, target.pid) {
+        Ok(link) => attached.links.push(link),
+        // A kernel that refuses so much will not take the rest.
+        Err(error) if sites.len() == 1 || !error.concerns_the_site() || attached.failed.len() >= MAX_BAD_SITES => {
+            failed(attached, error);
+        }
+        Err(_) => {
+            let (left, right) = sites.split_at(sites.len() / 2);
+            split(program, target, left, first, attached);
+            split(program, target, right, first + left.len(), attached);
+        }
+    }
+}
+
+/// Bad sites of a file that are looked for one by one.
+const MAX_BAD_SITES: usize = 64;
+
+fn one_by_one(program: Program<'_>, target: &Target<'_>, sites: &[Site], attached: &mut Attached) {
+    let kind = fs::read_to_string(PMU).and_then(|text| text.trim().parse().map_err(io::Error::other));
+    let kind = match kind {
+        Ok(kind) => kind,
+        Err(error) => {
+            attached.failed.extend(0..sites.len());
+            attached.error = Some(LinkError::NoUprobes(error));
+            return;
+        }
+    };
+    let mut over = false;
+    for (index, site) in sites.iter().enumerate() {
+        let result = match over {
+            true => None,
+            false if 2 * (attached.links.len() + 1) > target.descriptors => Some(Err(LinkError::Descriptors)),
+            false => Some(event(kind, program.fd, target.path, site, target.pid)),
+        };
+        match result {
+            Some(Ok(link)) => attached.links.push(link),
+            Some(Err(error)) => {
+                over = !error.concerns_the_site();
+                attached.failed.push(index);
+                attached.error.get_or_insert(error);
+            }
+            None => attached.failed.push(index),
+        }
+    }
 }
 
 const PMU: &str = "/sys/bus/event_source/devices/uprobe/type";
@@ -63,10 +208,10 @@ struct PerfEventAttr {
     rest: [u64; 5],
 }
 
-/// The part of `union bpf_attr` that BPF_LINK_CREATE reads.
+/// The part of `union bpf_attr` that BPF_LINK_CREATE reads for a perf event.
 #[repr(C)]
 #[derive(Default)]
-struct LinkCreateAttr {
+struct EventLinkAttr {
     program: u32,
     target: u32,
     attach_type: u32,
@@ -75,80 +220,152 @@ struct LinkCreateAttr {
     rest: [u64; 4],
 }
 
-const BPF_LINK_CREATE: libc::c_long = 28;
-const BPF_PERF_EVENT: u32 = 41;
-const PERF_FLAG_FD_CLOEXEC: libc::c_ulong = 8;
-
-/// An attached probe; dropping it detaches.
-#[derive(Debug)]
-pub struct Link {
-    // Dropped first: the program stops before the breakpoint goes.
-    _link: OwnedFd,
-    _event: OwnedFd,
+/// The part of `union bpf_attr` that BPF_LINK_CREATE reads for `uprobe_multi`.
+#[repr(C)]
+#[derive(Default)]
+struct MultiLinkAttr {
+    program: u32,
+    target: u32,
+    attach_type: u32,
+    flags: u32,
+    path: u64,
+    offsets: u64,
+    counters: u64,
+    cookies: u64,
+    count: u32,
+    multi_flags: u32,
+    pid: u32,
+    rest: u32,
 }
 
-impl Link {
-    /// Attaches `program` at `offset` of the file at `path`, for one process or for all.
-    ///
-    /// `counter` is the file offset of a 16-bit reference counter that the kernel raises while the probe is there.
-    pub fn uprobe(
-        program: BorrowedFd<'_>,
-        path: &Path,
-        offset: u64,
-        cookie: u64,
-        pid: Option<u32>,
-        counter: Option<u64>,
-    ) -> Result<Self, LinkError> {
-        let kind = fs::read_to_string(PMU)
-            .and_then(|text| text.trim().parse().map_err(io::Error::other))
-            .map_err(LinkError::NoUprobes)?;
-        let failed = |source| LinkError::Open { path: path.to_owned(), offset, source };
-        let name = CString::new(path.as_os_str().as_bytes()).map_err(|error| failed(io::Error::other(error)))?;
-        let attr = PerfEventAttr {
-            kind,
-            size: size_of::<PerfEventAttr>() as u32,
-            config: counter.unwrap_or(0) << 32,
-            config1: name.as_ptr() as u64,
-            config2: offset,
-            ..PerfEventAttr::default()
-        };
-        let (pid, cpu) = match pid {
-            Some(pid) => (pid as libc::pid_t, -1),
-            None => (-1, 0),
-        };
-        // SAFETY: `attr` and `name` live through the call, which reads them only.
-        let fd =
-            unsafe { libc::syscall(libc::SYS_perf_event_open, &raw const attr, pid, cpu, -1, PERF_FLAG_FD_CLOEXEC) };
-        if fd < 0 {
-            return Err(failed(io::Error::last_os_error()));
-        }
-        // SAFETY: the kernel has just given us this descriptor, and nobody else has it.
-        let event = unsafe { OwnedFd::from_raw_fd(fd as i32) };
-        let attr = LinkCreateAttr {
-            program: program.as_raw_fd() as u32,
-            target: event.as_raw_fd() as u32,
-            attach_type: BPF_PERF_EVENT,
-            cookie,
-            ..LinkCreateAttr::default()
-        };
-        // SAFETY: `attr` lives through the call, which reads it only.
-        let fd = unsafe { libc::syscall(libc::SYS_bpf, BPF_LINK_CREATE, &raw const attr, size_of::<LinkCreateAttr>()) };
-        if fd < 0 {
-            return Err(LinkError::Create { path: path.to_owned(), offset, source: io::Error::last_os_error() });
-        }
-        // SAFETY: as above.
-        Ok(Self { _link: unsafe { OwnedFd::from_raw_fd(fd as i32) }, _event: event })
-    }
+const BPF_LINK_CREATE: libc::c_long = 28;
+const BPF_PERF_EVENT: u32 = 41;
+pub(super) const BPF_TRACE_UPROBE_MULTI: u32 = 48;
+const PERF_FLAG_FD_CLOEXEC: libc::c_ulong = 8;
 
-    /// Detaches many. Each detach waits for the kernel's RCU, so they wait together.
-    pub fn drop_all(mut links: Vec<Self>) {
-        const THREADS: usize = 64;
-        let share = links.len().div_ceil(THREADS).max(1);
-        std::thread::scope(|scope| {
-            while !links.is_empty() {
-                let part = links.split_off(links.len().saturating_sub(share));
-                scope.spawn(move || drop(part));
-            }
-        });
+/// One link for all sites.
+fn multi(program: BorrowedFd<'_>, path: &Path, sites: &[Site], pid: Option<u32>) -> Result<Link, LinkError> {
+    let failed = |source| LinkError::Create { offset: sites.first().map_or(0, |site| site.offset), source };
+    let name = CString::new(path.as_os_str().as_bytes()).map_err(|error| failed(io::Error::other(error)))?;
+    let offsets: Vec<u64> = sites.iter().map(|site| site.offset).collect();
+    let counters: Vec<u64> = sites.iter().map(|site| site.counter.unwrap_or(0)).collect();
+    let cookies: Vec<u64> = sites.iter().map(|site| site.cookie).collect();
+    let attr = MultiLinkAttr {
+        program: program.as_raw_fd() as u32,
+        attach_type: BPF_TRACE_UPROBE_MULTI,
+        path: name.as_ptr() as u64,
+        offsets: offsets.as_ptr() as u64,
+        counters: counters.as_ptr() as u64,
+        cookies: cookies.as_ptr() as u64,
+        count: sites.len() as u32,
+        pid: pid.unwrap_or(0),
+        ..MultiLinkAttr::default()
+    };
+    create(&attr).map(Link::Multi).map_err(failed)
+}
+
+/// A perf event for one site, with the program.
+fn event(kind: u32, program: BorrowedFd<'_>, path: &Path, site: &Site, pid: Option<u32>) -> Result<Link, LinkError> {
+    let failed = |source| LinkError::Open { offset: site.offset, source };
+    let name = CString::new(path.as_os_str().as_bytes()).map_err(|error| failed(io::Error::other(error)))?;
+    let attr = PerfEventAttr {
+        kind,
+        size: size_of::<PerfEventAttr>() as u32,
+        config: site.counter.unwrap_or(0) << 32,
+        config1: name.as_ptr() as u64,
+        config2: site.offset,
+        ..PerfEventAttr::default()
+    };
+    let (pid, cpu) = match pid {
+        Some(pid) => (pid as libc::pid_t, -1),
+        None => (-1, 0),
+    };
+    // SAFETY: `attr` and `name` live through the call, which reads them only.
+    let fd = unsafe { libc::syscall(libc::SYS_perf_event_open, &raw const attr, pid, cpu, -1, PERF_FLAG_FD_CLOEXEC) };
+    let event = opened(fd).map_err(failed)?;
+    let attr = EventLinkAttr {
+        program: program.as_raw_fd() as u32,
+        target: event.as_raw_fd() as u32,
+        attach_type: BPF_PERF_EVENT,
+        cookie: site.cookie,
+        ..EventLinkAttr::default()
+    };
+    let link = create(&attr).map_err(|source| LinkError::Create { offset: site.offset, source })?;
+    Ok(Link::Event(link, event))
+}
+
+/// BPF_LINK_CREATE; `attr` is one of the two structures above, and what it points to is alive.
+fn create<T>(attr: &T) -> io::Result<OwnedFd> {
+    // SAFETY: `attr` lives through the call, which reads it only.
+    opened(unsafe { libc::syscall(libc::SYS_bpf, BPF_LINK_CREATE, std::ptr::from_ref(attr), size_of::<T>()) })
+}
+
+/// The descriptor that a system call has returned.
+pub(super) fn opened(fd: libc::c_long) -> io::Result<OwnedFd> {
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just given us this descriptor, and nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// Whether the running kernel has such links, by what it says to one for a folder.
+pub(super) fn multi_links_are_known(program: BorrowedFd<'_>) -> io::Result<()> {
+    match for_a_folder(program, 0) {
+        Some(error) if error.raw_os_error() != Some(libc::EBADF) => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Whether a link for one process is for all of its threads: before Linux 6.10 it was for the first one only. Kernels that
+/// have put this right look at the process first.
+pub(super) fn multi_links_filter_processes(program: BorrowedFd<'_>) -> bool {
+    for_a_folder(program, u32::MAX).is_some_and(|error| error.raw_os_error() == Some(libc::EINVAL))
+}
+
+fn for_a_folder(program: BorrowedFd<'_>, pid: u32) -> Option<io::Error> {
+    let offset = 0_u64;
+    let attr = MultiLinkAttr {
+        program: program.as_raw_fd() as u32,
+        attach_type: BPF_TRACE_UPROBE_MULTI,
+        path: c"/".as_ptr() as u64,
+        offsets: &raw const offset as u64,
+        count: 1,
+        pid,
+        ..MultiLinkAttr::default()
+    };
+    create(&attr).err()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::{Link, Site, Target};
+    use crate::probe::{Options, Programs};
+
+    /// Needs root: the end-to-end run sets TRACER_STRICT, and then it must not be missing.
+    #[test]
+    #[ignore = "needs root; `cargo xtask test` runs it"]
+    fn sites_that_cannot_be_attached_to_do_not_cost_the_others() {
+        let path = Path::new("/proc/self/exe");
+        let plan = crate::inspect::inspect_file(path).expect("a program");
+        let offset = plan.panics.first().expect("a Rust program panics somewhere").entry.offset;
+        let good = Site { offset, cookie: 0, counter: None };
+        // Beyond the end of the file.
+        let bad = Site { offset: 1 << 40, ..good };
+        let programs =
+            Programs::load(&Options { ring_bytes: 1 << 16, sockets: crate::probe::SocketProbe::Off }).expect("load");
+        let program = programs.uprobe("message_panic").expect("it is there");
+        let target = Target { path, pid: None, descriptors: 64 };
+        let mut sites = vec![good; 9];
+        for (number, index) in [0, 4, 8].into_iter().enumerate() {
+            sites[index] = bad;
+            let attached = Link::attach(program, &target, &sites);
+            assert_eq!(attached.failed.len(), number + 1, "{attached:?}");
+            assert!(attached.failed.iter().all(|index| sites[*index] == bad), "{attached:?}");
+            assert!(!attached.links.is_empty() && attached.error.is_some());
+        }
+        assert_eq!(Link::attach(program, &target, &[bad; 200]).failed.len(), 200);
     }
 }

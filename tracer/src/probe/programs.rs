@@ -1,6 +1,6 @@
 //! The loaded programs and their maps.
 
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::fd::AsFd as _;
 
 use aya::maps::{Array, HashMap, MapData, PerCpuArray};
 use aya::programs::{RawTracePoint, RawTracePointRunOptions, TestRun as _, UProbe};
@@ -11,6 +11,8 @@ use tracer_common::map::{
 };
 
 use super::events::Events;
+use super::link;
+use super::multi::{MultiError, MultiPrograms};
 use super::sockets::{SWEEP, SocketProbe, Watching};
 use super::{KernelError, kernel_offsets};
 
@@ -71,6 +73,8 @@ pub struct Options {
 pub struct Programs {
     ebpf: Ebpf,
     watching: Watching,
+    /// The uprobe programs, where the kernel has `uprobe_multi`; else aya has loaded them.
+    multi: Option<MultiPrograms>,
     targets: HashMap<MapData, u32, Target>,
     server_owners: Array<MapData, u32>,
     executables: HashMap<MapData, Executable, Target>,
@@ -93,10 +97,7 @@ impl Programs {
             .override_global("TRANSFERS", &watching.transfers(), true)
             .load(OBJECT)
             .map_err(object_error)?;
-        for name in UPROBES {
-            let program: &mut UProbe = program(&mut ebpf, name)?;
-            program.load().map_err(|source| LoadError::Program { name, source })?;
-        }
+        let multi = uprobes(&mut ebpf)?;
         let mut array: Array<_, KernelOffsets> = map(&mut ebpf, "OFFSETS")?;
         array.set(0, offsets, 0).map_err(|source| LoadError::Map { name: "OFFSETS", source })?;
         let programs = Self {
@@ -109,6 +110,7 @@ impl Programs {
             probes: map(&mut ebpf, "PROBES")?,
             counters: map(&mut ebpf, "COUNTERS")?,
             events: Some(Events(map(&mut ebpf, "EVENTS")?)),
+            multi,
             ebpf,
             watching,
         };
@@ -152,10 +154,19 @@ impl Programs {
     }
 
     /// A loaded uprobe program, to be attached with [`super::Link`].
-    pub fn uprobe(&self, name: &'static str) -> Result<BorrowedFd<'_>, LoadError> {
+    pub fn uprobe(&self, name: &'static str) -> Result<link::Program<'_>, LoadError> {
+        if let Some(multi) = &self.multi {
+            return multi.program(name).map(|fd| link::Program { fd, multi: true }).ok_or(LoadError::NoProgram(name));
+        }
         let found = self.ebpf.program(name).and_then(|program| <&UProbe>::try_from(program).ok());
         let program = found.ok_or(LoadError::NoProgram(name))?;
-        Ok(program.fd().map_err(|source| LoadError::Program { name, source })?.as_fd())
+        let fd = program.fd().map_err(|source| LoadError::Program { name, source })?.as_fd();
+        Ok(link::Program { fd, multi: false })
+    }
+
+    /// Whether probes can be for single processes: others that run the same file then pay nothing.
+    pub fn probes_filter_processes(&self) -> bool {
+        self.multi.as_ref().is_none_or(|multi| multi.filters_processes)
     }
 
     /// Makes a process a target, or changes what is known of it.
@@ -222,6 +233,11 @@ impl Programs {
         self.executables.insert(executable, target, 0).map_err(|source| LoadError::Map { name: "EXECUTABLES", source })
     }
 
+    /// An executable is watched no more.
+    pub fn unwatch_executable(&mut self, executable: Executable) {
+        let _ = self.executables.remove(&executable);
+    }
+
     /// Says what a prost entry site means.
     pub fn set_probe(&mut self, index: u32, probe: Probe) -> Result<(), LoadError> {
         self.probes.set(index, probe, 0).map_err(|source| LoadError::Map { name: "PROBES", source })
@@ -251,6 +267,25 @@ const PROCESS_PROGRAMS: [(&str, &str); 3] = [
     ("process_exit", "sched_process_exit"),
     ("process_fork", "sched_process_fork"),
 ];
+
+/// Set, to anything, it makes the agent use perf events where the kernel has `uprobe_multi`.
+const PERF_EVENTS_ONLY: &str = "TRACER_PERF_UPROBES";
+
+/// Loads the uprobe programs in the best form that the kernel has.
+fn uprobes(ebpf: &mut Ebpf) -> Result<Option<MultiPrograms>, LoadError> {
+    if std::env::var_os(PERF_EVENTS_ONLY).is_none() {
+        match MultiPrograms::load(OBJECT, ebpf, &UPROBES) {
+            Ok(multi) => return Ok(Some(multi)),
+            Err(error @ MultiError::NotSupported(_)) => tracing::debug!("{error}: using perf events"),
+            Err(error) => tracing::warn!("using perf events for uprobes: {:#}", anyhow::Error::new(error)),
+        }
+    }
+    for name in UPROBES {
+        let program: &mut UProbe = program(ebpf, name)?;
+        program.load().map_err(|source| LoadError::Program { name, source })?;
+    }
+    Ok(None)
+}
 
 pub(super) fn program<'a, P>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut P, LoadError>
 where

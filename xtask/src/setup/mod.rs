@@ -79,7 +79,9 @@ pub fn to_test() -> Vec<Box<dyn Tool>> {
     tools.push(Box::new(packages::PROTOC));
     tools.push(Box::new(packages::PythonProtobuf));
     tools.push(Box::new(packages::TMUX));
+    tools.push(Box::new(packages::RSYNC));
     tools.push(Box::new(packages::IPROUTE));
+    tools.push(Box::new(packages::IPTABLES));
     tools.push(Box::new(rotel::Rotel));
     tools
 }

@@ -40,9 +40,17 @@ pub const MARIADB_CLIENT: Program =
 pub const TMUX: Program =
     Program { program: "tmux", package: "tmux", purpose: "the terminal in which `tracer top` is tested" };
 
+/// For the tests of files that change under probes.
+pub const RSYNC: Program =
+    Program { program: "rsync", package: "rsync", purpose: "one of the ways in which tests deploy a service" };
+
 /// Networks for a test with two hosts.
 pub const IPROUTE: Program =
     Program { program: "ip", package: "iproute2", purpose: "the second host of a test is a network namespace" };
+
+/// For a test with a server behind another address.
+pub const IPTABLES: Program =
+    Program { program: "iptables", package: "iptables", purpose: "address translation before a server of a test" };
 
 /// For the tests of the shim.
 pub const PROTOC: Program = Program { program: "protoc", package: "protobuf-compiler", purpose: PEER };

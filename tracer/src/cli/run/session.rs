@@ -105,6 +105,7 @@ fn start<S: Sink>(agent: &mut Agent<S>, program: &str, arguments: &[String]) -> 
         .args(arguments)
         .spawn()
         .with_context(|| format!("cannot start {program}"))?;
+    crate::probe::descriptors::restore_limit(child.id());
     agent.add_pid(child.id());
     drop(key);
     Ok(child)
