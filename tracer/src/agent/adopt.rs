@@ -12,7 +12,7 @@ use super::attach::{AttachError, Attached};
 use super::servers::server;
 use super::{Agent, AgentError, Sink, chain, target, usdt};
 use crate::capture::Item;
-use crate::target::{Descriptors, MappedFile, Process, is_redis_server, is_redis_server_name, process_info};
+use crate::target::{MappedFile, Process, is_redis_server, is_redis_server_name, process_info};
 
 /// A target whose files are being planned.
 #[derive(Debug)]
@@ -68,12 +68,7 @@ impl<S: Sink> Agent<S> {
         let service = info.service.clone();
         self.sink.item(&Item::Process(info));
         self.processes.insert(pid, process.id);
-        // Before its sockets are watched: what is open now was open before.
-        let descriptors = Descriptors::read(pid);
-        if descriptors.uring {
-            self.uring(pid);
-        }
-        self.descriptors.insert(process.id, descriptors);
+        self.note_descriptors(pid);
         let waiting = Waiting { process, service, files };
         if let Some(attached) = self.attachments.process(pid, &waiting.files) {
             return self.complete(&waiting, attached);
@@ -156,6 +151,7 @@ impl<S: Sink> Agent<S> {
         self.processes.remove(&pid);
         self.waiting.remove(&pid);
         self.introduced.remove(&pid);
+        self.sockets.forget(pid);
         self.attachments.ended(pid, &mut self.programs);
         self.programs.remove_target(pid);
     }

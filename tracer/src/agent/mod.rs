@@ -13,6 +13,7 @@ mod plans;
 mod servers;
 mod sink;
 mod sites;
+mod sockets;
 mod target_file;
 mod usdt;
 
@@ -20,14 +21,12 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use rustix::event::Timespec;
 use tracer_common::map::{Counter, TARGET_SOCKETS, Target};
-use tracer_common::record::{self, FLAG_FRESH, FLAG_SERVER, FLAG_WATCHED, Head};
+use tracer_common::record::{self, FLAG_FRESH, FLAG_WATCHED, Head};
 
 use crate::capture::{Event, Item};
 use crate::privilege;
 use crate::probe::{Events, LoadError, Options as ProbeOptions, Programs, SocketProbe, descriptors};
-use crate::target::{
-    Descriptors, HostFacts, MappedFile, Process, ProcessError, Selector, ended_process_info, process_info,
-};
+use crate::target::{HostFacts, MappedFile, Process, ProcessError, Selector, ended_process_info, process_info};
 use crate::trace::span::ProcessId;
 
 use adopt::Waiting;
@@ -36,16 +35,10 @@ use attach::{Attached, Attachments};
 pub use balance::{Balance, KernelCounts};
 use servers::KnownServers;
 pub use sink::{Recorder, Sink, SpanSink};
+use sockets::Sockets;
 
 /// How long records may wait in the ring buffer. A wake-up per record would cost more than the record.
 const DRAIN_EVERY: Timespec = Timespec { tv_sec: 0, tv_nsec: 5_000_000 };
-
-/// Of Unix sockets; their connections have no tracepoint for the beginning of a send.
-const AF_UNIX: u16 = 1;
-/// How often the sockets of connections are asked for. Only Unix sockets end without a word of the kernel.
-const SWEEP_EVERY_NS: u64 = 100_000_000;
-/// Sweeping takes at most this part of the time.
-const SWEEP_SHARE: u64 = 100;
 
 /// Why a session cannot start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -97,11 +90,7 @@ pub struct Agent<S> {
     /// Processes whose shim has spoken.
     introduced: HashSet<u32>,
     known_servers: KnownServers,
-    next_sweep_ns: u64,
-    /// What targets had open when they became such.
-    descriptors: HashMap<ProcessId, Descriptors>,
-    /// Processes that use io_uring, of which that has been said.
-    uring: HashSet<ProcessId>,
+    sockets: Sockets,
     sink: S,
 }
 
@@ -141,9 +130,7 @@ impl<S: Sink> Agent<S> {
             own_executable,
             introduced: HashSet::new(),
             known_servers: KnownServers::start(),
-            next_sweep_ns: 0,
-            descriptors: HashMap::new(),
-            uring: HashSet::new(),
+            sockets: Sockets::default(),
             sink,
         };
         for path in agent.options.selector.executables_to_come() {
@@ -259,32 +246,15 @@ impl<S: Sink> Agent<S> {
         &mut self.sink
     }
 
-    /// Looks for connections whose sockets are gone, every now and then.
-    fn sweep(&mut self) {
-        let start_ns = monotonic_ns();
-        if start_ns < self.next_sweep_ns {
-            return;
-        }
-        if let Err(error) = self.programs.sweep_connections() {
-            tracing::debug!("{}", chain(&error));
-        }
-        let end_ns = monotonic_ns();
-        self.next_sweep_ns = end_ns + SWEEP_EVERY_NS.max(SWEEP_SHARE * (end_ns - start_ns));
-    }
-
     fn drain(&mut self) {
-        self.sweep();
+        self.sweep_connections();
         while let Some(lifecycle) = self.next_record() {
             match lifecycle {
                 Lifecycle::Executed(head) => self.executed(&head),
                 Lifecycle::Started(pid) => self.started(pid),
                 Lifecycle::Ended(pid) => self.ended(pid),
                 Lifecycle::Connected(record) => {
-                    if record.family == AF_UNIX
-                        && let Err(error) = self.programs.watch_sends()
-                    {
-                        tracing::warn!("{}", chain(&error));
-                    }
+                    self.watch_sends(&record);
                     self.connected(&record);
                 }
                 Lifecycle::Uring(pid) => self.uring(pid),
@@ -319,7 +289,7 @@ impl<S: Sink> Agent<S> {
             self.sink.item(&Item::Process(process_info(&process, &self.options.host)));
         }
         match event {
-            Ok(Event::Open(open)) if is_new_unix(&open, self.processes.get(&open.head.pid), &self.descriptors) => {
+            Ok(Event::Open(open)) if self.sockets.is_new_unix(&open) => {
                 let flags = open.head.flags | FLAG_FRESH;
                 let open = record::Connection { head: Head { flags, ..open.head }, ..open };
                 self.sink.item(&Item::Record(bytemuck::bytes_of(&open)));
@@ -353,9 +323,9 @@ impl<S: Sink> Agent<S> {
 
     /// A process began to run a program, or was forked from a target.
     fn started(&mut self, pid: u32) {
-        if let Some(id) = self.processes.remove(&pid) {
-            self.descriptors.remove(&id);
+        if self.processes.remove(&pid).is_some() {
             self.waiting.remove(&pid);
+            self.sockets.forget(pid);
             self.attachments.ended(pid, &mut self.programs);
         }
         // It may have ended already, or be a kernel thread: then there is nothing to attach to.
@@ -383,23 +353,9 @@ impl<S: Sink> Agent<S> {
             if let Some(waiting) = self.waiting.get(&pid) {
                 waiting.say_unplanned();
             }
-            self.uring.remove(&id);
-            self.descriptors.remove(&id);
             self.forget(pid);
             self.programs.forget_process(pid);
             tracing::info!("process {pid} has ended");
-        }
-    }
-
-    /// A target uses io_uring: says once what that means.
-    fn uring(&mut self, pid: u32) {
-        if let Some(&id) = self.processes.get(&pid)
-            && self.options.sockets != SocketProbe::Off
-            && self.uring.insert(id)
-        {
-            tracing::warn!(
-                "process {pid} uses io_uring: what passes its sockets that way is not seen, so its commands are missing"
-            );
         }
     }
 }
@@ -409,18 +365,6 @@ fn target(attached: &Attached) -> Target {
     let (tokio_context, task_id_offset) = attached.tokio_context;
     let thread_context = attached.thread_context;
     Target { flags: TARGET_SOCKETS, task_id_offset, thread_context, tokio_context, ..Target::default() }
-}
-
-/// The connection is of a Unix socket that the process did not have when it became a target. The kernel does not tell that one connects.
-fn is_new_unix(
-    open: &record::Connection,
-    process: Option<&ProcessId>,
-    descriptors: &HashMap<ProcessId, Descriptors>,
-) -> bool {
-    let before = process.and_then(|id| descriptors.get(id));
-    open.family == AF_UNIX
-        && open.head.flags & FLAG_SERVER == 0
-        && before.is_some_and(|before| !before.sockets.contains(&open.inode))
 }
 
 enum Lifecycle {
