@@ -1,4 +1,5 @@
-//! The files that the agent writes: recordings, exports, balances, pictures. All of them are made here.
+//! The files that the agent writes where it is told to: recordings, exports, balances, pictures. All of them are made here.
+//! (Those of the spool have names of their own in a folder of their own, and are new or not made at all.)
 //!
 //! The agent is root and its files hold what others may not see, so a file is for its owner alone (mode 0600), and what is at
 //! the path already is used only if it is a plain file of the agent's own user. A symbolic link, a second hard link or a FIFO

@@ -26,7 +26,8 @@ fn a_file_says_what_the_flags_say() {
     let config = file(
         "name: risk_control\npid: [17, 18]\nexport: [terminal, 'file:/tmp/spans.jsonl', 'otlp:http://c:4318', otlp]\n\
          sampler: parentbased_traceidratio=0.5\nsocket-probe: off\nquery-text: full\nslow-query: 250\nduration: 10\n\
-         resource-attributes: {deployment.environment.name: test}\nmax-queue-size: 1000\n",
+         resource-attributes: {deployment.environment.name: test}\nmax-queue-size: 1000\n\
+         spool: /var/lib/tracer\nspool-size: 1000000\n",
     )
     .unwrap();
     let expected = Config {
@@ -45,6 +46,8 @@ fn a_file_says_what_the_flags_say() {
         duration: Some(10),
         resource_attributes: BTreeMap::from([("deployment.environment.name".into(), "test".into())]),
         max_queue_size: NonZeroUsize::new(1_000),
+        spool: Some("/var/lib/tracer".into()),
+        spool_size: NonZeroU64::new(1_000_000),
         ..Config::default()
     };
     assert_eq!(config, expected);
