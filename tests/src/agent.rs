@@ -1,5 +1,6 @@
 //! The agent as a child process.
 
+use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::{Child, ChildStderr, Command, Stdio};
 
@@ -24,8 +25,12 @@ pub struct Outcome {
     pub code: Option<i32>,
     /// Everything on standard error.
     pub said: String,
+    /// Everything on standard output.
+    pub printed: String,
     /// Exported spans.
     pub spans: Vec<Span>,
+    /// The file that they were exported to, as it is.
+    pub exported: String,
     /// The balance (`--stats-json`), null if there is none.
     pub stats: Value,
 }
@@ -57,16 +62,27 @@ impl Agent {
         Self::spawn(Command::new(crate::program("tracer")), arguments)
     }
 
+    /// The same without the file exporter, for more spans than a test can hold.
+    pub fn run_without_file(arguments: &[&str]) -> Self {
+        let folder = TempDir::new().expect("a temporary folder");
+        let mut agent = Self::launch(Command::new(crate::program("tracer")).arg("run"), folder, arguments);
+        agent.wait_until("Ctrl-C ends");
+        agent
+    }
+
     fn spawn(mut command: Command, arguments: &[&str]) -> Self {
         let folder = TempDir::new().expect("a temporary folder");
+        command.arg("run").args(["--export", &format!("file:{}", folder.path().join("spans.jsonl").display())]);
+        Self::launch(&mut command, folder, arguments)
+    }
+
+    fn launch(command: &mut Command, folder: TempDir, arguments: &[&str]) -> Self {
         command
-            .arg("run")
-            .args(["--export", &format!("file:{}", folder.path().join("spans.jsonl").display())])
             .arg("--stats-json")
             .arg(folder.path().join("stats.json"))
             .args(arguments)
             .env("NO_COLOR", "1")
-            .stdout(Stdio::null())
+            .stdout(File::create(folder.path().join("stdout")).expect("there is room for it"))
             .stderr(Stdio::piped());
         let mut child = command.spawn().expect("tracer starts");
         let errors = BufReader::new(child.stderr.take().expect("it is piped"));
@@ -105,7 +121,9 @@ impl Agent {
         Outcome {
             code,
             said: std::mem::take(&mut self.said),
+            printed: read("stdout"),
             spans: spans::parse(&read("spans.jsonl")),
+            exported: read("spans.jsonl"),
             stats: serde_json::from_str(&read("stats.json")).unwrap_or(Value::Null),
         }
     }

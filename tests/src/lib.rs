@@ -6,6 +6,7 @@ pub mod network;
 pub mod pipeline;
 pub mod redis;
 pub mod rotel;
+pub mod secrets;
 pub mod service;
 pub mod spans;
 pub mod target;
@@ -15,9 +16,10 @@ use std::path::PathBuf;
 
 pub use agent::{Agent, Outcome};
 pub use mariadb::MariaDb;
-pub use network::Network;
+pub use network::{Network, Translation};
 pub use pipeline::Pipeline;
 pub use redis::RedisServer;
+pub use secrets::Secrets;
 pub use spans::Span;
 pub use target::Target;
 

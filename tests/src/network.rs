@@ -46,6 +46,38 @@ impl Network {
     }
 }
 
+/// Connections of this host to one address go to another one, as to a Kubernetes service or a published port of a container.
+/// Dropping it ends that.
+#[derive(Debug)]
+pub struct Translation {
+    rule: Vec<String>,
+}
+
+impl Translation {
+    /// Connections to `port` of this host's end of the network go to `to` (destination address translation).
+    pub fn start(network: &Network, port: u16, to: std::net::SocketAddr) -> Self {
+        let (here, port, to) = (network.here().to_string(), port.to_string(), to.to_string());
+        let rule = ["OUTPUT", "-p", "tcp", "-d", &here, "--dport", &port, "-j", "DNAT", "--to-destination", &to];
+        let translation = Self { rule: rule.map(str::to_owned).to_vec() };
+        let output = translation.iptables("-A").output().expect("iptables is installed; `cargo xtask test` does it");
+        assert!(output.status.success(), "iptables: {}", String::from_utf8_lossy(&output.stderr));
+        translation
+    }
+
+    fn iptables(&self, action: &str) -> Command {
+        let mut command = Command::new("iptables");
+        command.args(["-w", "-t", "nat", action]).args(&self.rule);
+        command
+    }
+}
+
+impl Drop for Translation {
+    fn drop(&mut self) {
+        // An error means that the rule is gone.
+        let _ = self.iptables("-D").status();
+    }
+}
+
 impl Drop for Network {
     fn drop(&mut self) {
         // The cable goes with it. An error means that there is none.

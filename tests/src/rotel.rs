@@ -95,6 +95,16 @@ impl Collector {
         }
         Ok(Self { child, grpc, http })
     }
+
+    /// Ends it in its own way: it passes on what it has taken.
+    ///
+    /// # Errors
+    /// When it cannot be waited for.
+    pub fn stop(mut self) -> io::Result<()> {
+        // SAFETY: the process is our child and has not been waited for, so the number is its own.
+        unsafe { libc::kill(self.child.id() as i32, libc::SIGTERM) };
+        self.child.wait().map(drop)
+    }
 }
 
 impl Drop for Collector {
@@ -106,7 +116,10 @@ impl Drop for Collector {
 }
 
 /// An address where nobody listened a moment ago.
-fn free_address() -> io::Result<SocketAddr> {
+///
+/// # Errors
+/// When there is none.
+pub fn free_address() -> io::Result<SocketAddr> {
     TcpListener::bind("127.0.0.1:0")?.local_addr()
 }
 

@@ -8,6 +8,7 @@
 #![expect(internal_features, reason = "as above")]
 
 mod context;
+mod copy;
 mod emit;
 mod maps;
 mod memory;

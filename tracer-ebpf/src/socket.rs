@@ -10,10 +10,11 @@ use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
 use tracer_common::map::*;
 
+use crate::copy::Buffers;
 use crate::maps::{CONNECTIONS, TARGETS};
 use crate::memory::user;
 use crate::server;
-use crate::stream::{self, Buffers};
+use crate::stream;
 
 // x86-64 system-call numbers (arch/x86/entry/syscalls/syscall_64.tbl).
 pub const READ: u64 = 0;

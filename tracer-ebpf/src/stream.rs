@@ -3,17 +3,16 @@
 //! A descriptor is followed once it is a stream socket and its bytes look like RESP or MySQL; the agent, which knows more, then
 //! confirms or rejects it. What is rejected costs one map look-up a call from then on.
 
-use core::ffi::c_void;
-
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
-use aya_ebpf::helpers::generated::{bpf_get_current_task, bpf_get_smp_processor_id, bpf_loop};
+use aya_ebpf::helpers::generated::{bpf_get_current_task, bpf_get_smp_processor_id};
 use tracer_common::map::*;
 use tracer_common::record::*;
 
 use crate::context;
+use crate::copy::{self, Buffers, Walk};
 use crate::emit::{QUIET, count, head, reserve};
 use crate::maps::{ADVICE, CONNECTION_NUMBERS, CONNECTIONS, OFFSETS, SOCKET_CALLS, ZERO_SOCKET_CALL};
-use crate::memory::{copy_user, kernel, user};
+use crate::memory::{kernel, user};
 
 const AF_UNIX: u16 = 1;
 const AF_INET: u16 = 2;
@@ -31,16 +30,6 @@ const MIN_GREETING: u8 = 40;
 const MYSQL_VERSION: u8 = 10;
 /// Calls longer than this ask whether their bytes are needed at all.
 const ASK_ADVICE: u64 = 4096;
-/// Buffers of one vectored call that are followed.
-const MAX_VECTOR: u64 = 1024;
-/// Steps of the copy loop: at most one to fetch and one to copy for each element, and the full chunks.
-const STEPS: u32 = 2 * MAX_VECTOR as u32 + (SOCKET_CAPTURE / SOCKET_CHUNK) as u32;
-
-/// Where the bytes of a call are.
-pub enum Buffers {
-    One { pointer: u64 },
-    Vector { vector: u64, count: u64 },
-}
 
 /// A socket call of a thread, between its entry and its exit.
 #[repr(C)]
@@ -103,16 +92,12 @@ pub fn passed(
         direction: if sent { DIRECTION_SENT } else { DIRECTION_RECEIVED },
         errno: 0,
     };
-    walk.available = 0;
-    walk.element = 0;
-    walk.end = 0;
-    walk.budget = SOCKET_CAPTURE as u64;
     context::fill(&mut walk.record.head, target);
     if result < 0 || (result == 0 && !sent) {
         // An end of file is a failure with errno 0.
         walk.record.head.flags |= FLAG_FAILED;
         walk.record.errno = (-result) as u32;
-        without_bytes(&walk.record, 0);
+        copy::without_bytes(&walk.record, 0);
         return;
     }
     let len = result as u64;
@@ -121,7 +106,8 @@ pub fn passed(
     } else {
         state.received = offset + len;
     }
-    send(walk, buffers, len);
+    let unneeded = unneeded(&walk.record, len);
+    copy::send(walk, buffers, len, unneeded);
 }
 
 /// The current thread's [`SocketCall`], made at its first use.
@@ -365,139 +351,14 @@ fn advice(connection: u64) -> Option<Advice> {
     unsafe { ADVICE.get(connection) }.copied()
 }
 
-/// Sends the bytes of a call in chunks, leaving out what the agent does not need.
+/// Bytes at the start of a call of `total` that the agent does not need.
 #[inline(always)]
-fn send(walk: &mut Walk, buffers: &Buffers, total: u64) {
-    let mut skip = 0;
-    if total > ASK_ADVICE
-        && let Some(advice) = advice(walk.record.connection)
-    {
-        let sent = walk.record.direction == DIRECTION_SENT;
-        skip = if sent { advice.sent } else { advice.received }.saturating_sub(walk.record.offset);
-        if skip > total {
-            skip = total;
-        }
-        if skip > 0 {
-            without_bytes(&walk.record, skip);
-            walk.record.offset += skip;
-        }
-    }
-    walk.left = total - skip;
-    match *buffers {
-        Buffers::One { pointer } => {
-            walk.pointer = pointer + skip;
-            walk.available = walk.left;
-        }
-        Buffers::Vector { vector, count } => {
-            walk.element = vector;
-            walk.end = vector + 16 * if count > MAX_VECTOR { MAX_VECTOR } else { count };
-            walk.to_skip = skip;
-        }
-    }
-    let mut place: *mut Walk = walk;
-    // SAFETY: `step` matches the callback's signature, and `place` outlives the call.
-    unsafe { bpf_loop(STEPS, step as *mut c_void, (&raw mut place).cast(), 0) };
-    if walk.left > 0 {
-        without_bytes(&walk.record, walk.left);
-    }
-}
-
-/// Where the copying of one call stands. It is in a map, because the verifier follows every number on the stack, and would
-/// follow the loop to its end.
-#[repr(C)]
-pub struct Walk {
-    /// Describes the next chunk, but for its length.
-    record: Socket,
-    /// Next byte, and how many follow it in this buffer.
-    pointer: u64,
-    available: u64,
-    /// Next element of the vector, and where the vector ends.
-    element: u64,
-    end: u64,
-    /// Bytes at the start that are not needed.
-    to_skip: u64,
-    /// Bytes of the call that are still to be reported.
-    left: u64,
-    /// Bytes that may still be copied.
-    budget: u64,
-}
-
-/// Sends one chunk, or goes on to the next buffer. Returns 1 at the end.
-///
-/// A callback of `bpf_loop` (Linux 5.17), because the verifier walks an ordinary loop step by step and gives up.
-extern "C" fn step(_index: u32, place: *mut c_void) -> i64 {
-    // SAFETY: `bpf_loop` passes what `send` gave it: the address of a pointer to the current thread's map value.
-    let walk = unsafe { &mut **place.cast::<*mut Walk>() };
-    if walk.left == 0 || walk.budget == 0 {
-        return 1;
-    }
-    if walk.available == 0 {
-        if walk.element >= walk.end {
-            return 1;
-        }
-        let Some([base, len]) = user::<[u64; 2]>(walk.element) else { return 1 };
-        walk.element += 16;
-        let skipped = if walk.to_skip < len { walk.to_skip } else { len };
-        walk.to_skip -= skipped;
-        walk.pointer = base + skipped;
-        walk.available = len - skipped;
+fn unneeded(record: &Socket, total: u64) -> u64 {
+    if total <= ASK_ADVICE {
         return 0;
     }
-    let mut len = if walk.available < walk.left { walk.available } else { walk.left };
-    if len > SOCKET_CHUNK as u64 {
-        len = SOCKET_CHUNK as u64;
-    }
-    if len <= 256 {
-        chunk::<256>(&walk.record, walk.pointer, len);
-    } else if len <= 2048 {
-        chunk::<2048>(&walk.record, walk.pointer, len);
-    } else {
-        chunk::<SOCKET_CHUNK>(&walk.record, walk.pointer, len);
-    }
-    walk.record.offset += len;
-    walk.pointer += len;
-    walk.available -= len;
-    walk.left -= len;
-    walk.budget = walk.budget.saturating_sub(len);
-    0
-}
-
-#[repr(C)]
-struct Chunk<const N: usize> {
-    record: Socket,
-    bytes: [u8; N],
-}
-
-/// Sends one record with `len <= N` bytes; if they cannot be read, the record says so by having none.
-#[inline(always)]
-fn chunk<const N: usize>(record: &Socket, pointer: u64, len: u64) {
-    let Some(mut entry) = reserve::<Chunk<N>>(Counter::Sockets, Counter::SocketsRingFull) else { return };
-    let place = entry.as_mut_ptr();
-    // SAFETY: `place` is the reserved entry: live, aligned, and ours until it is submitted.
-    let copied = unsafe {
-        (&raw mut (*place).record).write(*record);
-        (*place).record.len = len;
-        let bytes = (&raw mut (*place).bytes).cast::<u8>();
-        match N {
-            256 => copy_user::<256>(bytes, len, pointer),
-            2048 => copy_user::<2048>(bytes, len, pointer),
-            _ => copy_user::<{ SOCKET_CHUNK as u64 }>(bytes, len, pointer),
-        }
-    };
-    if !copied {
-        count(Counter::UserReadFailed);
-    }
-    // SAFETY: as above.
-    unsafe { (*place).record.head.payload_len = if copied { len as u32 } else { 0 } };
-    entry.submit(QUIET);
-}
-
-/// Sends one record that stands for `len` bytes that were not copied.
-#[inline(always)]
-fn without_bytes(record: &Socket, len: u64) {
-    if let Some(mut entry) = reserve::<Socket>(Counter::Sockets, Counter::SocketsRingFull) {
-        let place = entry.write(*record);
-        place.len = len;
-        entry.submit(QUIET);
-    }
+    let Some(advice) = advice(record.connection) else { return 0 };
+    let wanted = if record.direction == DIRECTION_SENT { advice.sent } else { advice.received };
+    let skip = wanted.saturating_sub(record.offset);
+    if skip > total { total } else { skip }
 }

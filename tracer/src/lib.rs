@@ -11,6 +11,7 @@ pub mod capture;
 pub mod cli;
 pub mod export;
 pub mod inspect;
+pub mod output_file;
 pub mod probe;
 pub mod protocol;
 pub mod target;

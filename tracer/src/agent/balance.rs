@@ -99,12 +99,23 @@ impl Balance {
             ],
         });
         for exporter in &self.exporters {
-            let mut fates = vec![fate("exported", exporter.exported), fate("sampled out", counts.sampled_out)];
+            let exported_at_once = exporter.exported - exporter.exported_from_spool;
+            let mut fates = vec![fate("exported", exported_at_once), fate("sampled out", counts.sampled_out)];
+            if exporter.exported_from_spool > 0 {
+                fates.push(fate("exported from the spool", exporter.exported_from_spool));
+            }
             fates.extend(exporter.dropped.iter().map(|(cause, number)| fate(&cause.replace('_', " "), *number)));
+            if exporter.spooled > 0 {
+                fates.push(fate("left in the spool", exporter.spooled));
+            }
             if exporter.on_the_way > 0 {
                 fates.push(fate("on the way", exporter.on_the_way));
             }
-            equations.push(Equation { what: format!("spans for {}", exporter.name), produced: counts.spans, fates });
+            let what = match exporter.recovered {
+                0 => format!("spans for {}", exporter.name),
+                recovered => format!("spans for {}, with {recovered} that were in the spool", exporter.name),
+            };
+            equations.push(Equation { what, produced: counts.spans + exporter.recovered, fates });
         }
         equations
     }

@@ -114,7 +114,7 @@ impl<S: Sink> Agent<S> {
             processes: HashMap::new(),
             own_executable,
             introduced: HashSet::new(),
-            known_servers: KnownServers::default(),
+            known_servers: KnownServers::start(),
             sink,
         };
         for path in agent.options.selector.executables_to_come() {
@@ -236,13 +236,16 @@ impl<S: Sink> Agent<S> {
                 Lifecycle::Unchanged => {}
             }
         }
+        self.attach_found_servers();
         self.attachments.drained(&mut self.programs);
         for (connection, advice) in self.sink.take_advice() {
+            self.known_servers.decided(connection, advice);
             if let Err(error) = self.programs.advise(connection, advice) {
                 tracing::debug!("{}", chain(&error));
             }
         }
         for connection in self.sink.take_closed() {
+            self.known_servers.forget(connection);
             self.programs.forget(connection);
         }
         self.sink.tick(monotonic_ns());

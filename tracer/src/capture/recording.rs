@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::{Item, ProbeInfo, ProcessInfo};
+use crate::output_file::{self, OutputError};
 
 /// First line of a recording; the number is the version of the format.
 pub const MAGIC: &[u8] = b"tracer recording 2\n";
@@ -50,6 +51,9 @@ pub enum RecordingError {
         #[source]
         source: io::Error,
     },
+    /// The file could not be made.
+    #[error("recording")]
+    Output(#[from] OutputError),
     /// The file is something else.
     #[error("{0} is not a recording of this version of tracer: make one with `tracer record`")]
     NotARecording(PathBuf),
@@ -71,10 +75,10 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Creates the file, or truncates it.
+    /// Creates the file, or empties it; only its owner can read it, because it holds all that the targets sent and received.
     pub fn create(path: &Path, header: &Header) -> Result<Self, RecordingError> {
         let failed = |source| RecordingError::Io { path: path.to_owned(), source };
-        let mut file = BufWriter::with_capacity(1 << 20, File::create(path).map_err(failed)?);
+        let mut file = BufWriter::with_capacity(1 << 20, output_file::create(path)?);
         let header = serde_json::to_string(header).map_err(|error| failed(error.into()))?;
         file.write_all(MAGIC).and_then(|()| writeln!(file, "{header}")).map_err(failed)?;
         Ok(Self { file, path: path.to_owned() })

@@ -1,12 +1,12 @@
 //! `tracer blame`: who made whom wait, from a recording.
 
-use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 
 use super::options::{self, Spans, Targets};
 use crate::capture::recording::Reader;
+use crate::output_file;
 
 mod report;
 mod svg;
@@ -72,7 +72,7 @@ pub fn show(report: &Report, how: &Show) -> Result<()> {
     }
     if let Some(path) = &how.svg {
         let picture = svg::draw(report);
-        fs::write(path, picture).with_context(|| format!("cannot write {}", path.display()))?;
+        output_file::write(path, &picture).context("the picture")?;
     }
     Ok(())
 }

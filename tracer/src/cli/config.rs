@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::marker::PhantomData;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -15,9 +15,13 @@ use serde::{Deserialize, Deserializer};
 
 use crate::export::file::FileExporter;
 use crate::export::otlp::{OtlpClient, OtlpExporter, Retry, Settings, Signal};
+use crate::export::spool::{self, Spool};
 use crate::export::terminal::TerminalExporter;
 use crate::export::{Exporter, Options};
 use crate::trace::sampler::Sampler;
+
+/// At 5,000 spans a second, about an hour and a half.
+const DEFAULT_SPOOL_BYTES: u64 = 1 << 30;
 
 /// Looks up an environment variable; tests give their own.
 pub type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
@@ -59,6 +63,8 @@ pub struct Config {
     pub slow_query: Option<u64>,
     /// `service.name` of every target.
     pub service_name: Option<String>,
+    /// Whether `process.command_args` goes out, without values that may be credentials.
+    pub command_args: Option<bool>,
     /// Resource attributes of every target.
     pub resource_attributes: BTreeMap<String, String>,
     /// Seconds to run.
@@ -73,6 +79,10 @@ pub struct Config {
     pub schedule_delay: Option<u64>,
     /// Milliseconds after which a request is given up, with its repetitions.
     pub export_timeout: Option<u64>,
+    /// Folder for spans that a collector does not take.
+    pub spool: Option<PathBuf>,
+    /// Bytes on disk for each collector.
+    pub spool_size: Option<NonZeroU64>,
     /// Where the balance is written at the end.
     pub stats_json: Option<PathBuf>,
 }
@@ -257,6 +267,7 @@ impl Config {
             query_text: self.query_text.or(below.query_text),
             slow_query: self.slow_query.or(below.slow_query),
             service_name: self.service_name.or(below.service_name),
+            command_args: self.command_args.or(below.command_args),
             resource_attributes,
             duration: self.duration.or(below.duration),
             ring_size: self.ring_size.or(below.ring_size),
@@ -264,6 +275,8 @@ impl Config {
             max_batch_size: self.max_batch_size.or(below.max_batch_size),
             schedule_delay: self.schedule_delay.or(below.schedule_delay),
             export_timeout: self.export_timeout.or(below.export_timeout),
+            spool: self.spool.or(below.spool),
+            spool_size: self.spool_size.or(below.spool_size),
             stats_json: self.stats_json.or(below.stats_json),
         }
     }
@@ -282,6 +295,7 @@ impl Config {
     /// When a file cannot be created or the settings of a collector cannot be used.
     pub fn exporters(&self, env: Env<'_>) -> anyhow::Result<Vec<Box<dyn Exporter>>> {
         let mut exporters: Vec<Box<dyn Exporter>> = Vec::new();
+        let mut spools = Vec::new();
         for target in self.export_targets(env) {
             match target {
                 ExportTarget::Terminal => exporters.push(Box::new(TerminalExporter::stdout())),
@@ -289,11 +303,30 @@ impl Config {
                 ExportTarget::Otlp(url) => {
                     let settings = Settings::resolve(Signal::Traces, url.as_deref(), env)?;
                     let client = OtlpClient::new(settings, self.retry())?;
-                    let exporter =
+                    let spool = self.spool.as_ref().map(|directory| {
+                        let size = self.spool_size.map_or(DEFAULT_SPOOL_BYTES, NonZeroU64::get);
+                        Spool::open(directory, &client.endpoint(), size)
+                    });
+                    let mut exporter =
                         OtlpExporter::new(client, self.pipeline_options().max_batch_size, self.schedule_delay());
+                    if let Some(spool) = spool.transpose()? {
+                        spools.push(spool.folder().to_owned());
+                        exporter = exporter.with_spool(spool);
+                    }
                     exporters.push(Box::new(exporter));
                 }
                 ExportTarget::None => {}
+            }
+        }
+        if let Some(directory) = &self.spool {
+            if spools.is_empty() {
+                tracing::warn!("--spool has no use: spans do not go to a collector; add --export otlp:URL");
+            }
+            for folder in spool::left_for_others(directory, &spools) {
+                tracing::warn!(
+                    "{} holds spans for another collector; they wait for a run that exports to it",
+                    folder.display()
+                );
             }
         }
         Ok(exporters)

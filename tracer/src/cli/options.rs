@@ -1,6 +1,6 @@
 //! Flags that several subcommands share, as a layer of [`Config`].
 
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -11,6 +11,7 @@ use clap::Args;
 use super::NoTarget;
 use super::config::{Config, ExportTarget, QueryText, RedisServer, SocketProbe, process_env};
 use crate::agent;
+use crate::output_file;
 use crate::protocol::redis;
 use crate::target::{HostFacts, Selector};
 use crate::trace::sampler::Sampler;
@@ -44,6 +45,9 @@ pub struct Targets {
     /// Attach to the Redis servers of this host that targets talk to, to tell who waits for whom: auto (default) or off.
     #[arg(long, value_name = "HOW")]
     pub redis_server: Option<RedisServer>,
+    /// Name the arguments of targets (`process.command_args`): options, but no values that may be credentials.
+    #[arg(long)]
+    pub command_args: bool,
     /// A command to start and trace; the session ends with it.
     #[arg(last = true, value_name = "COMMAND")]
     pub command: Vec<String>,
@@ -76,6 +80,12 @@ pub struct Spans {
     /// Spans that an exporter may be behind before it loses some [default: 65536].
     #[arg(long, value_name = "SPANS", value_parser = whole_number::<NonZeroUsize>)]
     pub max_queue_size: Option<NonZeroUsize>,
+    /// Folder for spans that a collector does not take; they are sent when it does, also by a later run.
+    #[arg(long, value_name = "DIR")]
+    pub spool: Option<PathBuf>,
+    /// Bytes on disk for each collector; then the oldest spans go [default: 1073741824].
+    #[arg(long, value_name = "BYTES", value_parser = whole_number::<NonZeroU64>)]
+    pub spool_size: Option<NonZeroU64>,
     /// Write the balance to this file at the end, as JSON.
     #[arg(long, value_name = "PATH")]
     pub stats_json: Option<PathBuf>,
@@ -110,6 +120,7 @@ pub fn config(targets: Targets, spans: Spans) -> Result<Config> {
         ring_size: targets.ring_size,
         socket_probe: targets.socket_probe,
         redis_server: targets.redis_server,
+        command_args: targets.command_args.then_some(true),
         export: spans.export,
         sampler: spans.sampler,
         query_text: spans.query_text,
@@ -117,6 +128,8 @@ pub fn config(targets: Targets, spans: Spans) -> Result<Config> {
         service_name: spans.service_name,
         resource_attributes: spans.resource_attribute.into_iter().collect(),
         max_queue_size: spans.max_queue_size,
+        spool: spans.spool,
+        spool_size: spans.spool_size,
         stats_json: spans.stats_json,
         ..Config::default()
     };
@@ -149,7 +162,8 @@ impl Config {
         let extra = self.resource_attributes.clone().into_iter().collect();
         Ok(agent::Options {
             selector: self.selector(has_command)?,
-            host: HostFacts::read(self.service_name.clone(), extra),
+            host: HostFacts::read(self.service_name.clone(), extra)
+                .with_command_args(self.command_args.unwrap_or_default()),
             ring_bytes: self.ring_size.unwrap_or(DEFAULT_RING_BYTES),
             sockets: self.socket_probe.unwrap_or_default() != SocketProbe::Off,
             redis_servers: self.redis_server.unwrap_or_default() == RedisServer::Auto,
@@ -171,7 +185,7 @@ impl Config {
     pub(super) fn write_stats(&self, balance: &agent::Balance) -> Result<()> {
         let Some(path) = &self.stats_json else { return Ok(()) };
         let text = serde_json::to_string_pretty(&balance.json())?;
-        std::fs::write(path, text + "\n").with_context(|| format!("cannot write the balance to {}", path.display()))
+        output_file::write(path, &(text + "\n")).context("the balance")
     }
 
     /// How long exporters may take at the end.

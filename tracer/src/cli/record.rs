@@ -14,7 +14,8 @@ use crate::capture::recording::{Footer, Header, Writer};
 /// Arguments of `tracer record`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// File to write; it holds what the probes saw, values included.
+    /// File to write. It holds the bytes of the targets' sockets and messages as they were, passwords included; only its owner
+    /// can read it.
     #[arg(short, long, value_name = "FILE", default_value = "tracer.recording")]
     output: PathBuf,
     #[command(flatten)]
@@ -30,6 +31,10 @@ pub fn main(args: Args) -> Result<()> {
     let seed = rand::random();
     let header = Header { seed, clock_offset_ns: clock_offset_ns()? };
     let writer = Writer::create(&args.output, &header)?;
+    tracing::warn!(
+        "{} will hold what the targets send and receive as it is, passwords and messages included: keep it as safe as those",
+        args.output.display()
+    );
     let agent = Agent::start(agent_options, Recorder::new(writer, config.correlator(seed)))?;
     let agent = Session::begin(agent, &command, config.duration)?.run(|_, _| {})?;
     let (recorder, kernel, _attached) = agent.finish()?;

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::future::Future;
-use std::io::{self, Seek, SeekFrom, Write};
+use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,6 +12,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::otlp::convert;
 use super::{Cause, Exporter, Feed, Tally};
+use crate::output_file::{self, OutputError};
 
 /// Lines are written when this much has gathered.
 const BUFFER_BYTES: usize = 256 << 10;
@@ -25,23 +26,13 @@ pub struct FileExporter {
     file: File,
 }
 
-/// The file cannot be written.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot create {} for spans; choose a path in a directory that exists and can be written", .path.display())]
-pub struct FileError {
-    path: PathBuf,
-    #[source]
-    source: io::Error,
-}
-
 impl FileExporter {
     /// Creates the file, or empties it.
     ///
     /// # Errors
     /// When it cannot be opened for writing.
-    pub fn create(path: &Path) -> Result<Self, FileError> {
-        let file = File::create(path).map_err(|source| FileError { path: path.to_owned(), source })?;
-        Ok(Self { path: path.to_owned(), file })
+    pub fn create(path: &Path) -> Result<Self, OutputError> {
+        Ok(Self { path: path.to_owned(), file: output_file::create(path)? })
     }
 }
 

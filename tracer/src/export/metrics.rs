@@ -22,7 +22,10 @@ use crate::trace::durations::BOUNDS;
 use crate::trace::span::{Attribute, Value};
 use crate::trace::{Durations, Histogram};
 
-/// A counter that only grows.
+/// The one counter that falls again: spans on disk now.
+const SPOOLED: &str = "tracer.spans.spooled";
+
+/// A counter that only grows, but for the spans in a spool.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Counter {
     /// Name, such as `tracer.spans`.
@@ -94,6 +97,9 @@ pub fn export_counters(stats: &[ExporterStats]) -> Vec<Counter> {
         let mut push = |name, attributes, value| counters.push(Counter { name, attributes, value });
         push("tracer.spans.accepted", vec![exporter.clone()], stats.accepted);
         push("tracer.spans.exported", vec![exporter.clone()], stats.exported);
+        push("tracer.spans.recovered", vec![exporter.clone()], stats.recovered);
+        push("tracer.spans.exported_from_spool", vec![exporter.clone()], stats.exported_from_spool);
+        push(SPOOLED, vec![exporter.clone()], stats.spooled);
         for (cause, &spans) in &stats.dropped {
             push("tracer.spans.dropped", vec![exporter.clone(), attribute("tracer.cause", cause)], spans);
         }
@@ -144,7 +150,7 @@ impl MetricsExporter {
         if tokio::time::timeout(deadline, self.task).await.is_err() {
             abort.abort();
         }
-        self.tally.stats().close()
+        self.tally.close()
     }
 }
 
@@ -170,7 +176,7 @@ fn request(
                 data: Some(metric::Data::Sum(Sum {
                     data_points: vec![point],
                     aggregation_temporality: AggregationTemporality::Cumulative.into(),
-                    is_monotonic: true,
+                    is_monotonic: counter.name != SPOOLED,
                 })),
                 ..Default::default()
             }),

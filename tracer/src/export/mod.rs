@@ -2,7 +2,8 @@
 //!
 //! A [`Pipeline`] takes finished spans without blocking, freezes them into shared [`Batch`]es and hands each batch to every
 //! [`Exporter`], which has a thread and a bounded queue of its own. Per exporter every span has exactly one fate, and
-//! [`ExporterStats`] proves it: accepted = exported + dropped by [`Cause`] + still on the way.
+//! [`ExporterStats`] proves it: accepted and recovered from the
+//! [`spool`] = exported + dropped by [`Cause`] + spooled + still on the way.
 //!
 //! ```no_run
 //! use std::time::Duration;
@@ -26,6 +27,7 @@ pub mod file;
 pub mod metrics;
 pub mod otlp;
 mod pipeline;
+pub mod spool;
 mod tally;
 pub mod terminal;
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::io;
 use std::num::NonZeroUsize;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
@@ -17,6 +18,9 @@ use crate::trace::span::{Resource, Span};
 
 /// How long a span may wait for others before its batch is handed to the exporters.
 const HANDOVER: Duration = Duration::from_millis(100);
+
+/// How long an exporter that is cancelled may take to end.
+const CANCEL_GRACE: Duration = Duration::from_secs(1);
 
 /// Sizes and times of a pipeline.
 #[derive(Clone, Debug)]
@@ -72,12 +76,23 @@ pub trait Exporter: Send + 'static {
 pub struct Feed {
     queue: mpsc::UnboundedReceiver<Arc<Batch>>,
     tally: Arc<Tally>,
+    max_queue_size: u64,
 }
 
 impl Feed {
     /// The next batch, `None` when there will be no more. Cancel safe.
     pub async fn next(&mut self) -> Option<Arc<Batch>> {
         self.queue.recv().await
+    }
+
+    /// The next batch if it is there.
+    pub(super) fn try_next(&mut self) -> Option<Arc<Batch>> {
+        self.queue.try_recv().ok()
+    }
+
+    /// Spans that the exporter may be behind.
+    pub(super) fn max_queue_size(&self) -> u64 {
+        self.max_queue_size
     }
 
     /// Where the fates of spans are counted.
@@ -137,7 +152,9 @@ impl Pipeline {
         for exporter in exporters {
             let tally = Arc::new(Tally::new(exporter.name()));
             let (sender, queue) = mpsc::unbounded_channel();
-            cancel.push(start_worker(exporter, Feed { queue, tally: Arc::clone(&tally) }, running_sender.clone())?);
+            let max_queue_size = options.max_queue_size.get() as u64;
+            let feed = Feed { queue, tally: Arc::clone(&tally), max_queue_size };
+            cancel.push(start_worker(exporter, feed, running_sender.clone())?);
             queues.push(sender);
             tallies.push(tally);
         }
@@ -175,10 +192,13 @@ impl Pipeline {
     /// Sends what is left, for at most this long, and tells the final balance.
     pub async fn shutdown(mut self, deadline: Duration) -> ExportReport {
         self.handle.shared.close();
-        // Either outcome is an end; what a cancelled exporter had is counted as given up.
-        let _ = tokio::time::timeout(deadline, self.handle.shared.none_running()).await;
+        let ended = tokio::time::timeout(deadline, self.handle.shared.none_running()).await;
         self.cancel.clear();
-        ExportReport::closing(self.handle.stats())
+        if ended.is_err() {
+            // Those with a spool put there what they hold. What a cancelled exporter has still got is counted as given up.
+            let _ = tokio::time::timeout(CANCEL_GRACE, self.handle.shared.none_running()).await;
+        }
+        ExportReport { exporters: self.handle.shared.tallies.iter().map(|tally| tally.close()).collect() }
     }
 }
 
@@ -190,12 +210,19 @@ fn start_worker(
     let (cancel, cancelled) = oneshot::channel::<()>();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     thread::Builder::new().name("export".into()).spawn(move || {
-        runtime.block_on(async {
-            tokio::select! {
-                () = exporter.run(feed) => {}
-                _ = cancelled => {}
-            }
+        let tally = Arc::clone(feed.tally());
+        // Nothing of the exporter is used after a panic.
+        let exporting = AssertUnwindSafe(|| {
+            runtime.block_on(async {
+                tokio::select! {
+                    () = exporter.run(feed) => {}
+                    _ = cancelled => {}
+                }
+            });
         });
+        if catch_unwind(exporting).is_err() {
+            tally.panicked();
+        }
         running.send_modify(|running| *running -= 1);
     })?;
     Ok(cancel)
@@ -275,7 +302,7 @@ impl Shared {
             if is_full() {
                 tally.dropped(Cause::QueueFull, count);
             } else if queue.send(Arc::clone(&batch)).is_err() {
-                tally.dropped(Cause::ExporterGaveUp, count);
+                tally.dropped(tally.end_cause(), count);
             }
         }
     }

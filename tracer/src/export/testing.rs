@@ -101,41 +101,49 @@ pub(super) struct HttpRequest {
     pub(super) body: Bytes,
 }
 
-/// An HTTP server that answers with the given responses, the last one again and again, and keeps the requests.
+/// Makes the response to a request.
+type Answer = Arc<Mutex<dyn FnMut(&HttpRequest) -> Vec<u8> + Send>>;
+
+/// An HTTP server that answers as it is told, and keeps the requests.
 pub(super) struct HttpCollector {
     pub(super) address: SocketAddr,
     requests: Arc<Mutex<Vec<HttpRequest>>>,
 }
 
 impl HttpCollector {
-    /// Responses are status lines with further headers, such as `503 Busy\r\nretry-after: 1`, and a body.
+    /// Gives the responses one by one, the last one again and again. They are status lines with further headers, such as
+    /// `503 Busy\r\nretry-after: 1`, and a body.
     pub(super) async fn start(responses: &[(&str, &[u8])]) -> Self {
-        Self::start_with(responses, None).await
+        Self::start_with("127.0.0.1:0", one_by_one(responses), None).await
+    }
+
+    /// The response is the status line that `judge` gives for the body.
+    pub(super) async fn judging(address: &str, mut judge: impl FnMut(&[u8]) -> &'static str + Send + 'static) -> Self {
+        let answer = move |request: &HttpRequest| response(judge(&request.body), b"");
+        Self::start_with(address, Arc::new(Mutex::new(answer)), None).await
     }
 
     /// The same over TLS, for the clients of `tls`.
     pub(super) async fn start_tls(responses: &[(&str, &[u8])], tls: &TlsFiles) -> Self {
-        Self::start_with(responses, Some(tls.acceptor())).await
+        Self::start_with("127.0.0.1:0", one_by_one(responses), Some(tls.acceptor())).await
     }
 
-    async fn start_with(responses: &[(&str, &[u8])], tls: Option<TlsAcceptor>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    async fn start_with(address: &str, answer: Answer, tls: Option<TlsAcceptor>) -> Self {
+        let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
         let requests = Arc::new(Mutex::new(Vec::new()));
-        let responses: Arc<Mutex<Vec<Vec<u8>>>> =
-            Arc::new(Mutex::new(responses.iter().rev().map(|(head, body)| response(head, body)).collect()));
         let seen = Arc::clone(&requests);
         tokio::spawn(async move {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
-                let (seen, responses, tls) = (Arc::clone(&seen), Arc::clone(&responses), tls.clone());
+                let (seen, answer, tls) = (Arc::clone(&seen), Arc::clone(&answer), tls.clone());
                 tokio::spawn(async move {
                     match tls {
-                        None => serve(stream, seen, responses).await,
+                        None => serve(stream, seen, answer).await,
                         // A client that is not trusted ends here.
                         Some(tls) => {
                             if let Ok(stream) = tls.accept(stream).await {
-                                serve(stream, seen, responses).await;
+                                serve(stream, seen, answer).await;
                             }
                         }
                     }
@@ -150,6 +158,14 @@ impl HttpCollector {
     }
 }
 
+fn one_by_one(responses: &[(&str, &[u8])]) -> Answer {
+    let mut responses: Vec<_> = responses.iter().rev().map(|(head, body)| response(head, body)).collect();
+    Arc::new(Mutex::new(move |_: &HttpRequest| match responses.len() {
+        1 => responses[0].clone(),
+        _ => responses.pop().unwrap(),
+    }))
+}
+
 fn response(head: &str, body: &[u8]) -> Vec<u8> {
     let mut response = format!("HTTP/1.1 {head}\r\ncontent-length: {}\r\n\r\n", body.len()).into_bytes();
     response.extend_from_slice(body);
@@ -159,7 +175,7 @@ fn response(head: &str, body: &[u8]) -> Vec<u8> {
 async fn serve(
     mut stream: impl AsyncRead + AsyncWrite + Unpin,
     requests: Arc<Mutex<Vec<HttpRequest>>>,
-    responses: Arc<Mutex<Vec<Vec<u8>>>>,
+    answer: Answer,
 ) {
     let mut buffer = Vec::new();
     loop {
@@ -178,11 +194,9 @@ async fn serve(
             assert!(stream.read_buf(&mut buffer).await.unwrap() > 0, "the request breaks off");
         }
         let body = buffer.drain(..length).collect();
-        requests.lock().unwrap().push(HttpRequest { head, body });
-        let response = {
-            let mut responses = responses.lock().unwrap();
-            if responses.len() > 1 { responses.pop().unwrap() } else { responses[0].clone() }
-        };
+        let request = HttpRequest { head, body };
+        requests.lock().unwrap().push(request.clone());
+        let response = (*answer.lock().unwrap())(&request);
         stream.write_all(&response).await.unwrap();
     }
 }

@@ -1,5 +1,6 @@
 //! Which processes to trace: names, PIDs, executables, late starters; their identity and resource attributes.
 
+mod arguments;
 mod process;
 mod process_context;
 mod redis_server;
@@ -7,9 +8,10 @@ mod resource;
 mod sampling_page;
 mod selector;
 
+pub use arguments::shown_arguments;
 pub use process::{MappedFile, Process, ProcessError};
 pub use process_context::published_attributes;
-pub use redis_server::{Wanted, is_redis_server, is_redis_server_name, serving};
+pub use redis_server::{Found, Wanted, find_server, is_redis_server, is_redis_server_name};
 pub use resource::{HostFacts, ended_process_info, process_info};
 pub use sampling_page::{Sampling, SamplingError, set_sampling};
 pub use selector::{Selector, SelectorError};

@@ -4,14 +4,10 @@ use std::ffi::OsStr;
 use std::fs;
 use std::path::Path;
 
-use super::{Process, is_redis_server, published_attributes};
+use super::{Process, is_redis_server, published_attributes, shown_arguments};
 use crate::capture::ProcessInfo;
 use crate::capture::item::ResourceValue;
 use crate::trace::span::ProcessId;
-
-/// Longest argument, and most arguments, that go into `process.command_args`.
-const MAX_ARGUMENT: usize = 256;
-const MAX_ARGUMENTS: usize = 32;
 
 /// What is the same for all processes of this host.
 #[derive(Clone, Debug, Default)]
@@ -21,6 +17,7 @@ pub struct HostFacts {
     /// Attributes given on the command line, for every process.
     extra: Vec<(String, String)>,
     service_name: Option<String>,
+    command_args: bool,
 }
 
 impl HostFacts {
@@ -28,11 +25,19 @@ impl HostFacts {
     pub fn read(service_name: Option<String>, extra: Vec<(String, String)>) -> Self {
         let line =
             |path| fs::read_to_string(path).ok().map(|text| text.trim().to_owned()).filter(|text| !text.is_empty());
-        Self { name: line("/proc/sys/kernel/hostname"), id: line("/etc/machine-id"), extra, service_name }
+        let (name, id) = (line("/proc/sys/kernel/hostname"), line("/etc/machine-id"));
+        Self { name, id, extra, service_name, command_args: false }
+    }
+
+    /// Whether `process.command_args` is part of a process's description, as [`shown_arguments`] has it.
+    #[must_use]
+    pub fn with_command_args(self, command_args: bool) -> Self {
+        Self { command_args, ..self }
     }
 }
 
-/// Describes a process. Its own OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES count, as they would for an SDK inside.
+/// Describes a process. Its own OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES count, as they would for an SDK inside: the two
+/// are meant to be published. Nothing else of its environment leaves this function, and nothing of its arguments unless asked for.
 pub fn process_info(process: &Process, host: &HostFacts) -> ProcessInfo {
     // Its program can be a link to one of another name.
     let is_server = is_redis_server(process);
@@ -70,7 +75,6 @@ pub fn process_info(process: &Process, host: &HostFacts) -> ProcessInfo {
         ("process.pid".to_owned(), ResourceValue::Int(i64::from(process.id.pid))),
         text("process.executable.name", process.name()),
         text("process.executable.path", process.exe.to_string_lossy().into_owned()),
-        ("process.command_args".to_owned(), ResourceValue::List(arguments(process))),
         text("host.arch", "amd64".to_owned()),
         text("os.type", "linux".to_owned()),
         text("telemetry.sdk.name", "tracer".to_owned()),
@@ -79,6 +83,10 @@ pub fn process_info(process: &Process, host: &HostFacts) -> ProcessInfo {
     if !is_server {
         attributes.push(text("process.runtime.name", "rust".to_owned()));
         attributes.push(text("telemetry.sdk.language", "rust".to_owned()));
+    }
+    if host.command_args {
+        let shown = shown_arguments(&process.name(), &process.arguments);
+        attributes.push(("process.command_args".to_owned(), ResourceValue::List(shown)));
     }
     attributes.extend(host.name.clone().map(|name| text("host.name", name)));
     attributes.extend(host.id.clone().map(|id| text("host.id", id)));
@@ -105,10 +113,6 @@ pub fn ended_process_info(pid: u32, started_ns: u64, executable: &Path, host: &H
     attributes.extend(host.name.clone().map(|name| text("host.name", name)));
     attributes.extend(host.extra.iter().map(|(name, value)| text(name, value.clone())));
     ProcessInfo { id, service: host.service_name.clone().unwrap_or(name), attributes }
-}
-
-fn arguments(process: &Process) -> Vec<String> {
-    process.arguments.iter().take(MAX_ARGUMENTS).map(|argument| argument.chars().take(MAX_ARGUMENT).collect()).collect()
 }
 
 /// `key=value,key=value`, values percent-encoded (OpenTelemetry specification, resource SDK). Broken pairs are passed over.
@@ -174,5 +178,16 @@ mod tests {
         assert_eq!(info.service, "svc");
         let named: Vec<_> = info.attributes.iter().filter(|(name, _)| name == "host.name").collect();
         assert_eq!(named.len(), 1);
+    }
+
+    #[test]
+    fn arguments_are_part_of_it_only_when_asked_for() {
+        let me = Process::read(std::process::id()).expect("myself");
+        let arguments = |host: &HostFacts| {
+            process_info(&me, host).attributes.into_iter().find(|(name, _)| name == "process.command_args")
+        };
+        let host = HostFacts::read(None, Vec::new());
+        assert_eq!(arguments(&host), None);
+        assert!(arguments(&host.with_command_args(true)).is_some());
     }
 }

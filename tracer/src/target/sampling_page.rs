@@ -4,7 +4,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 
 use tracer_shim::sampling::{MAGIC, MAX_RULES, PAGE_LEN, name_hash, threshold_of};
 
@@ -39,6 +39,17 @@ pub enum SamplingError {
     },
 }
 
+/// Whether this is memory that a program has made with `memfd_create`, as the shim does, and not a file of a file system: it was
+/// found by its name, and a target can map a file of that name which others may not write to.
+fn is_memory_file(page: &File) -> io::Result<bool> {
+    const TMPFS: i64 = 0x0102_1994;
+    // What is not made to be sealed is born sealed against it: files of a tmpfs.
+    let sealable = rustix::fs::fcntl_get_seals(page).is_ok_and(|seals| !seals.contains(rustix::fs::SealFlags::SEAL));
+    let metadata = page.metadata()?;
+    let nameless = metadata.is_file() && metadata.nlink() == 0;
+    Ok(nameless && sealable && rustix::fs::fstatfs(page)?.f_type as i64 == TMPFS)
+}
+
 /// Tells a process, while it runs.
 ///
 /// # Errors
@@ -51,6 +62,9 @@ pub fn set_sampling(process: &Process, sampling: &Sampling) -> Result<(), Sampli
     let path = process.sampling_page(PAGE_LEN as u64).ok_or(SamplingError::NoPage(pid))?;
     let failed = |source| SamplingError::Io { pid, source };
     let page = File::options().read(true).write(true).open(path).map_err(failed)?;
+    if !is_memory_file(&page).map_err(failed)? {
+        return Err(SamplingError::NoPage(pid));
+    }
     let mut word = [0; 8];
     page.read_exact_at(&mut word, 0).map_err(failed)?;
     if u64::from_le_bytes(word) != MAGIC {
@@ -66,4 +80,31 @@ pub fn set_sampling(process: &Process, sampling: &Sampling) -> Result<(), Sampli
         .and_then(|()| page.write_all_at(&bytes, 16))
         .and_then(|()| page.write_all_at(&odd.wrapping_add(1).to_le_bytes(), 8))
         .map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use std::fs::{self, File};
+
+    use rustix::fs::{MemfdFlags, memfd_create};
+
+    use super::is_memory_file;
+
+    #[test]
+    fn only_what_memfd_create_made_is_written_to() {
+        let open =
+            |path: &std::path::Path| File::options().read(true).write(true).create(true).truncate(true).open(path);
+        let page = File::from(memfd_create("tracer_sampling", MemfdFlags::ALLOW_SEALING).unwrap());
+        assert!(is_memory_file(&page).unwrap());
+        for folder in ["/dev/shm", "/tmp"] {
+            let folder = tempfile::tempdir_in(folder).unwrap();
+            let path = folder.path().join("memfd:tracer_sampling");
+            let file = open(&path).unwrap();
+            assert!(!is_memory_file(&file).unwrap(), "{}", path.display());
+            fs::remove_file(&path).unwrap();
+            assert!(!is_memory_file(&file).unwrap(), "deleted: {}", path.display());
+        }
+    }
 }

@@ -48,6 +48,10 @@ pub const RSYNC: Program =
 pub const IPROUTE: Program =
     Program { program: "ip", package: "iproute2", purpose: "the second host of a test is a network namespace" };
 
+/// For a test with a server behind another address.
+pub const IPTABLES: Program =
+    Program { program: "iptables", package: "iptables", purpose: "address translation before a server of a test" };
+
 /// For the tests of the shim.
 pub const PROTOC: Program = Program { program: "protoc", package: "protobuf-compiler", purpose: PEER };
 

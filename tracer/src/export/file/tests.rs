@@ -8,8 +8,7 @@ use super::*;
 use crate::export::testing::{OFFSET, batch, full_span, resource, span};
 use crate::export::{Clock, Options, Pipeline};
 
-async fn export(path: &Path, spans: u8) -> crate::export::ExportReport {
-    let file = FileExporter::create(path).unwrap();
+async fn export(file: FileExporter, spans: u8) -> crate::export::ExportReport {
     let options = Options { clock: Clock::Fixed(OFFSET), ..Options::default() };
     let pipeline = Pipeline::start(options, vec![Box::new(file)]).unwrap();
     let handle = pipeline.handle();
@@ -33,7 +32,7 @@ async fn spans_are_in_the_file_when_the_pipeline_has_shut_down() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("spans.jsonl");
     std::fs::write(&path, "from before").unwrap();
-    let report = export(&path, 100).await;
+    let report = export(FileExporter::create(&path).unwrap(), 100).await;
     assert_eq!((report.exporters[0].accepted, report.exporters[0].exported), (100, 100));
     let spans: Vec<_> = std::fs::read_to_string(&path)
         .unwrap()
@@ -48,7 +47,10 @@ async fn spans_are_in_the_file_when_the_pipeline_has_shut_down() {
 
 #[tokio::test]
 async fn a_full_disk_is_counted() {
-    let report = export(Path::new("/dev/full"), 10).await;
+    let path = PathBuf::from("/dev/full");
+    // A device, which `create` refuses.
+    let file = File::options().write(true).open(&path).unwrap();
+    let report = export(FileExporter { path, file }, 10).await;
     let stats = &report.exporters[0];
     assert_eq!((stats.accepted, stats.exported, stats.dropped(Cause::WriteFailed)), (10, 0, 10));
     assert!(stats.last_error.as_ref().unwrap().contains("No space left"), "{stats:?}");
@@ -71,5 +73,5 @@ fn a_half_written_line_is_cut_off() {
 #[test]
 fn a_file_that_cannot_be_created_is_named_with_a_remedy() {
     let error = FileExporter::create(Path::new("/nowhere/spans.jsonl")).unwrap_err();
-    assert!(error.to_string().starts_with("cannot create /nowhere/spans.jsonl"), "{error}");
+    assert!(error.to_string().starts_with("cannot write /nowhere/spans.jsonl"), "{error}");
 }

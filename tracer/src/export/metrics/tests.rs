@@ -9,8 +9,11 @@ use crate::trace::span::Value;
 /// The balance of an exporter that lost spans in two ways.
 fn counters() -> Snapshot {
     let tally = Tally::new("file".into());
-    tally.accept(10);
+    tally.accept(15);
     tally.exported(7);
+    tally.spooled(5);
+    tally.unspooled(2);
+    tally.exported_from_spool(2);
     tally.dropped(Cause::QueueFull, 2);
     tally.dropped(Cause::WriteFailed, 1);
     Snapshot { counters: export_counters(&[tally.stats()]), histograms: Vec::new() }
@@ -24,7 +27,7 @@ async fn counters_arrive_as_cumulative_sums_and_once_more_at_the_end() {
     let client = OtlpClient::new(settings, Retry::default()).unwrap();
     let exporter = MetricsExporter::start(client, Duration::from_secs(3_600), resource().attributes, counters);
     let stats = exporter.shutdown(Duration::from_secs(20)).await;
-    assert_eq!((stats.accepted, stats.exported), (4, 4));
+    assert_eq!((stats.accepted, stats.exported), (7, 7));
     let seen = collector.requests().remove(0);
     assert!(seen.head.starts_with("post /v1/metrics "), "{}", seen.head);
     let request = ExportMetricsServiceRequest::decode(seen.body).unwrap();
@@ -32,9 +35,17 @@ async fn counters_arrive_as_cumulative_sums_and_once_more_at_the_end() {
     assert_eq!(resource_metrics.resource.as_ref().unwrap().attributes, convert::attributes(&resource().attributes));
     let metrics = &resource_metrics.scope_metrics[0].metrics;
     let names: Vec<_> = metrics.iter().map(|metric| metric.name.as_str()).collect();
-    assert_eq!(names, ["tracer.spans.accepted", "tracer.spans.exported", "tracer.spans.dropped"]);
-    let Some(metric::Data::Sum(sum)) = &metrics[2].data else { panic!("not a sum: {metrics:?}") };
-    assert!(sum.is_monotonic);
+    let of_spool = ["tracer.spans.recovered", "tracer.spans.exported_from_spool", SPOOLED];
+    assert_eq!(names[..2], ["tracer.spans.accepted", "tracer.spans.exported"]);
+    assert_eq!(names[2..], [&of_spool[..], &["tracer.spans.dropped"]].concat());
+    let sum = |name: &str| match &metrics.iter().find(|metric| metric.name == name).unwrap().data {
+        Some(metric::Data::Sum(sum)) => sum,
+        other => panic!("not a sum: {other:?}"),
+    };
+    let falls: Vec<_> = names.iter().filter(|name| !sum(name).is_monotonic).collect();
+    assert_eq!(falls, [&SPOOLED]);
+    assert_eq!(sum(SPOOLED).data_points[0].value, Some(number_data_point::Value::AsInt(3)));
+    let sum = sum("tracer.spans.dropped");
     assert_eq!(sum.aggregation_temporality(), AggregationTemporality::Cumulative);
     let points: Vec<_> = sum.data_points.iter().map(|point| (&point.attributes[1], point.value.unwrap())).collect();
     let cause =

@@ -88,6 +88,18 @@ impl Partial {
     pub(super) fn decode(body: &[u8]) -> Self {
         ExportTraceServiceResponse::decode(body).map(Self::of).unwrap_or_default()
     }
+
+    /// How many of these spans the collector took; the others are counted.
+    pub(super) fn taken(&self, spans: u64, tally: &Tally) -> u64 {
+        let rejected = self.rejected.min(spans);
+        if rejected > 0 {
+            tally.dropped(Cause::Rejected, rejected);
+        }
+        if !self.message.is_empty() {
+            tally.failed(format!("the collector says: {}", self.message));
+        }
+        spans - rejected
+    }
 }
 
 #[derive(Debug)]
@@ -126,6 +138,17 @@ impl OtlpClient {
         self.settings.name()
     }
 
+    /// How failed requests are repeated.
+    pub(super) fn retry(&self) -> Retry {
+        self.retry
+    }
+
+    /// Sends once.
+    pub(super) async fn send_once(&mut self, body: Bytes) -> Outcome {
+        let body = self.transport.prepare(body);
+        self.attempt(body).await
+    }
+
     /// Sends a request until it has an outcome, and counts it.
     pub async fn send(&mut self, request: Request, tally: &Tally) {
         let (body, spans) = (self.transport.prepare(request.body), request.spans);
@@ -136,16 +159,17 @@ impl OtlpClient {
         let mut backoff = self.retry.initial;
         loop {
             let (error, after) = match self.attempt(body.clone()).await {
-                Outcome::Delivered(partial) => return count_delivered(&partial, spans, tally),
+                Outcome::Delivered(partial) => {
+                    tally.exported(partial.taken(spans, tally));
+                    return;
+                }
                 Outcome::Refused(error) => {
                     tally.dropped(Cause::Rejected, spans);
                     return tally.failed(error);
                 }
-                Outcome::Again { error, after } => (error, after.map(|after| after.min(MAX_SERVER_DELAY))),
+                Outcome::Again { error, after } => (error, after),
             };
-            // Half to one and a half times: agents that failed together do not come back together.
-            let wait = backoff.mul_f64(rand::random_range(0.5..1.5)).max(after.unwrap_or_default());
-            let next = Instant::now() + wait;
+            let next = Instant::now() + wait(backoff, after);
             tally.failed(error);
             if next > give_up {
                 self.not_before = after.map(|_| next);
@@ -184,15 +208,11 @@ impl Transport {
     }
 }
 
-fn count_delivered(partial: &Partial, spans: u64, tally: &Tally) {
-    let rejected = partial.rejected.min(spans);
-    tally.exported(spans - rejected);
-    if rejected > 0 {
-        tally.dropped(Cause::Rejected, rejected);
-    }
-    if !partial.message.is_empty() {
-        tally.failed(format!("the collector says: {}", partial.message));
-    }
+/// How long to wait before the next attempt; `after` is what the collector asks for.
+pub(super) fn wait(backoff: Duration, after: Option<Duration>) -> Duration {
+    // Half to one and a half times: agents that failed together do not come back together.
+    let own = backoff.mul_f64(rand::random_range(0.5..1.5));
+    own.max(after.unwrap_or_default().min(MAX_SERVER_DELAY))
 }
 
 pub(super) fn read(path: &Path) -> Result<Vec<u8>, ClientError> {

@@ -9,9 +9,10 @@ use bytes::Bytes;
 use opentelemetry_semantic_conventions::SCHEMA_URL;
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
 
+use super::MAX_REQUEST_BYTES;
 use super::convert::{SCOPE_NAME, SCOPE_VERSION, flags, kind, status_parts};
-use crate::export::Batch;
 use crate::export::batch::{Group, by_process};
+use crate::export::{Batch, Cause, Tally};
 use crate::trace::span::{Attribute, Link, ProcessId, Resource, Span, SpanEvent, Value};
 
 /// Encoded resources that are kept between requests.
@@ -44,6 +45,16 @@ pub struct Encoded {
     pub requests: Vec<Request>,
     /// Spans that alone are larger than a request may be.
     pub oversized: u64,
+}
+
+impl Encoded {
+    /// Counts the spans that are in no request.
+    pub(super) fn count_oversized(&self, tally: &Tally) {
+        if self.oversized > 0 {
+            tally.dropped(Cause::EncodeError, self.oversized);
+            tally.failed(format!("{} spans of over {MAX_REQUEST_BYTES} bytes", self.oversized));
+        }
+    }
 }
 
 impl Encoder {

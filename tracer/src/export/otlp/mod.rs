@@ -1,4 +1,4 @@
-//! OTLP over gRPC and HTTP/protobuf.
+//! OTLP over gRPC and HTTP/protobuf, with a [spool](super::spool) or without.
 
 mod client;
 pub mod convert;
@@ -6,6 +6,7 @@ pub mod encode;
 mod grpc;
 mod http;
 mod settings;
+mod spooled;
 
 use std::future::Future;
 use std::num::NonZeroUsize;
@@ -18,13 +19,14 @@ use tokio::time::{Instant, timeout_at};
 pub use client::{ClientError, OtlpClient, Retry};
 pub use settings::{Compression, Headers, Protocol, Settings, SettingsError, Signal, Tls};
 
-use super::{Batch, Cause, Exporter, Feed};
+use super::spool::Spool;
+use super::{Batch, Exporter, Feed};
 use encode::Encoder;
 
 const USER_AGENT: &str = concat!("tracer/", env!("CARGO_PKG_VERSION"));
 
 /// Bytes of a request before compression. Receivers made with gRPC's defaults refuse 4 MiB.
-const MAX_REQUEST_BYTES: usize = 3 << 20;
+pub(super) const MAX_REQUEST_BYTES: usize = 3 << 20;
 
 /// Sends spans to a collector.
 #[derive(Debug)]
@@ -32,12 +34,19 @@ pub struct OtlpExporter {
     client: OtlpClient,
     max_batch_size: NonZeroUsize,
     schedule_delay: Duration,
+    spool: Option<Spool>,
 }
 
 impl OtlpExporter {
     /// Up to `max_batch_size` spans go into a request; after the first of them it waits `schedule_delay` for more.
     pub fn new(client: OtlpClient, max_batch_size: NonZeroUsize, schedule_delay: Duration) -> Self {
-        Self { client, max_batch_size, schedule_delay }
+        Self { client, max_batch_size, schedule_delay, spool: None }
+    }
+
+    /// What the collector does not take goes to the spool, instead of being repeated for a while and given up.
+    #[must_use]
+    pub fn with_spool(self, spool: Spool) -> Self {
+        Self { spool: Some(spool), ..self }
     }
 
     /// Waits for one batch, then for as many as fit into a request. `None`: there will be no more.
@@ -62,16 +71,16 @@ impl Exporter for OtlpExporter {
     }
 
     fn run(mut self: Box<Self>, mut feed: Feed) -> Pin<Box<dyn Future<Output = ()>>> {
+        if let Some(spool) = self.spool.take() {
+            return Box::pin(spooled::run(self.client, spool, feed, self.max_batch_size.get(), self.schedule_delay));
+        }
         Box::pin(async move {
             let tally = Arc::clone(feed.tally());
             let mut encoder = Encoder::new(self.max_batch_size.get(), MAX_REQUEST_BYTES);
             while let Some(batches) = self.gather(&mut feed).await {
                 let encoded = encoder.encode(&batches);
                 drop(batches);
-                if encoded.oversized > 0 {
-                    tally.dropped(Cause::EncodeError, encoded.oversized);
-                    tally.failed(format!("{} spans of over {MAX_REQUEST_BYTES} bytes", encoded.oversized));
-                }
+                encoded.count_oversized(&tally);
                 for request in encoded.requests {
                     self.client.send(request, &tally).await;
                 }

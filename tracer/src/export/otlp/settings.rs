@@ -170,11 +170,12 @@ impl Settings {
         })
     }
 
-    /// The endpoint without a password.
+    /// The endpoint without what may be a credential: user, password, query.
     pub fn name(&self) -> String {
         let mut url = self.endpoint.clone();
-        // Fails only for URLs without a host, and these were refused.
-        let _ = url.set_password(None);
+        // Both fail only for URLs without a host, and these were refused.
+        let _ = url.set_username("").and_then(|()| url.set_password(None));
+        url.set_query(None);
         url.to_string()
     }
 }
@@ -195,7 +196,9 @@ fn endpoint(
     base: Option<Signal>,
     insecure: Option<bool>,
 ) -> Result<Url, SettingsError> {
-    let error = || SettingsError::Endpoint { name: name.to_owned(), value: value.to_owned() };
+    // User and password are before the `@`.
+    let shown = || value.rsplit_once('@').map_or_else(|| value.to_owned(), |(_, host)| format!("...@{host}"));
+    let error = || SettingsError::Endpoint { name: name.to_owned(), value: shown() };
     let with_scheme = match (value.contains("://"), protocol, insecure) {
         (true, ..) => value.to_owned(),
         (false, Protocol::Grpc, Some(false)) => format!("https://{value}"),

@@ -218,3 +218,44 @@ async fn an_exporter_that_ends_by_itself_is_noticed() {
     assert_balanced(&report.exporters[0], 2);
     assert_eq!(report.exporters[0].dropped(Cause::ExporterGaveUp), 2);
 }
+
+/// Panics at the second batch.
+struct Buggy;
+
+impl Exporter for Buggy {
+    fn name(&self) -> String {
+        "buggy".into()
+    }
+
+    fn run(self: Box<Self>, mut feed: Feed) -> Pin<Box<dyn Future<Output = ()>>> {
+        Box::pin(async move {
+            let first = feed.next().await.unwrap();
+            feed.tally().exported(first.spans.len() as u64);
+            feed.next().await.unwrap();
+            panic!("a bug");
+        })
+    }
+}
+
+#[tokio::test]
+async fn an_exporter_that_panics_is_counted_and_the_others_go_on() {
+    let (quick, _received, permit) = gate();
+    (0..100).for_each(|_| permit.send(()).unwrap());
+    let pipeline = Pipeline::start(options(1_000, 10), vec![Box::new(Buggy), quick]).unwrap();
+    give(&pipeline, 20);
+    let start = Instant::now();
+    while pipeline.stats()[0].last_error.is_none() {
+        assert!(start.elapsed() < LONG, "{:?}", pipeline.stats());
+        tokio::task::yield_now().await;
+    }
+    give(&pipeline, 30);
+    let report = pipeline.shutdown(LONG).await;
+    assert!(start.elapsed() < LONG, "the end waited for it");
+    let [buggy, other] = &report.exporters[..] else { panic!("{report:?}") };
+    assert_balanced(buggy, 50);
+    assert_eq!(buggy.exported, 10);
+    assert_eq!(buggy.dropped(Cause::ExporterPanicked), 40, "{buggy:?}");
+    assert!(buggy.last_error.as_ref().unwrap().contains("panicked"), "{buggy:?}");
+    assert_balanced(other, 50);
+    assert_eq!(other.exported, 50);
+}

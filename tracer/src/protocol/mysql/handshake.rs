@@ -16,6 +16,8 @@ pub(super) const MAX_DATABASE: usize = 256;
 pub(super) struct Greeting {
     pub capabilities: u64,
     pub mariadb: bool,
+    /// Its character set has ASCII bytes only where they mean themselves.
+    pub ascii_safe: bool,
 }
 
 /// The server's first packet.
@@ -38,8 +40,10 @@ pub(super) fn greeting(packet: &Packet<'_>) -> Option<Greeting> {
     }
     let mut capabilities = fields.int(2)?;
     let mariadb = memchr::memmem::find(version, b"MariaDB").is_some();
-    // Character set and status; old servers end here.
-    if fields.bytes(3).is_some()
+    // Old servers end here.
+    let charset = fields.u8();
+    // Behind the status.
+    if fields.bytes(2).is_some()
         && let Some(high) = fields.int(2)
     {
         capabilities |= high << 16;
@@ -50,7 +54,7 @@ pub(super) fn greeting(packet: &Packet<'_>) -> Option<Greeting> {
             capabilities |= extended << 32;
         }
     }
-    Some(Greeting { capabilities, mariadb })
+    Some(Greeting { capabilities, mariadb, ascii_safe: charset.is_some_and(is_ascii_safe) })
 }
 
 /// What the client answered.
@@ -63,7 +67,7 @@ pub(super) enum Login {
     /// The protocol of MySQL 4.0 and before, or nothing that can be understood.
     Unsupported,
     /// What both sides can do, and the schema to begin with.
-    Plain { capabilities: u64, database: Option<String> },
+    Plain { capabilities: u64, database: Option<String>, ascii_safe: bool },
 }
 
 /// The client's first packet.
@@ -80,8 +84,11 @@ pub(super) fn login(packet: &Packet<'_>, server: u64) -> Login {
 }
 
 fn plain(fields: &mut Fields<'_>, low: u64, server: u64) -> Option<Login> {
-    // Packet size, character set, reserved bytes; the last four are MariaDB's.
-    fields.bytes(4 + 1 + 19)?;
+    // Packet size.
+    fields.bytes(4)?;
+    let ascii_safe = is_ascii_safe(fields.u8()?);
+    // Reserved bytes; the last four are MariaDB's.
+    fields.bytes(19)?;
     let extended = fields.int(4)?;
     let client = if low & MYSQL == 0 { low | (extended << 32) } else { low };
     let capabilities = client & server;
@@ -98,7 +105,13 @@ fn plain(fields: &mut Fields<'_>, low: u64, server: u64) -> Option<Login> {
         fields.until_zero()?;
     }
     let database = if client & CONNECT_WITH_DB != 0 { schema(fields.0) } else { None };
-    Some(Login::Plain { capabilities, database })
+    Some(Login::Plain { capabilities, database, ascii_safe })
+}
+
+/// Collations of ASCII, Latin-1, UTF-8 and of bytes. Of the others some (Big5, GBK, GB18030, Shift-JIS, CP932) have characters
+/// whose second byte is a `\` or a backtick. Larger numbers are cut off by the protocol.
+fn is_ascii_safe(collation: u8) -> bool {
+    matches!(collation, 5 | 8 | 11 | 15 | 31 | 33 | 45..=49 | 63 | 65 | 83 | 94 | 192..=215 | 223..=247 | 255)
 }
 
 /// The schema of COM_CHANGE_USER.

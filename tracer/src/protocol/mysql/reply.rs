@@ -41,8 +41,10 @@ enum Stage {
 /// A reply that is being read.
 #[derive(Debug)]
 pub(super) struct Reply {
-    answer: Answer,
+    pub answer: Answer,
     stage: Stage,
+    /// Status of the session, as the last result has it.
+    pub status: Option<u64>,
     /// Number that the next packet must have.
     seq: Option<u8>,
     pub bytes: u64,
@@ -59,6 +61,7 @@ impl Reply {
         Self {
             answer,
             stage: if answer == Answer::Rows { Stage::Rows } else { Stage::First },
+            status: None,
             seq: Some(seq.wrapping_add(1)),
             bytes: 0,
             rows: None,
@@ -167,7 +170,11 @@ impl Reply {
 
     fn first(&mut self, first: u8, packet: &Packet<'_>, dialect: &mut Dialect) -> Result<Stage, Malformed> {
         match (self.answer, first) {
-            (Answer::Text, _) | (Answer::Ok | Answer::Authentication, OK) => Ok(Stage::Done),
+            (Answer::Text, _) => Ok(Stage::Done),
+            (Answer::Ok | Answer::Authentication, OK) => {
+                self.status = ok(packet).map(|(_, status)| status);
+                Ok(Stage::Done)
+            }
             (Answer::Authentication, _) => {
                 self.interrupted();
                 Ok(Stage::First)
@@ -211,6 +218,7 @@ impl Reply {
     }
 
     fn end_of_result(&mut self, status: u64) -> Stage {
+        self.status = Some(status);
         // A fetch has one result, whatever the statement has.
         if status & MORE_RESULTS != 0 && self.answer != Answer::Rows { Stage::First } else { Stage::Done }
     }

@@ -13,7 +13,7 @@ use super::diagnostics::Diagnostics;
 use super::dialect::Dialect;
 use super::packet::Packet;
 use super::reply::Reply;
-use super::sql::Statement;
+use super::sql::{Reading, Statement};
 use super::statements::Statements;
 use super::verb::{Answer, Effect, Verb};
 use crate::protocol::stream::Quality;
@@ -22,6 +22,8 @@ use crate::protocol::stream::Quality;
 const MAX_WAITING: usize = 1 << 12;
 /// Most packets that wait for a command.
 const MAX_EARLY: usize = 1 << 12;
+/// Status: `\` is a byte like any other.
+const NO_BACKSLASH_ESCAPES: u64 = 0x0200;
 /// Bytes kept of a packet: enough for all that matters in one.
 pub(super) const KEPT: usize = 64;
 
@@ -77,6 +79,10 @@ pub(super) struct Session<T> {
     pub dialect: Dialect,
     pub statements: Statements,
     pub database: Option<Arc<str>>,
+    /// Whether `\` escapes, as the last reply says; `None` where none did.
+    backslash: Option<bool>,
+    /// The client's character set has ASCII bytes only where they mean themselves, for all that was seen.
+    pub ascii_safe: bool,
     /// Number of an EOF packet that may still come.
     late_eof: Option<u8>,
     /// Replies that were understood.
@@ -92,6 +98,8 @@ impl<T> Session<T> {
             dialect: Dialect::default(),
             statements: Statements::default(),
             database: None,
+            backslash: None,
+            ascii_safe: false,
             late_eof: None,
             understood: 0,
             diagnostics: Diagnostics::default(),
@@ -101,6 +109,12 @@ impl<T> Session<T> {
     /// No command waits.
     pub(super) fn is_idle(&self) -> bool {
         self.waiting.is_empty()
+    }
+
+    /// How the next text is to be read. A command that waits may change it.
+    pub(super) fn reading(&self) -> Reading {
+        let backslash = self.backslash.filter(|_| self.is_idle());
+        Reading { backslash, ascii_safe: self.ascii_safe && self.is_idle() }
     }
 
     /// Commands that wait.
@@ -225,6 +239,11 @@ impl<T> Session<T> {
     fn finish(&mut self, end_ns: u64, out: &mut Vec<Command<T>>) {
         let Some(Waiting { mut command, reply, effect, database }) = self.waiting.pop_front() else { return };
         self.understood += 1;
+        // A statement that fails may have changed it on the way.
+        if reply.status.is_some() || reply.error.is_some() || reply.answer == Answer::Results {
+            self.backslash =
+                reply.status.map(|status| status & NO_BACKSLASH_ESCAPES == 0).filter(|_| reply.error.is_none());
+        }
         command.end_ns = end_ns.max(command.start_ns);
         command.response_bytes = reply.bytes;
         command.rows = reply.rows;
@@ -269,6 +288,8 @@ impl<T> Session<T> {
         self.waiting = VecDeque::new();
         self.early = VecDeque::new();
         self.late_eof = None;
+        // What was lost may have changed either.
+        (self.backslash, self.ascii_safe) = (None, false);
     }
 
     /// The connection ended.

@@ -32,7 +32,7 @@ enum Phase {
     /// The server will greet.
     Greeting,
     /// The client will answer with what it can do. What the server can:
-    Login { capabilities: u64 },
+    Login { capabilities: u64, ascii_safe: bool },
     /// The server will accept or refuse.
     Authentication,
     /// Commands.
@@ -292,8 +292,8 @@ impl<T: Clone> Tracker<T> {
     fn sent_packet(&mut self, packet: &Packet<'_>, chunk: &Chunk<'_>, out: &mut Vec<Command<T>>) -> Result<(), Lost> {
         let Some(begun) = self.begun.take() else { return Ok(()) };
         match self.phase {
-            Phase::Login { capabilities } => {
-                self.log_in(packet, capabilities);
+            Phase::Login { capabilities, ascii_safe } => {
+                self.log_in(packet, capabilities, ascii_safe);
                 self.authenticate_early();
                 Ok(())
             }
@@ -330,14 +330,15 @@ impl<T: Clone> Tracker<T> {
         let body = &packet.head[1..];
         let complete = packet.head.len() as u64 == packet.len;
         let id = Fields(body).int(4).map(|id| id as u32);
+        let reading = self.session.reading();
         let statements = &mut self.session.statements;
         let statement = match verb.effect {
             Effect::Query => {
                 let sql = query_text(body, &self.session.dialect);
-                sql.map(|sql| Arc::new(Statement::new(sql, complete, self.shown)))
+                sql.map(|sql| Arc::new(Statement::new(sql, complete, self.shown, reading)))
             }
             Effect::Prepare => {
-                let statement = Some(Arc::new(Statement::new(body, complete, self.shown)));
+                let statement = Some(Arc::new(Statement::new(body, complete, self.shown, reading)));
                 statements.preparing(statement.clone());
                 statement
             }
@@ -345,6 +346,12 @@ impl<T: Clone> Tracker<T> {
             Effect::Close => id.and_then(|id| statements.close(id)),
             _ => None,
         };
+        let made = matches!(verb.effect, Effect::Query | Effect::Prepare);
+        if verb.effect == Effect::ChangeUser
+            || (made && statement.as_ref().is_none_or(|statement| statement.changes_charset))
+        {
+            self.session.ascii_safe = false;
+        }
         if !aligned {
             self.session.diagnostics.commands_unaligned += 1;
             self.doubts += 1;

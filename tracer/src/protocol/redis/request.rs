@@ -14,9 +14,9 @@ use crate::protocol::stream::Verdict;
 const MAX_ARGS: i64 = i32::MAX as i64;
 /// Longest inline command, as in Redis.
 const MAX_INLINE: usize = 64 * 1024;
-/// Longest name that is shown; longer ones are not names.
-const MAX_NAME: usize = 48;
-/// Name of what does not look like a name.
+/// Longest name of a module's command that is shown.
+const MAX_NAME: usize = 32;
+/// Name of what is not known to be one: a mistyped command may be a credential, as in a client that was given only the password.
 const OTHER: &str = "_OTHER";
 
 /// What a request asks of the tracker, with its arguments.
@@ -331,11 +331,14 @@ fn name(arg: &[u8], info: Option<&'static Info>, whole: bool) -> Cow<'static, st
     if let Some(info) = info.filter(|info| info.name.as_bytes() == arg) {
         return Cow::Borrowed(info.name);
     }
-    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
-    let is_name =
-        whole && arg.len() <= MAX_NAME && arg.first().is_some_and(u8::is_ascii_alphabetic) && arg.iter().all(plain);
+    let letters = |part: &[u8]| !part.is_empty() && part.iter().all(u8::is_ascii_alphabetic);
+    let of_module = || {
+        let mut parts = arg.split(|byte| *byte == b'.');
+        let two = parts.next().is_some_and(letters) && parts.next().is_some_and(letters) && parts.next().is_none();
+        two && whole && arg.len() <= MAX_NAME
+    };
     match std::str::from_utf8(arg) {
-        Ok(name) if is_name => Cow::Owned(name.to_owned()),
+        Ok(name) if info.is_some() || of_module() => Cow::Owned(name.to_owned()),
         _ => Cow::Borrowed(OTHER),
     }
 }

@@ -189,7 +189,7 @@ mod tests {
 
     #[test]
     fn every_credential_command_is_secret() {
-        for name in ["AUTH", "HELLO", "CONFIG", "ACL", "MIGRATE", "SENTINEL", "MODULE"] {
+        for name in ["AUTH", "HELLO", "CONFIG", "ACL", "COMMAND", "MIGRATE", "SENTINEL", "MODULE", "REPLCONF"] {
             assert!(lookup(name.as_bytes()).unwrap().secret, "{name}");
         }
     }

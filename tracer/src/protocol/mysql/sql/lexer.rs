@@ -1,13 +1,27 @@
 //! Tokens of MySQL's SQL. Every byte sequence has some; comments and white space have none.
+//!
+//! Where a string ends depends on things that are not in the text: on the SQL mode (NO_BACKSLASH_ESCAPES, ANSI_QUOTES), on the
+//! character set (in GBK and Shift-JIS a `\` or a backtick can be the second half of a character), on the server's version
+//! (`/*!80000 ' */`). A lexer that guesses wrong takes a string for text and the other way round, and shows the strings of all
+//! that follows. So nothing is guessed: at the first place where the ways to read it differ, the tokens end ([`Lexer::doubt`]).
+
+/// What is known of how the server reads the text; by default nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reading {
+    /// `\` escapes the next byte in a string. `None` is not known.
+    pub backslash: Option<bool>,
+    /// The character set has ASCII bytes only where they mean themselves, as UTF-8 does.
+    pub ascii_safe: bool,
+}
 
 /// A token; bytes are as in the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Token<'a> {
-    /// Keyword, name, variable; may hold any byte from 0x80 on.
+    /// Keyword, name, variable.
     Word(&'a [u8]),
     /// Name in backticks, without them; backticks in it are doubled.
     Name(&'a [u8]),
-    /// String, number, bits.
+    /// String, number, bits; also names that do not look like one.
     Literal,
     /// `?`
     Placeholder,
@@ -15,21 +29,35 @@ pub(super) enum Token<'a> {
     Mark(&'a [u8]),
 }
 
+/// Longest name: 64 characters of at most four bytes.
+const MAX_NAME: usize = 256;
+
 pub(super) struct Lexer<'a> {
     rest: &'a [u8],
-    /// Inside a comment that is executed.
-    executed: bool,
+    reading: Reading,
+    /// The byte before `rest`.
+    last: u8,
+    /// Inside a comment that servers of some version execute: the bytes behind its end.
+    executed: Option<usize>,
     /// White space or a comment is before the last token.
     pub spaced: bool,
+    /// There was more, but it can be read in more than one way.
+    pub doubt: bool,
 }
 
 impl<'a> Lexer<'a> {
-    pub(super) fn new(sql: &'a [u8]) -> Self {
-        Self { rest: sql, executed: false, spaced: false }
+    pub(super) fn new(sql: &'a [u8], reading: Reading) -> Self {
+        Self { rest: sql, reading, last: b' ', executed: None, spaced: false, doubt: false }
+    }
+
+    /// The last token is in a comment that servers of some version execute.
+    pub(super) fn in_comment(&self) -> bool {
+        self.executed.is_some()
     }
 
     fn take(&mut self, len: usize) -> &'a [u8] {
         let (token, rest) = self.rest.split_at(len.min(self.rest.len()));
+        self.last = token.last().copied().unwrap_or(self.last);
         self.rest = rest;
         token
     }
@@ -38,10 +66,15 @@ impl<'a> Lexer<'a> {
         self.rest.iter().skip(from).take_while(|byte| belongs(**byte)).count()
     }
 
-    /// Skips to behind `end`.
-    fn skip_behind(&mut self, end: &[u8]) {
-        let at = memchr::memmem::find(self.rest, end).map_or(self.rest.len(), |at| at + end.len());
-        self.take(at);
+    /// From here on the text can be read in more than one way.
+    fn give_up(&mut self) {
+        self.doubt = true;
+        self.rest = &[];
+    }
+
+    /// A byte that follows this one may be the second half of a character.
+    fn may_begin_pair(&self, byte: u8) -> bool {
+        byte >= 0x80 && !self.reading.ascii_safe
     }
 
     /// Passes white space and comments.
@@ -50,64 +83,115 @@ impl<'a> Lexer<'a> {
             let space = self.run_of(0, |byte| byte <= b' ');
             self.take(space);
             match self.rest {
-                [b'#', ..] | [b'-', b'-'] => self.skip_behind(b"\n"),
-                [b'-', b'-', next, ..] if *next <= b' ' => self.skip_behind(b"\n"),
-                // What servers of some version execute is part of the statement.
+                [b'#', ..] | [b'-', b'-'] => self.skip_line(),
+                [b'-', b'-', next, ..] if *next <= b' ' => self.skip_line(),
+                // Two signs to the server, a comment to whoever forgot the space.
+                [b'-', b'-', ..] => self.give_up(),
                 [b'/', b'*', b'!', ..] | [b'/', b'*', b'M', b'!', ..] => {
                     let marker = if self.rest[2] == b'!' { 3 } else { 4 };
-                    let version = self.run_of(marker, |byte| byte.is_ascii_digit());
-                    self.take(marker + version);
-                    self.executed = true;
+                    let Some(len) = self.comment_len() else { return self.give_up() };
+                    self.executed = Some(self.rest.len() - len);
+                    self.take(marker);
                 }
-                [b'*', b'/', ..] if self.executed => {
+                [b'*', b'/', ..] if self.executed == Some(self.rest.len() - 2) => {
                     self.take(2);
-                    self.executed = false;
+                    self.executed = None;
                 }
-                [b'/', b'*', ..] => {
-                    self.take(2);
-                    self.skip_behind(b"*/");
-                }
+                [b'/', b'*', ..] => match self.comment_len() {
+                    Some(len) => drop(self.take(len)),
+                    // Its end is not there; nothing follows it.
+                    None if memchr::memmem::find(self.rest, b"*/").is_none() => self.rest = &[],
+                    None => self.give_up(),
+                },
                 _ => return,
             }
         }
     }
 
-    /// Passes what is in quotes, which may be missing at the end; what was between them.
-    fn quoted(&mut self, quote: u8, escapes: bool) -> &'a [u8] {
+    fn skip_line(&mut self) {
+        let at = memchr::memchr(b'\n', self.rest).map_or(self.rest.len(), |at| at + 1);
+        self.take(at);
+    }
+
+    /// Length of the comment that begins here. `None` without an end, and with another comment in it: some servers nest them.
+    fn comment_len(&self) -> Option<usize> {
+        let inside = &self.rest[2..];
+        let end = memchr::memmem::find(inside, b"*/")?;
+        memchr::memmem::find(&inside[..end], b"/*").is_none().then_some(end + 4)
+    }
+
+    /// Passes what is in quotes; what was between them. `None` when their end is missing or in doubt.
+    fn quoted(&mut self, quote: u8) -> Option<&'a [u8]> {
+        let escapes = match quote {
+            b'`' => Some(false),
+            // In the mode ANSI_QUOTES this is a name, and those have no escapes.
+            b'"' => self.reading.backslash.filter(|escapes| !escapes),
+            _ => self.reading.backslash,
+        };
         let mut at = 1;
-        while let Some(byte) = self.rest.get(at) {
-            match *byte {
-                b'\\' if escapes => at += 2,
-                byte if byte == quote => {
-                    if self.rest.get(at + 1) != Some(&quote) {
-                        let inside = &self.rest[1..at];
-                        self.take(at + 1);
-                        return inside;
-                    }
-                    at += 2;
+        while let Some(found) = memchr::memchr2(quote, b'\\', self.rest.get(at..).unwrap_or_default()) {
+            at += found;
+            let half = self.may_begin_pair(self.rest[at - 1]);
+            if self.rest[at] == quote {
+                if half && quote == b'`' {
+                    self.give_up();
+                    return None;
                 }
-                _ => at += 1,
+                if self.rest.get(at + 1) != Some(&quote) {
+                    let inside = &self.rest[1..at];
+                    self.take(at + 1);
+                    return Some(inside);
+                }
+                at += 2;
+            } else if escapes == Some(false) {
+                at += 1;
+            } else if escapes == Some(true) && !half {
+                at += 2;
+            } else {
+                // An even number of them escape each other, or are themselves: the quote behind them is one.
+                let run = self.run_of(at, |byte| byte == b'\\');
+                at += run;
+                if self.rest.get(at) == Some(&quote) && (half || run % 2 == 1) {
+                    self.give_up();
+                    return None;
+                }
             }
         }
-        let all = self.rest.len();
-        self.take(all).get(1..).unwrap_or(&[])
+        self.rest = &[];
+        None
     }
-}
 
-impl<'a> Iterator for Lexer<'a> {
-    type Item = Token<'a>;
+    /// A string, of which nothing is shown.
+    fn string(&mut self, quote: u8) -> Token<'a> {
+        self.quoted(quote);
+        Token::Literal
+    }
 
-    fn next(&mut self) -> Option<Token<'a>> {
-        let before = self.rest.len();
-        self.skip();
-        self.spaced = self.rest.len() < before;
-        let first = *self.rest.first()?;
-        Some(match first {
-            b'\'' | b'"' => {
-                self.quoted(first, true);
-                Token::Literal
-            }
-            b'`' => Token::Name(self.quoted(b'`', false)),
+    fn name(&mut self) -> Token<'a> {
+        // The backtick may be half of a character.
+        if self.may_begin_pair(self.last) {
+            self.give_up();
+        }
+        // Anything may stand between backticks; what looks like more than a name may be a literal whose quotes went wrong.
+        let plain = |byte: &u8| is_word(*byte) || b" -.#/:`".contains(byte);
+        match self.quoted(b'`') {
+            Some(name) if name.len() <= MAX_NAME && name.iter().all(plain) => Token::Name(name),
+            _ => Token::Literal,
+        }
+    }
+
+    fn word(&mut self, len: usize) -> Token<'a> {
+        let word = self.take(len);
+        // Typographic quotes are none to the server, but to whoever wrote them.
+        let letters = |text: &str| text.chars().all(|letter| letter.is_alphanumeric() || "_$@.".contains(letter));
+        let is_name = word.len() <= MAX_NAME && (word.is_ascii() || std::str::from_utf8(word).is_ok_and(letters));
+        if is_name { Token::Word(word) } else { Token::Literal }
+    }
+
+    fn token(&mut self, first: u8) -> Token<'a> {
+        match first {
+            b'\'' | b'"' => self.string(first),
+            b'`' => self.name(),
             b'?' => {
                 self.take(1);
                 Token::Placeholder
@@ -115,31 +199,24 @@ impl<'a> Iterator for Lexer<'a> {
             // Hexadecimal, bit and national strings.
             b'x' | b'X' | b'b' | b'B' | b'n' | b'N' if self.rest.get(1) == Some(&b'\'') => {
                 self.take(1);
-                self.quoted(b'\'', true);
-                Token::Literal
+                self.string(b'\'')
             }
             // A name may begin with a digit, but what looks like a number is hidden.
             b'0'..=b'9' => self.number(),
             b'.' if self.rest.get(1).is_some_and(u8::is_ascii_digit) => self.number(),
             b'@' => {
                 let signs = self.run_of(0, |byte| byte == b'@');
-                let len = self.run_of(signs, |byte| is_word(byte) || byte == b'.');
-                Token::Word(self.take(signs + len))
+                self.word(signs + self.run_of(signs, |byte| is_word(byte) || byte == b'.'))
             }
-            _ if is_word(first) => {
-                let len = self.run_of(0, is_word);
-                Token::Word(self.take(len))
-            }
+            _ if is_word(first) => self.word(self.run_of(0, is_word)),
             b'<' | b'>' | b'=' | b'!' | b':' | b'|' | b'&' => {
                 let len = self.run_of(0, |byte| b"<>=!:|&".contains(&byte));
                 Token::Mark(self.take(len))
             }
             _ => Token::Mark(self.take(1)),
-        })
+        }
     }
-}
 
-impl<'a> Lexer<'a> {
     fn number(&mut self) -> Token<'a> {
         let mut at = 0;
         while let Some(byte) = self.rest.get(at) {
@@ -155,6 +232,28 @@ impl<'a> Lexer<'a> {
         }
         self.take(at);
         Token::Literal
+    }
+}
+
+impl<'a> Iterator for Lexer<'a> {
+    type Item = Token<'a>;
+
+    fn next(&mut self) -> Option<Token<'a>> {
+        let before = self.rest.len();
+        self.skip();
+        self.spaced = self.rest.len() < before;
+        let first = *self.rest.first()?;
+        let token = self.token(first);
+        // A server that passes over this comment sees its end where the token is.
+        if self.executed.is_some_and(|behind| self.rest.len() < behind + 2) {
+            self.give_up();
+            return None;
+        }
+        // The statements before may have changed the mode or the character set.
+        if token == Token::Mark(b";") {
+            self.reading = Reading::default();
+        }
+        Some(token)
     }
 }
 

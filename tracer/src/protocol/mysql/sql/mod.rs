@@ -1,15 +1,18 @@
 //! SQL as it may be shown: without literals and comments, and as a summary of a few words.
 //!
 //! The text may be cut off, be of any dialect, or not be SQL at all: it is read token by token, and whatever looks like a literal
-//! is hidden. A parser such as the crate `sqlparser` is made for whole texts of a dialect that it knows.
+//! is hidden. Where it is in doubt what is a literal, the text ends (`lexer`). A parser such as the crate `sqlparser` is made for whole texts of a dialect that it knows.
 
 mod lexer;
 mod summary;
 mod text;
+mod words;
 
+pub use lexer::Reading;
 use lexer::{Lexer, Token};
 use summary::Summary;
 use text::Text;
+use words::Words;
 
 /// How much of the SQL is shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -19,7 +22,7 @@ pub enum Shown {
     /// With `?` for every literal.
     #[default]
     Sanitized,
-    /// As it was sent, unless it deals with credentials.
+    /// As it was sent, if it reads or changes rows and has no word of credentials in it; else as `Sanitized`.
     Full,
 }
 
@@ -34,25 +37,38 @@ pub struct Statement {
     pub count: u32,
     /// The schema that a `USE` chooses.
     pub uses: Option<String>,
+    /// The character set of the connection may be another one from here on.
+    pub changes_charset: bool,
 }
 
 impl Statement {
     /// Reads a text; `complete` says whether it is all there.
-    pub fn new(sql: &[u8], complete: bool, shown: Shown) -> Self {
+    pub fn new(sql: &[u8], complete: bool, shown: Shown, reading: Reading) -> Self {
         let (mut text, mut summary) = (Text::default(), Summary::default());
-        let mut lexer = Lexer::new(sql);
+        let mut words = Words::new(shown == Shown::Full);
+        let mut lexer = Lexer::new(sql, reading);
         while let Some(token) = lexer.next() {
-            text.token(token, lexer.spaced);
+            words.token(token, lexer.in_comment());
+            // Nobody knows whether the server executes it.
+            if lexer.in_comment() {
+                continue;
+            }
             summary.token(token);
+            if !words.administer_credentials {
+                text.token(token, lexer.spaced);
+            }
         }
-        let secret = summary.secret;
+        let whole = complete && !lexer.doubt && !words.administer_credentials;
         let text = match shown {
             Shown::Off => None,
-            Shown::Full if !secret => Some(text::cut(String::from_utf8_lossy(sql).into_owned(), complete)),
-            Shown::Full | Shown::Sanitized => Some(text.finish(complete)),
+            Shown::Full if words.may_be_shown() && !lexer.doubt => {
+                Some(text::cut(String::from_utf8_lossy(sql).into_owned(), complete))
+            }
+            Shown::Full | Shown::Sanitized => Some(text.finish(whole)),
         };
+        let changes_charset = words.change_charset || !complete || lexer.doubt;
         let (summary, count, uses) = summary.finish();
-        Self { text, summary, count, uses }
+        Self { text, summary, count, uses, changes_charset }
     }
 }
 

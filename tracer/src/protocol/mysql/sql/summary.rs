@@ -85,10 +85,6 @@ const MODIFIERS: &[&str] = &[
     "TABLE",
 ];
 
-/// Words that say that a statement holds credentials.
-const SECRETS: &[&str] =
-    &["IDENTIFIED", "PASSWORD", "MASTER_PASSWORD", "SOURCE_PASSWORD", "OLD_PASSWORD", "AES_ENCRYPT", "AES_DECRYPT"];
-
 /// What the next name is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Next {
@@ -122,8 +118,6 @@ pub(super) struct Summary {
     depth: u32,
     count: u32,
     uses: Option<String>,
-    /// The text holds credentials.
-    pub secret: bool,
 }
 
 impl Summary {
@@ -189,7 +183,6 @@ impl Summary {
     }
 
     fn word(&mut self, word: &[u8]) {
-        self.secret |= known(SECRETS, word).is_some();
         let is = |name: &str| word.eq_ignore_ascii_case(name.as_bytes());
         if self.next == Next::Qualified || self.next == Next::Schema {
             return self.name(word);
@@ -273,7 +266,7 @@ impl Summary {
     }
 }
 
-fn known(words: &[&'static str], word: &[u8]) -> Option<&'static str> {
+pub(super) fn known(words: &[&'static str], word: &[u8]) -> Option<&'static str> {
     words.iter().find(|known| known.as_bytes().eq_ignore_ascii_case(word)).copied()
 }
 

@@ -2,6 +2,7 @@
 
 mod dialogue;
 mod losses;
+mod reading;
 
 use std::sync::Arc;
 

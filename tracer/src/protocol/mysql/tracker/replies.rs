@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::super::classify::begins_reply;
 use super::super::command::Command;
 use super::super::dialect::Dialect;
-use super::super::handshake::{Login, greeting, login};
+use super::super::handshake::{Greeting, Login, greeting, login};
 use super::super::packet::{Packet, Packets};
 use super::super::session::{KEPT, Lost, Received};
 use super::{Phase, Tracker};
@@ -101,7 +101,8 @@ impl<T: Clone> Tracker<T> {
             Phase::Greeting => match greeting(packet) {
                 Some(greeting) => {
                     self.mariadb = greeting.mariadb;
-                    self.phase = Phase::Login { capabilities: greeting.capabilities };
+                    let Greeting { capabilities, ascii_safe, .. } = greeting;
+                    self.phase = Phase::Login { capabilities, ascii_safe };
                 }
                 // `Too many connections`: the client will go away.
                 None if packet.head.first() == Some(&0xff) => self.phase = Phase::Over,
@@ -115,12 +116,14 @@ impl<T: Clone> Tracker<T> {
         Ok(())
     }
 
-    pub(super) fn log_in(&mut self, packet: &Packet<'_>, server: u64) {
+    pub(super) fn log_in(&mut self, packet: &Packet<'_>, server: u64, server_is_ascii_safe: bool) {
         match login(packet, server) {
             Login::Encrypted => self.end(|diagnostics| diagnostics.connections_encrypted += 1),
             Login::Compressed => self.end(|diagnostics| diagnostics.connections_compressed += 1),
             Login::Unsupported => self.end(|diagnostics| diagnostics.connections_unsupported += 1),
-            Login::Plain { capabilities, database } => {
+            Login::Plain { capabilities, database, ascii_safe } => {
+                // The server's own comes back when the session is reset.
+                self.session.ascii_safe = ascii_safe && server_is_ascii_safe;
                 self.session.dialect = Dialect::new(capabilities);
                 self.session.database = database.map(Arc::from);
                 self.phase = Phase::Authentication;

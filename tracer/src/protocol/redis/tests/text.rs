@@ -40,7 +40,12 @@ fn sanitized() {
         ("HELLO 3 AUTH default hunter2 SETNAME me", "HELLO ? AUTH ? ? SETNAME ?"),
         ("hunter2! x", "_OTHER ?"),
         ("JSON.SET doc $ {}", "JSON.SET ? ? ?"),
-        ("NOSUCH x", "NOSUCH ?"),
+        ("NOSUCH x", "_OTHER ?"),
+        ("hunter2", "_OTHER"),
+        ("AUHT hunter2", "_OTHER ?"),
+        ("correct-horse-battery", "_OTHER"),
+        ("hunter.hunter2 x", "_OTHER ?"),
+        ("MYMODULE.do x", "MYMODULE.do ?"),
     ] {
         assert_eq!(shown(QueryText::Sanitized, words).as_deref(), Some(text), "{words}");
     }
@@ -60,7 +65,7 @@ fn keys() {
         ("XREAD STREAMS s1 s2 0 0", "XREAD STREAMS s1 s2 ? ?"),
         ("OBJECT ENCODING k", "OBJECT ENCODING k"),
         ("SCAN 0 MATCH a* COUNT 10", "SCAN ? MATCH ? COUNT ?"),
-        ("NOSUCH a b", "NOSUCH ? ?"),
+        ("NOSUCH a b", "_OTHER ? ?"),
     ] {
         assert_eq!(shown(QueryText::WithKeys, words).as_deref(), Some(text), "{words}");
     }
@@ -94,6 +99,10 @@ fn credentials_are_never_shown() {
             "ACL GETUSER hunter2",
             "SENTINEL SET mymaster auth-pass hunter2",
             "MODULE LOADEX m CONFIG p hunter2",
+            "COMMAND GETKEYS AUTH default hunter2",
+            "REPLCONF x hunter2",
+            "hunter2",
+            "hunter2 hunter2",
             "AUHT hunter2",
             "AUTHhunter2! x",
         ] {
