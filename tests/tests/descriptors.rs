@@ -68,8 +68,10 @@ fn too_few_descriptors_cost_sites_and_nothing_else() {
     let missing = outcome.count("/lost/probe_sites_missing");
     let lost = outcome.stats["lost"].as_object().expect("losses");
     assert_eq!(lost.len(), 1, "{:#}", outcome.stats);
-    let line = outcome.said.lines().find(|line| line.contains("prost_target are missing")).expect("it is said");
-    assert!(line.contains(&format!("{missing} of ")) && line.contains("LimitNOFILE"), "{line}");
+    let lines: Vec<&str> = outcome.said.lines().filter(|line| line.contains("probe sites of")).collect();
+    assert!(lines.iter().all(|line| line.contains("are missing") && line.contains("LimitNOFILE")), "{lines:?}");
+    let number = |line: &&str| line.split_whitespace().find_map(|word| word.parse::<u64>().ok()).expect("a number");
+    assert_eq!(lines.iter().map(number).sum::<u64>(), missing, "{lines:?}");
     let seen = outcome.count("/kernel/messages");
     assert!(seen > 0 && seen < made, "{seen} of {made}");
     assert!(outcome.spans.iter().all(|span| span.status != 2), "a call of which an end is not seen is not begun");

@@ -3,7 +3,8 @@
 //! Linux 6.6 has `uprobe_multi`: one link for all places of a file, which costs one descriptor and detaches at once. Before that
 //! each place has a perf event and a link: two descriptors, and each detach waits for the kernel.
 //!
-//! A hit costs the same either way; see `tests/tests/deploy.rs` for what attaching and detaching cost.
+//! A hit costs the same either way: with 61 sites on Linux 6.18, medians of 2.88 and 12.4 us for an encode and a decode by one
+//! link for all, 3.00 and 12.5 us by perf events. Ending that session took 0.4 s against 8.3 s, on a busy machine.
 
 use std::ffi::CString;
 use std::fs;
