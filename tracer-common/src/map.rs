@@ -102,6 +102,19 @@ impl Cookie {
     }
 }
 
+/// Sites of all executables together, where the kernel has no cookies.
+pub const MAX_PLACES: u32 = 1 << 17;
+
+/// Where a site is in an executable.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    /// Inode number of the executable.
+    pub inode: u64,
+    /// From the beginning of its code, as the kernel has it in `mm_struct.start_code`.
+    pub offset: u64,
+}
+
 /// Thread-local slot is not there.
 pub const TLS_NONE: u32 = 0;
 /// Slot at `fsbase + offset`.
@@ -161,10 +174,24 @@ pub struct TaskFlow {
     pub flags: u64,
 }
 
-/// Key of a connection: a descriptor of a process.
+/// Names a socket while it exists, and no other one ever.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ConnectionKey {
+pub struct SocketKey {
+    /// Address of its `struct sock`, which the kernel uses again.
+    pub sock: u64,
+    /// Number of its inode, as in `/proc/PID/fd`.
+    pub inode: u64,
+}
+
+/// Sockets that one run of the `sockets_gone` program looks at: a raw tracepoint has twelve arguments.
+pub const SWEEP_SOCKETS: usize = 6;
+
+/// A descriptor of a server. Redis gives its sockets no second descriptor and closes them one by one, so they need no better name,
+/// and a server would pay for it twice a command.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DescriptorKey {
     /// Process number.
     pub pid: u32,
     /// Descriptor.
@@ -177,6 +204,9 @@ pub const VERDICT_CANDIDATE: u32 = 1;
 pub const VERDICT_TRACKED: u32 = 2;
 /// `ConnectionState::verdict`: is something else; ignore until closed.
 pub const VERDICT_IGNORED: u32 = 3;
+
+/// `ConnectionState::fresh`: the socket may have been connected just now; a greeting would prove it.
+pub const FRESH_PERHAPS: u32 = 2;
 
 /// State of a connection; written by the programs only.
 #[repr(C)]
@@ -192,10 +222,18 @@ pub struct ConnectionState {
     pub verdict: u32,
     /// Writes that did not look like the protocol while the verdict was unknown.
     pub misses: u32,
-    /// 1 when the connection was seen to be made.
+    /// 1 when the connection was seen to be made, or [`FRESH_PERHAPS`].
     pub fresh: u32,
     /// 1 when something was received while the verdict was unknown: only the very first bytes can be a greeting.
     pub heard: u32,
+    /// `PROTOCOL_*` of the records, once there is a number.
+    pub protocol: u32,
+    /// 1 if the next two are known.
+    pub numbered: u32,
+    /// TCP's number of the byte after the last one that was sent.
+    pub written: u32,
+    /// TCP's number of the byte after the last one that was received.
+    pub read: u32,
 }
 
 /// What the agent knows of a connection; written by the agent only, by connection number.
@@ -208,8 +246,8 @@ pub struct Advice {
     pub received: u64,
     /// `VERDICT_*`, 0 while the agent has not decided.
     pub verdict: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// 1 if the agent has not heard of the connection's beginning: it should be announced again.
+    pub announce: u32,
 }
 
 /// An executable (by file system and inode) whose processes are targets from their first instruction on.
@@ -230,6 +268,16 @@ pub struct Executable {
 pub struct KernelOffsets {
     /// `task_struct.tgid`
     pub task_tgid: u32,
+    /// `task_struct.mm`
+    pub task_mm: u32,
+    /// `mm_struct.start_code`
+    pub mm_start_code: u32,
+    /// `mm_struct.exe_file`
+    pub mm_exe_file: u32,
+    /// `task_struct.flags`
+    pub task_flags: u32,
+    /// `task_struct.io_uring`, 0 where the kernel has none.
+    pub task_uring: u32,
     /// `task_struct.files`
     pub task_files: u32,
     /// `task_struct.thread.fsbase`
@@ -256,8 +304,24 @@ pub struct KernelOffsets {
     pub file_private: u32,
     /// `socket.sk`
     pub socket_sk: u32,
-    /// `socket.type`
-    pub socket_type: u32,
+    /// `socket_alloc.socket`
+    pub socket_in_alloc: u32,
+    /// `socket_alloc.vfs_inode`
+    pub inode_in_alloc: u32,
+    /// `sock.sk_socket`
+    pub sock_socket: u32,
+    /// `sock.sk_type`
+    pub sock_type: u32,
+    /// `sock.sk_protocol`
+    pub sock_protocol: u32,
+    /// `sock.sk_shutdown`
+    pub sock_shutdown: u32,
+    /// `tcp_sock.write_seq`
+    pub tcp_written: u32,
+    /// `tcp_sock.copied_seq`
+    pub tcp_read: u32,
+    /// `inet_connection_sock.icsk_ulp_ops`
+    pub tcp_upper: u32,
     /// `sock.__sk_common.skc_family`
     pub sock_family: u32,
     /// `sock.__sk_common.skc_daddr`
@@ -296,6 +360,8 @@ pub enum Counter {
     MessagesMapFull,
     /// Exit sites reached without an open call (the call began before the probes were attached).
     ExitsWithoutEntry,
+    /// Hits of prost sites whose place is not known, on kernels without cookies.
+    SitesUnknown,
     /// Socket records due.
     Sockets,
     /// Socket records that found the ring buffer full.
@@ -304,6 +370,12 @@ pub enum Counter {
     SocketCallsMapFull,
     /// Connections not followed because the map was full.
     ConnectionsMapFull,
+    /// Sockets given up because much was sent that looked like no protocol that the agent knows.
+    SocketsGivenUp,
+    /// Bytes of followed connections that passed where they could not be read: the records have a gap there.
+    SocketBytesUnseen,
+    /// Calls on sockets by io_uring whose bytes could not be read.
+    SocketCallsUring,
     /// User memory that could not be read (not resident, or gone).
     UserReadFailed,
     /// Open, close, exec, exit and fork records due.
@@ -326,7 +398,7 @@ pub enum Counter {
 
 #[cfg(feature = "user")]
 mod pod {
-    use super::{Advice, ConnectionKey, ConnectionState, Executable, KernelOffsets, Probe, Target};
+    use super::{Advice, ConnectionState, DescriptorKey, Executable, KernelOffsets, Place, Probe, SocketKey, Target};
 
     macro_rules! pod {
         ($($name:ident)*) => { $(
@@ -334,7 +406,7 @@ mod pod {
             unsafe impl aya::Pod for $name {}
         )* };
     }
-    pod!(Advice ConnectionKey ConnectionState Executable KernelOffsets Probe Target);
+    pod!(Advice ConnectionState DescriptorKey Executable KernelOffsets Place Probe SocketKey Target);
 }
 
 const _: () = {
@@ -342,9 +414,10 @@ const _: () = {
     assert!(size_of::<Tls>() == 16);
     assert!(size_of::<Target>() == 56);
     assert!(size_of::<TaskFlow>() == 48);
-    assert!(size_of::<ConnectionKey>() == 8);
-    assert!(size_of::<ConnectionState>() == 40);
+    assert!(size_of::<SocketKey>() == 16);
+    assert!(size_of::<DescriptorKey>() == 8);
+    assert!(size_of::<ConnectionState>() == 56);
     assert!(size_of::<Advice>() == 24);
     assert!(size_of::<Executable>() == 16);
-    assert!(size_of::<KernelOffsets>() == 4 * 26);
+    assert!(size_of::<KernelOffsets>() == 4 * 39);
 };

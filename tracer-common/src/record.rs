@@ -15,7 +15,7 @@ pub const SHIM_RECORD: usize = 1024;
 pub const KIND_MESSAGE: u16 = 1;
 /// `Head::kind`: bytes that passed a socket; a [`Socket`] follows.
 pub const KIND_SOCKET: u16 = 2;
-/// `Head::kind`: a descriptor became a tracked connection; a [`Connection`] follows.
+/// `Head::kind`: a socket became a tracked connection; a [`Connection`] follows.
 pub const KIND_OPEN: u16 = 3;
 /// `Head::kind`: a tracked connection was closed; a [`Connection`] follows.
 pub const KIND_CLOSE: u16 = 4;
@@ -30,6 +30,8 @@ pub const KIND_SHIM: u16 = 7;
 pub const KIND_FORK: u16 = 8;
 /// `Head::kind`: what the main thread of a server did; the payload is an array of [`Step`], in order.
 pub const KIND_STEPS: u16 = 9;
+/// `Head::kind`: a target has made an io_uring; only the head.
+pub const KIND_URING: u16 = 10;
 
 /// `Head::flags`: `trace_id`, `span_id` and `trace_flags` hold the thread's active context.
 pub const FLAG_CONTEXT: u16 = 1;
@@ -115,9 +117,9 @@ pub struct Message {
 }
 
 /// Towards the peer.
-pub const DIRECTION_SENT: u32 = 0;
+pub const DIRECTION_SENT: u16 = 0;
 /// From the peer.
-pub const DIRECTION_RECEIVED: u32 = 1;
+pub const DIRECTION_RECEIVED: u16 = 1;
 
 /// Bytes of one direction of one connection: `[offset, offset + len)`, of which the payload is the first part.
 #[repr(C)]
@@ -133,7 +135,10 @@ pub struct Socket {
     /// Bytes that the record stands for; more than the payload where bytes were not captured.
     pub len: u64,
     /// [`DIRECTION_SENT`] or [`DIRECTION_RECEIVED`].
-    pub direction: u32,
+    pub direction: u16,
+    /// [`PROTOCOL_RESP`] or [`PROTOCOL_MYSQL`]: what the first bytes of the connection looked like. Each record has it, because the
+    /// one of the connection's beginning may be lost.
+    pub protocol: u16,
     /// Positive errno with [`FLAG_FAILED`].
     pub errno: u32,
 }
@@ -152,8 +157,8 @@ pub struct Connection {
     pub head: Head,
     /// Number of the connection, unique while the agent runs.
     pub connection: u64,
-    /// Descriptor in the process.
-    pub fd: u32,
+    /// Number of the socket's inode, as in `/proc/PID/fd`; 0 when not known.
+    pub inode: u32,
     /// `AF_INET` (2), `AF_INET6` (10), `AF_UNIX` (1), or 0 when not known.
     pub family: u16,
     /// [`PROTOCOL_RESP`] or [`PROTOCOL_MYSQL`]: what the first bytes looked like.

@@ -3,9 +3,6 @@
 //! A call moves up to gigabytes, from one buffer or from a vector of them. They leave as records of up to [`SOCKET_CHUNK`] bytes,
 //! at most [`SOCKET_CAPTURE`] of a call, and what is not copied is reported by its length alone.
 
-use core::ffi::c_void;
-
-use aya_ebpf::helpers::generated::bpf_loop;
 use tracer_common::map::*;
 use tracer_common::record::*;
 
@@ -13,14 +10,41 @@ use crate::emit::{QUIET, count, reserve};
 use crate::memory::{copy_user, user};
 
 /// Buffers of one vectored call that are followed.
-const MAX_VECTOR: u64 = 1024;
+const MAX_VECTOR: u64 = if crate::OLD_KERNEL { 96 } else { 1024 };
 /// Steps of the copy loop: at most one to fetch and one to copy for each element, and the full chunks.
 const STEPS: u32 = 2 * MAX_VECTOR as u32 + (SOCKET_CAPTURE / SOCKET_CHUNK) as u32;
 
-/// Where the bytes of a call are.
-pub enum Buffers {
-    One { pointer: u64 },
-    Vector { vector: u64, count: u64 },
+/// Where the bytes of a call are. A struct, because the verifier would meet the unset fields of an enum's other variants.
+#[derive(Clone, Copy)]
+pub struct Buffers {
+    /// The buffer, or a vector of them.
+    pub pointer: u64,
+    /// Elements of the vector; [`SINGLE`] if it is the buffer itself.
+    pub count: u64,
+}
+
+/// [`Buffers::count`] of a call with one buffer.
+const SINGLE: u64 = u64::MAX;
+
+impl Buffers {
+    /// In no place that can be read: spliced, thrown away, or handed over by io_uring.
+    pub const UNKNOWN: Self = Self { pointer: 0, count: 0 };
+
+    /// One buffer.
+    #[inline(always)]
+    pub fn one(pointer: u64) -> Self {
+        Self { pointer, count: SINGLE }
+    }
+
+    /// Where the first buffer begins, and how long it is as far as that is said here.
+    #[inline(always)]
+    pub fn first(&self) -> Option<[u64; 2]> {
+        match self.count {
+            0 => None,
+            SINGLE => Some([self.pointer, SINGLE]),
+            _ => user::<[u64; 2]>(self.pointer),
+        }
+    }
 }
 
 /// Where the copying of one call stands. It is in a map, because the verifier follows every number on the stack, and would
@@ -53,34 +77,65 @@ pub fn send(walk: &mut Walk, buffers: &Buffers, total: u64, skip: u64) {
     }
     walk.left = total - skip;
     walk.budget = SOCKET_CAPTURE as u64;
-    match *buffers {
-        Buffers::One { pointer } => {
-            walk.pointer = pointer + skip;
-            walk.available = walk.left;
-            walk.element = 0;
-            walk.end = 0;
-        }
-        Buffers::Vector { vector, count } => {
-            walk.available = 0;
-            walk.element = vector;
-            walk.end = vector + 16 * if count > MAX_VECTOR { MAX_VECTOR } else { count };
-            walk.to_skip = skip;
-        }
+    walk.available = 0;
+    walk.element = 0;
+    walk.end = 0;
+    walk.to_skip = skip;
+    if buffers.count == SINGLE {
+        walk.pointer = buffers.pointer + skip;
+        walk.available = walk.left;
+    } else {
+        walk.element = buffers.pointer;
+        walk.end = buffers.pointer + 16 * if buffers.count > MAX_VECTOR { MAX_VECTOR } else { buffers.count };
     }
-    let mut place: *mut Walk = walk;
-    // SAFETY: `step` matches the callback's signature, and `place` outlives the call.
-    unsafe { bpf_loop(STEPS, step as *mut c_void, (&raw mut place).cast(), 0) };
+    repeat(walk);
     if walk.left > 0 {
         without_bytes(&walk.record, walk.left);
     }
 }
 
+/// Takes steps until one is the last. By `bpf_loop` (Linux 5.17): the verifier walks an ordinary loop step by step, and would give up.
+#[cfg(not(feature = "old-kernel"))]
+#[inline(always)]
+fn repeat(walk: &mut Walk) {
+    use core::ffi::c_void;
+
+    extern "C" fn callback(_index: u32, place: *mut c_void) -> i64 {
+        // SAFETY: `bpf_loop` passes what it was given: the address of a pointer to the current thread's map value.
+        step(unsafe { &mut **place.cast::<*mut Walk>() })
+    }
+    let mut place: *mut Walk = walk;
+    // SAFETY: `callback` has the signature that the helper calls, and `place` outlives the call.
+    unsafe { aya_ebpf::helpers::generated::bpf_loop(STEPS, callback as *mut c_void, (&raw mut place).cast(), 0) };
+}
+
+/// Takes steps until one is the last: few, and each a function that the verifier looks at once and not in every round. Such a
+/// function takes no pointers, so it looks the thread's call up.
+#[cfg(feature = "old-kernel")]
+#[inline(always)]
+fn repeat(_walk: &mut Walk) {
+    for _ in 0..STEPS {
+        if copy_step() != 0 {
+            return;
+        }
+    }
+}
+
+/// One step of the current thread's call. Its name is seen outside: that makes it a function of its own for the verifier.
+#[cfg(feature = "old-kernel")]
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn copy_step() -> i64 {
+    let Some(call) = crate::maps::SOCKET_CALLS.get_ptr_mut(aya_ebpf::helpers::bpf_get_current_pid_tgid()) else {
+        return 1;
+    };
+    // SAFETY: the entry belongs to the current thread, which is inside the kernel: nobody else uses it.
+    step(unsafe { &mut (*call).walk })
+}
+
 /// Sends one chunk, or goes on to the next buffer. Returns 1 at the end.
-///
-/// A callback of `bpf_loop` (Linux 5.17), because the verifier walks an ordinary loop step by step and gives up.
-extern "C" fn step(_index: u32, place: *mut c_void) -> i64 {
-    // SAFETY: `bpf_loop` passes what [`send`] gave it: the address of a pointer to the current thread's map value.
-    let walk = unsafe { &mut **place.cast::<*mut Walk>() };
+#[inline(always)]
+fn step(walk: &mut Walk) -> i64 {
     if walk.left == 0 || walk.budget == 0 {
         return 1;
     }
@@ -104,6 +159,10 @@ extern "C" fn step(_index: u32, place: *mut c_void) -> i64 {
         chunk::<256>(&walk.record, walk.pointer, len);
     } else if len <= 2048 {
         chunk::<2048>(&walk.record, walk.pointer, len);
+    } else if len <= 4096 {
+        chunk::<4096>(&walk.record, walk.pointer, len);
+    } else if len <= 8192 {
+        chunk::<8192>(&walk.record, walk.pointer, len);
     } else {
         chunk::<SOCKET_CHUNK>(&walk.record, walk.pointer, len);
     }
@@ -134,6 +193,8 @@ fn chunk<const N: usize>(record: &Socket, pointer: u64, len: u64) {
         match N {
             256 => copy_user::<256>(bytes, len, pointer),
             2048 => copy_user::<2048>(bytes, len, pointer),
+            4096 => copy_user::<4096>(bytes, len, pointer),
+            8192 => copy_user::<8192>(bytes, len, pointer),
             _ => copy_user::<{ SOCKET_CHUNK as u64 }>(bytes, len, pointer),
         }
     };

@@ -16,8 +16,16 @@ mod message;
 mod process;
 mod server;
 mod shim;
+mod site;
 mod socket;
+mod stack;
 mod stream;
+mod syscalls;
+mod transfers;
+mod uring;
+
+/// Built for kernels that lack `bpf_loop` (5.17) or attach cookies (5.15).
+const OLD_KERNEL: bool = cfg!(feature = "old-kernel");
 
 #[panic_handler]
 fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {

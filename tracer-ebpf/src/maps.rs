@@ -33,6 +33,11 @@ pub static EXECUTABLES: HashMap<Executable, Target> = HashMap::with_max_entries(
 #[map]
 pub static PROBES: Array<Probe> = Array::with_max_entries(MAX_PROBES, 0);
 
+/// What the cookie of each prost site would be, where the kernel has no cookies.
+#[cfg(feature = "old-kernel")]
+#[map]
+pub static PLACES: HashMap<Place, u64> = HashMap::with_max_entries(MAX_PLACES, BPF_F_NO_PREALLOC);
+
 /// The open prost call of each thread, by `pid_tgid`. Kept between calls, removed when the thread ends.
 #[map]
 pub static CALLS: HashMap<u64, Call> = HashMap::with_max_entries(MAX_THREADS, BPF_F_NO_PREALLOC);
@@ -66,9 +71,14 @@ pub static SERVERS: HashMap<u32, Server> = HashMap::with_max_entries(MAX_SERVERS
 #[map]
 pub static ZERO_SERVER: Array<Server> = Array::with_max_entries(1, 0);
 
-/// Descriptors of targets that talk to a server, or that are known not to.
+/// Sockets of targets that talk to a server, or that are known not to.
 #[map]
-pub static CONNECTIONS: HashMap<ConnectionKey, ConnectionState> =
+pub static CONNECTIONS: HashMap<SocketKey, ConnectionState> =
+    HashMap::with_max_entries(MAX_CONNECTIONS, BPF_F_NO_PREALLOC);
+
+/// Descriptors of attached servers.
+#[map]
+pub static SERVED: HashMap<DescriptorKey, ConnectionState> =
     HashMap::with_max_entries(MAX_CONNECTIONS, BPF_F_NO_PREALLOC);
 
 /// What the agent has to say about connections, by connection number.

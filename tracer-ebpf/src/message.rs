@@ -3,9 +3,8 @@
 //! A call is named by the address of its return address (`rsp + cookie.sp_delta`), an inlined one by that of the function
 //! around it. Only the outermost call of a nested group makes a record. A call whose frame is gone without an exit (a panic passed through it) is reported as such.
 
-use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::pt_regs;
-use aya_ebpf::helpers::generated::{bpf_get_attach_cookie, bpf_ringbuf_output};
+use aya_ebpf::helpers::generated::bpf_ringbuf_output;
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns};
 use aya_ebpf::macros::uprobe;
 use aya_ebpf::programs::ProbeContext;
@@ -16,6 +15,7 @@ use crate::context;
 use crate::emit::{QUIET, count};
 use crate::maps::{CALLS, Call, EVENTS, PROBES, TARGETS};
 use crate::memory::{copy_user, user};
+use crate::{site, stack};
 
 /// Longest length of a buffer that is believed.
 const MAX_LEN: u64 = 1 << 32;
@@ -25,43 +25,53 @@ const PAYLOAD: u64 = (MESSAGE_PREFIX + MESSAGE_TAIL) as u64;
 #[uprobe]
 pub fn message_entry(ctx: ProbeContext) -> u32 {
     enter(&ctx);
+    stack::of_the_kernel(&ctx);
     0
 }
 
 /// Where a prost function returns, or has returned.
 #[uprobe]
 pub fn message_exit(ctx: ProbeContext) -> u32 {
-    let pid_tgid = bpf_get_current_pid_tgid();
-    let Some(call) = open_call(pid_tgid) else {
-        if is_target(pid_tgid) {
-            count(Counter::ExitsWithoutEntry);
-        }
-        return 0;
-    };
-    let cookie = cookie(&ctx);
-    // Inlined calls of one function share its frame: each has exits of its own.
-    if frame(&ctx, cookie) == call.frame && (call.inlined == 0 || call.record.probe == cookie.probe) {
-        finish(call, 0);
-    }
+    leave(&ctx);
+    stack::of_the_kernel(&ctx);
     0
 }
 
 /// Where prost makes a `DecodeError`: the open call of the thread has failed.
 #[uprobe]
-pub fn message_error(_ctx: ProbeContext) -> u32 {
+pub fn message_error(ctx: ProbeContext) -> u32 {
     if let Some(call) = open_call(bpf_get_current_pid_tgid()) {
         call.record.head.flags |= FLAG_ERROR;
     }
+    stack::of_the_kernel(&ctx);
     0
 }
 
 /// Where std starts to unwind: the open call of the thread ends here.
 #[uprobe]
-pub fn message_panic(_ctx: ProbeContext) -> u32 {
+pub fn message_panic(ctx: ProbeContext) -> u32 {
     if let Some(call) = open_call(bpf_get_current_pid_tgid()) {
         finish(call, FLAG_PANIC | FLAG_ERROR);
     }
+    stack::of_the_kernel(&ctx);
     0
+}
+
+#[inline(always)]
+fn leave(ctx: &ProbeContext) -> Option<()> {
+    let pid_tgid = bpf_get_current_pid_tgid();
+    let Some(call) = open_call(pid_tgid) else {
+        if is_target(pid_tgid) {
+            count(Counter::ExitsWithoutEntry);
+        }
+        return None;
+    };
+    let cookie = site::cookie(ctx)?;
+    // Inlined calls of one function share its frame: each has exits of its own.
+    if frame(ctx, cookie) == call.frame && (call.inlined == 0 || call.record.probe == cookie.probe) {
+        finish(call, 0);
+    }
+    Some(())
 }
 
 /// The thread is ending: nothing will close its call.
@@ -93,12 +103,6 @@ fn registers(ctx: &ProbeContext) -> &pt_regs {
 }
 
 #[inline(always)]
-fn cookie(ctx: &ProbeContext) -> Cookie {
-    // SAFETY: the context is the one that the kernel passed to this program.
-    Cookie::unpack(unsafe { bpf_get_attach_cookie(ctx.as_ptr()) })
-}
-
-#[inline(always)]
 fn frame(ctx: &ProbeContext, cookie: Cookie) -> u64 {
     registers(ctx).rsp.wrapping_add_signed(cookie.sp_delta as i64)
 }
@@ -109,7 +113,7 @@ fn enter(ctx: &ProbeContext) -> Option<()> {
     let pid = (pid_tgid >> 32) as u32;
     // SAFETY: entries of TARGETS are only replaced by the agent; a copy torn by that would still be plain numbers.
     let target = unsafe { TARGETS.get(pid) }?;
-    let cookie = cookie(ctx);
+    let cookie = site::cookie(ctx)?;
     let probe = PROBES.get(cookie.probe)?;
     let regs = registers(ctx);
     let args = arguments(regs);

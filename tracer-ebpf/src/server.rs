@@ -9,14 +9,13 @@ use tracer_common::map::*;
 use tracer_common::record::*;
 
 use crate::emit::{QUIET, count, count_all, head};
-use crate::maps::{CONNECTIONS, EVENTS, SERVER_OWNERS, SERVER_STATES, SERVERS, ZERO_SERVER};
+use crate::maps::{EVENTS, SERVED, SERVER_OWNERS, SERVER_STATES, SERVERS, ZERO_SERVER};
 use crate::memory::{copy_user, user};
-use crate::socket::*;
-use crate::stream;
+use crate::socket;
+use crate::syscalls::*;
 
 // x86-64 system-call numbers (arch/x86/entry/syscalls/syscall_64.tbl).
 const OPEN: u64 = 2;
-const SENDFILE: u64 = 40;
 const ACCEPT: u64 = 43;
 const CLONE: u64 = 56;
 const FORK: u64 = 57;
@@ -171,11 +170,14 @@ pub fn enter(server: &mut Server, pid: u32, number: u64, fd: u64) {
     match number {
         EPOLL_WAIT | EPOLL_PWAIT => flush(server),
         CLOSE | CONNECT | DUP2 | DUP3 => {
-            let key = ConnectionKey { pid, fd: fd as u32 };
-            if CONNECTIONS.get_ptr(key).is_some() {
+            let key = DescriptorKey { pid, fd: fd as u32 };
+            if let Some(state) = SERVED.get_ptr(key) {
+                // SAFETY: map values stay readable while the program runs.
+                let connection = unsafe { (*state).connection };
                 // What passed the connection comes before its end.
                 flush(server);
-                stream::close(key);
+                let _ = SERVED.remove(key);
+                socket::closed(connection, 0);
             }
         }
         _ => {}
@@ -184,8 +186,8 @@ pub fn enter(server: &mut Server, pid: u32, number: u64, fd: u64) {
 
 /// A call of another thread than the main one ends.
 #[inline(always)]
-pub fn exit_elsewhere(number: u64, key: ConnectionKey, result: i64) {
-    if (is_read(number) || is_write(number)) && result > 0 && CONNECTIONS.get_ptr(key).is_some() {
+pub fn exit_elsewhere(number: u64, key: DescriptorKey, result: i64) {
+    if (is_read(number) || is_write(number)) && result > 0 && SERVED.get_ptr(key).is_some() {
         count(Counter::ServerOtherThreads);
     }
 }
@@ -202,7 +204,7 @@ fn is_write(number: u64) -> bool {
 
 /// A call ends.
 #[inline(always)]
-pub fn exit(server: &mut Server, number: u64, key: ConnectionKey, buffer: u64, result: i64) {
+pub fn exit(server: &mut Server, number: u64, key: DescriptorKey, buffer: u64, result: i64) {
     let (reads, writes) = (is_read(number), is_write(number));
     let start_ns = server.call_ns;
     server.call_ns = 0;
@@ -288,8 +290,8 @@ fn step(server: &mut Server, index: u64) -> Option<&mut Step> {
 
 /// The connection behind a descriptor; `None` for what is none. It begins with the first bytes that are read.
 #[inline(always)]
-fn connection(key: ConnectionKey, reads: bool) -> Option<&'static mut ConnectionState> {
-    if let Some(state) = CONNECTIONS.get_ptr_mut(key) {
+fn connection(key: DescriptorKey, reads: bool) -> Option<&'static mut ConnectionState> {
+    if let Some(state) = SERVED.get_ptr_mut(key) {
         // SAFETY: the descriptor is used by the server's main thread.
         let state = unsafe { &mut *state };
         return (state.verdict != VERDICT_IGNORED).then_some(state);
@@ -297,17 +299,22 @@ fn connection(key: ConnectionKey, reads: bool) -> Option<&'static mut Connection
     if !reads {
         return None;
     }
-    let socket = stream::stream_socket(key.fd);
-    let connection = if socket.is_some() { stream::connection_number()? } else { 0 };
-    let verdict = if socket.is_some() { VERDICT_TRACKED } else { VERDICT_IGNORED };
-    let state = ConnectionState { connection, verdict, ..ConnectionState::default() };
-    if CONNECTIONS.insert(key, state, 0).is_err() {
+    let socket = socket::of_descriptor(key.fd).filter(|&socket| socket::is_stream(socket));
+    let mut state = ConnectionState { verdict: VERDICT_IGNORED, ..ConnectionState::default() };
+    if let Some(socket) = socket {
+        state.verdict = VERDICT_TRACKED;
+        if !socket::begin(socket, &mut state, PROTOCOL_RESP, FLAG_SERVER) {
+            return None;
+        }
+    }
+    if SERVED.insert(key, state, 0).is_err() {
         count(Counter::ConnectionsMapFull);
+        socket::closed(state.connection, 0);
         return None;
     }
-    stream::announce(key, &state, PROTOCOL_RESP, socket?, FLAG_SERVER);
+    socket?;
     // SAFETY: as above.
-    CONNECTIONS.get_ptr_mut(key).map(|state| unsafe { &mut *state })
+    SERVED.get_ptr_mut(key).map(|state| unsafe { &mut *state })
 }
 
 /// Sends the steps.

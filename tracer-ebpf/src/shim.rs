@@ -9,6 +9,7 @@ use tracer_common::record::{KIND_SHIM, SHIM_RECORD, Short};
 use crate::emit::{QUIET, count, reserve};
 use crate::maps::TARGETS;
 use crate::memory::copy_user;
+use crate::stack;
 
 #[repr(C)]
 struct Slot<const N: usize> {
@@ -19,11 +20,16 @@ struct Slot<const N: usize> {
 /// rdi: address of the record; rsi: its length.
 #[uprobe]
 pub fn shim_span(ctx: ProbeContext) -> u32 {
+    span(&ctx);
+    stack::of_the_kernel(&ctx);
+    0
+}
+
+#[inline(always)]
+fn span(ctx: &ProbeContext) -> Option<()> {
     let pid_tgid = bpf_get_current_pid_tgid();
-    if TARGETS.get_ptr((pid_tgid >> 32) as u32).is_none() {
-        return 0;
-    }
-    let (Some(record), Some(len)) = (ctx.arg::<u64>(0), ctx.arg::<u64>(1)) else { return 0 };
+    TARGETS.get_ptr((pid_tgid >> 32) as u32)?;
+    let (record, len) = (ctx.arg::<u64>(0)?, ctx.arg::<u64>(1)?);
     // Most spans are short: every cache line that a record touches in the ring costs.
     if len <= SMALL {
         send::<{ SMALL as usize }>(pid_tgid, record, len);
@@ -32,7 +38,7 @@ pub fn shim_span(ctx: ProbeContext) -> u32 {
     } else {
         send::<SHIM_RECORD>(pid_tgid, record, len);
     }
-    0
+    Some(())
 }
 
 /// With its head and the ring's own this is 160 bytes.

@@ -1,177 +1,274 @@
-//! Socket calls of targets, seen at the system-call boundary.
+//! Sockets: which one a call is about, who its peer is, and when it ends.
 //!
-//! A call that sends is timed from its entry, a call that receives at its exit: a command lasts from the first to the
-//! second. Bytes are taken at the exit, when it is known how many there were. Tracepoints cost a traced call about a
-//! third of two uprobes in libc, and see static binaries and direct system calls too.
+//! A connection is a socket, not a descriptor. Descriptors are names of it that programs copy (`dup`, `fork`), hand to other
+//! processes (`SCM_RIGHTS`) and use again for other files. So a connection is named by [`SocketKey`]: the address of its `struct
+//! sock`, which is one read away from every path by which a call reaches it, and the number of its inode, because the kernel uses
+//! the address again. The number is the one in `/proc/PID/fd` (`socket:[NUMBER]`).
+//!
+//! The end of a TCP connection is a change of state that the kernel announces, whoever closed the last descriptor, and however. For
+//! Unix sockets it announces nothing: the agent asks ten times a second which of the followed ones are gone.
 
-use aya_ebpf::bindings::pt_regs;
-use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns};
-use aya_ebpf::macros::btf_tracepoint;
-use aya_ebpf::programs::BtfTracePointContext;
+use aya_ebpf::helpers::bpf_ktime_get_ns;
+use aya_ebpf::helpers::generated::bpf_get_current_task;
+use aya_ebpf::macros::raw_tracepoint;
+use aya_ebpf::programs::RawTracePointContext;
 use tracer_common::map::*;
+use tracer_common::record::*;
 
-use crate::copy::Buffers;
-use crate::maps::{CONNECTIONS, TARGETS};
-use crate::memory::user;
-use crate::server;
-use crate::stream;
+use crate::emit::{QUIET, count, head, reserve};
+use crate::maps::{CONNECTIONS, OFFSETS};
+use crate::memory::kernel;
+use crate::stream::{client, connection_number};
 
-// x86-64 system-call numbers (arch/x86/entry/syscalls/syscall_64.tbl).
-pub const READ: u64 = 0;
-pub const WRITE: u64 = 1;
-pub const CLOSE: u64 = 3;
-pub const READV: u64 = 19;
-pub const WRITEV: u64 = 20;
-pub const DUP2: u64 = 33;
-pub const CONNECT: u64 = 42;
-pub const SENDTO: u64 = 44;
-pub const RECVFROM: u64 = 45;
-pub const SENDMSG: u64 = 46;
-pub const RECVMSG: u64 = 47;
-pub const DUP3: u64 = 292;
+const AF_UNIX: u16 = 1;
+const AF_INET: u16 = 2;
+const AF_INET6: u16 = 10;
+const SOCK_STREAM: u16 = 1;
+const IPPROTO_TCP: u16 = 6;
+const S_IFMT: u16 = 0xf000;
+const S_IFSOCK: u16 = 0xc000;
 
-/// Bytes stay in the socket's queue: the next call returns them again.
-const MSG_PEEK: u64 = 2;
+// States of TCP (include/net/tcp_states.h).
+const TCP_SYN_SENT: i32 = 2;
+const TCP_FIN_WAIT1: i32 = 4;
+const TCP_FIN_WAIT2: i32 = 5;
+const TCP_CLOSE: i32 = 7;
+const TCP_LAST_ACK: i32 = 9;
+const TCP_CLOSING: i32 = 11;
+/// `sk_shutdown`: nothing is sent or received any more.
+const SHUTDOWN_MASK: u8 = 3;
 
-/// A register as the thread brought it into the kernel.
-///
-/// A plain load: the verifier knows from BTF that the argument is a `struct pt_regs`, and a helper call for each would be
-/// what most system calls pay. It must stay a load at a constant offset, so it is volatile.
-macro_rules! saved {
-    ($regs:ident, $register:ident) => {
-        // SAFETY: the kernel's own pointer to the saved registers of the current thread, checked by the verifier.
-        unsafe { (&raw const (*$regs).$register).read_volatile() }
-    };
+/// The socket behind a descriptor of the current task.
+#[inline(always)]
+pub fn of_descriptor(fd: u32) -> Option<SocketKey> {
+    let offsets = OFFSETS.get(0)?;
+    // SAFETY: the helper has no preconditions; the task is only read through checked reads.
+    let task = unsafe { bpf_get_current_task() };
+    let files = kernel::<u64>(task + offsets.task_files as u64)?;
+    let table = kernel::<u64>(files + offsets.files_fdt as u64)?;
+    if fd >= kernel::<u32>(table + offsets.fdtable_max as u64)? {
+        return None;
+    }
+    let array = kernel::<u64>(table + offsets.fdtable_fd as u64)?;
+    let file = kernel::<u64>(array + 8 * fd as u64)?;
+    let inode = kernel::<u64>(file + offsets.file_inode as u64)?;
+    if kernel::<u16>(inode + offsets.inode_mode as u64)? & S_IFMT != S_IFSOCK {
+        return None;
+    }
+    let socket = kernel::<u64>(file + offsets.file_private as u64)?;
+    let sock = kernel::<u64>(socket + offsets.socket_sk as u64)?;
+    Some(SocketKey { sock, inode: kernel::<u64>(inode + offsets.inode_number as u64)? })
 }
 
-/// `sys_enter(regs, id)`: remembers when a send began, and sees descriptors go.
-#[btf_tracepoint(function = "sys_enter")]
-pub fn syscall_enter(ctx: BtfTracePointContext) -> i32 {
-    let number: u64 = ctx.arg(1);
-    let concerns_client = matches!(number, WRITE | WRITEV | SENDTO | SENDMSG | CLOSE | CONNECT | DUP2 | DUP3);
-    if !concerns_client && !server::ends_execution(number) {
-        return 0;
+/// The socket of a `struct sock`; `None` once nobody has it open.
+#[inline(always)]
+pub fn of_sock(sock: u64) -> Option<SocketKey> {
+    let offsets = OFFSETS.get(0)?;
+    let socket = kernel::<u64>(sock + offsets.sock_socket as u64)?;
+    if socket == 0 {
+        return None;
     }
-    let pid_tgid = bpf_get_current_pid_tgid();
-    let regs: *const pt_regs = ctx.arg(0);
-    let placed = server::placed(pid_tgid);
-    let is_server = match placed {
-        Some(_) => true,
-        None => match target(pid_tgid) {
-            Some(target) => target.flags & TARGET_SERVER != 0,
-            None => return 0,
-        },
-    };
-    if is_server {
-        let fd = if matches!(number, DUP2 | DUP3) { saved!(regs, rsi) } else { saved!(regs, rdi) };
-        if let Some(server) = placed.or_else(|| server::unplaced(pid_tgid)) {
-            server::enter(server, (pid_tgid >> 32) as u32, number, fd);
-        }
-        return 0;
-    }
-    if !concerns_client {
-        return 0;
-    }
-    let fd = if matches!(number, DUP2 | DUP3) { saved!(regs, rsi) } else { saved!(regs, rdi) };
-    let key = ConnectionKey { pid: (pid_tgid >> 32) as u32, fd: fd as u32 };
-    if matches!(number, CLOSE | CONNECT | DUP2 | DUP3) {
-        stream::close(key);
-        if number == CONNECT {
-            stream::connecting(key);
-        }
-        return 0;
-    }
-    if let Some(state) = CONNECTIONS.get_ptr(key)
-        // SAFETY: map values stay readable while the program runs.
-        && unsafe { (*state).verdict } == VERDICT_IGNORED
+    let inode = socket - offsets.socket_in_alloc as u64 + offsets.inode_in_alloc as u64;
+    Some(SocketKey { sock, inode: kernel::<u64>(inode + offsets.inode_number as u64)? })
+}
+
+/// It is a stream socket of a family that servers use.
+#[inline(always)]
+pub fn is_stream(key: SocketKey) -> bool {
+    let Some(offsets) = OFFSETS.get(0) else { return false };
+    kernel::<u16>(key.sock + offsets.sock_type as u64) == Some(SOCK_STREAM)
+        && matches!(family(key.sock, offsets), AF_INET | AF_INET6 | AF_UNIX)
+}
+
+/// It is a Unix socket.
+#[inline(always)]
+pub fn is_unix(key: SocketKey) -> bool {
+    OFFSETS.get(0).is_some_and(|offsets| family(key.sock, offsets) == AF_UNIX)
+}
+
+#[inline(always)]
+fn family(sock: u64, offsets: &KernelOffsets) -> u16 {
+    kernel::<u16>(sock + offsets.sock_family as u64).unwrap_or(0)
+}
+
+/// From here on, bytes that pass unseen are noticed. `result` bytes of the current call are still to be accounted.
+#[inline(always)]
+pub fn expect(key: SocketKey, state: &mut ConnectionState, sent: bool, result: i64) {
+    let Some(offsets) = OFFSETS.get(0) else { return };
+    // The numbers are those of the user's bytes only on plain TCP: not with MPTCP, nor with TLS in the kernel.
+    if !matches!(family(key.sock, offsets), AF_INET | AF_INET6)
+        || kernel::<u16>(key.sock + offsets.sock_protocol as u64) != Some(IPPROTO_TCP)
+        || kernel::<u64>(key.sock + offsets.tcp_upper as u64) != Some(0)
     {
-        return 0;
+        return;
     }
-    if let Some(call) = stream::call() {
-        // SAFETY: reading the clock has no preconditions.
-        call.start_ns = unsafe { bpf_ktime_get_ns() };
+    if let Some(written) = kernel::<u32>(key.sock + offsets.tcp_written as u64)
+        && let Some(read) = kernel::<u32>(key.sock + offsets.tcp_read as u64)
+    {
+        state.written = if sent { written.wrapping_sub(result as u32) } else { written };
+        state.read = if sent { read } else { read.wrapping_sub(result as u32) };
+        state.numbered = 1;
     }
-    0
 }
 
-/// `sys_exit(regs, result)`: the call's number and arguments are still in the saved registers.
-#[btf_tracepoint(function = "sys_exit")]
-pub fn syscall_exit(ctx: BtfTracePointContext) -> i32 {
-    let regs: *const pt_regs = ctx.arg(0);
-    // Before anything else: an optimised uprobe is a system call as well, and most calls are none of these.
-    let number = saved!(regs, orig_rax);
-    let sent = match number {
-        WRITE | WRITEV | SENDTO | SENDMSG => true,
-        READ | READV | RECVFROM | RECVMSG => false,
-        // Of servers only.
-        _ if server::ends_execution(number) => false,
-        _ => return 0,
-    };
-    let pid_tgid = bpf_get_current_pid_tgid();
-    let placed = server::placed(pid_tgid);
-    let target = match placed {
-        Some(_) => None,
-        None => match target(pid_tgid) {
-            Some(target) => Some(target),
-            None => return 0,
-        },
-    };
-    let (fd, buffer, len) = (saved!(regs, rdi), saved!(regs, rsi), saved!(regs, rdx));
-    let key = ConnectionKey { pid: (pid_tgid >> 32) as u32, fd: fd as u32 };
-    let result: i64 = ctx.arg::<u64>(1) as i64;
-    let target = match target {
-        Some(target) if target.flags & TARGET_SERVER == 0 => target,
-        _ => {
-            match placed.or_else(|| server::unplaced(pid_tgid)) {
-                Some(server) => server::exit(server, number, key, buffer, result),
-                None => server::exit_elsewhere(number, key, result),
-            }
-            return 0;
-        }
-    };
-    if !sent && !matches!(number, READ | READV | RECVFROM | RECVMSG) {
+/// Bytes that passed since the last call that was seen and before this one of `len` bytes: by a process that is not traced, by a
+/// call that the programs do not know, or while they could not follow. TCP numbers all bytes, so they cannot go unnoticed.
+#[inline(always)]
+pub fn unseen(key: SocketKey, state: &mut ConnectionState, sent: bool, len: u64) -> u64 {
+    if state.numbered == 0 {
         return 0;
     }
-    // SAFETY: reading the clock has no preconditions.
-    let end_ns = unsafe { bpf_ktime_get_ns() };
-    let mut start_ns = end_ns;
+    let Some(offsets) = OFFSETS.get(0) else { return 0 };
+    let (offset, before) = if sent { (offsets.tcp_written, state.written) } else { (offsets.tcp_read, state.read) };
+    let Some(now) = kernel::<u32>(key.sock + offset as u64) else { return 0 };
     if sent {
-        let Some(call) = stream::call() else { return 0 };
-        start_ns = call.start_ns;
-        call.start_ns = 0;
-        if start_ns == 0 {
+        state.written = now;
+    } else {
+        state.read = now;
+    }
+    let passed = now.wrapping_sub(before);
+    let unseen = passed.wrapping_sub(len as u32);
+    if unseen > i32::MAX as u32 {
+        // Fewer than the call moved: something below the socket has its own numbers.
+        state.numbered = 0;
+        return 0;
+    }
+    unseen as u64
+}
+
+/// Begins a connection: gives it a number and tells the agent of it.
+#[inline(always)]
+pub fn begin(key: SocketKey, state: &mut ConnectionState, protocol: u16, flags: u16) -> bool {
+    let Some(number) = connection_number() else { return false };
+    state.connection = number;
+    state.protocol = protocol as u32;
+    announce(key, state, flags);
+    true
+}
+
+/// Tells the agent of a connection and its addresses.
+#[inline(always)]
+pub fn announce(key: SocketKey, state: &ConnectionState, flags: u16) {
+    let Some(offsets) = OFFSETS.get(0) else { return };
+    let Some(mut entry) = reserve::<Connection>(Counter::Lifecycle, Counter::LifecycleRingFull) else { return };
+    // SAFETY: reading the clock has no preconditions.
+    let now = unsafe { bpf_ktime_get_ns() };
+    let sock = key.sock;
+    let record = entry.write(Connection {
+        head: head(KIND_OPEN, now, now),
+        connection: state.connection,
+        inode: key.inode as u32,
+        sock,
+        ..Connection::default()
+    });
+    record.head.flags = flags;
+    if state.fresh == 1 {
+        record.head.flags |= FLAG_FRESH;
+    }
+    let family = family(sock, offsets);
+    record.family = family;
+    record.protocol = state.protocol as u16;
+    record.local_port = kernel::<u16>(sock + offsets.sock_num as u64).unwrap_or(0) as u32;
+    record.peer_port = u16::from_be(kernel::<u16>(sock + offsets.sock_dport as u64).unwrap_or(0)) as u32;
+    if family == AF_INET6 {
+        record.local_addr = kernel(sock + offsets.sock_saddr6 as u64).unwrap_or_default();
+        record.peer_addr = kernel(sock + offsets.sock_daddr6 as u64).unwrap_or_default();
+    } else if family == AF_INET {
+        let local: [u8; 4] = kernel(sock + offsets.sock_saddr as u64).unwrap_or_default();
+        let peer: [u8; 4] = kernel(sock + offsets.sock_daddr as u64).unwrap_or_default();
+        record.local_addr[..4].copy_from_slice(&local);
+        record.peer_addr[..4].copy_from_slice(&peer);
+    } else {
+        record.peer_sock = kernel(sock + offsets.unix_peer as u64).unwrap_or(0);
+    }
+    if let Some(net) = kernel::<u64>(sock + offsets.sock_net as u64) {
+        record.netns = kernel(net + offsets.net_number as u64).unwrap_or(0);
+    }
+    entry.submit(QUIET);
+}
+
+/// A socket is being connected: it carries nothing yet.
+#[inline(always)]
+pub fn connecting(key: SocketKey) {
+    end(key);
+    let fresh = ConnectionState { fresh: 1, ..ConnectionState::default() };
+    if CONNECTIONS.insert(key, fresh, 0).is_err() {
+        count(Counter::ConnectionsMapFull);
+    }
+}
+
+/// A socket has ended.
+#[inline(always)]
+pub fn end(key: SocketKey) {
+    let Some(state) = CONNECTIONS.get_ptr(key) else { return };
+    // SAFETY: map values stay readable while the program runs.
+    let connection = unsafe { (*state).connection };
+    // Two CPUs may see the end: the one that removes it tells.
+    if CONNECTIONS.remove(key).is_ok() {
+        closed(connection, key.inode as u32);
+    }
+}
+
+/// Tells the agent that a connection is no more; it was none if it has no number.
+#[inline(always)]
+pub fn closed(connection: u64, inode: u32) {
+    if connection == 0 {
+        return;
+    }
+    let Some(mut entry) = reserve::<Connection>(Counter::Lifecycle, Counter::LifecycleRingFull) else { return };
+    // SAFETY: reading the clock has no preconditions.
+    let now = unsafe { bpf_ktime_get_ns() };
+    // A socket ends in any context, also that of the agent: it is nobody's call.
+    let head = Head { kind: KIND_CLOSE, start_ns: now, end_ns: now, ..Head::default() };
+    entry.write(Connection { head, connection, inode, ..Connection::default() });
+    entry.submit(QUIET);
+}
+
+/// `inet_sock_set_state(sk, old, new)`: connections of TCP begin and end.
+#[raw_tracepoint(tracepoint = "inet_sock_set_state")]
+pub fn tcp_state(ctx: RawTracePointContext) -> i32 {
+    let new = ctx.arg::<u64>(2) as i32;
+    if !matches!(new, TCP_SYN_SENT | TCP_FIN_WAIT1 | TCP_FIN_WAIT2 | TCP_CLOSE | TCP_LAST_ACK | TCP_CLOSING) {
+        return 0;
+    }
+    let sock: u64 = ctx.arg(0);
+    let Some(key) = of_sock(sock) else { return 0 };
+    if new == TCP_SYN_SENT {
+        // In the task that connects.
+        if client().is_some() {
+            connecting(key);
+        }
+        return 0;
+    }
+    if new != TCP_CLOSE {
+        // After shutdown(SHUT_WR) replies can still come.
+        let Some(offsets) = OFFSETS.get(0) else { return 0 };
+        if kernel::<u8>(sock + offsets.sock_shutdown as u64) != Some(SHUTDOWN_MASK) {
             return 0;
         }
     }
-    let peek = match number {
-        RECVFROM => saved!(regs, r10) & MSG_PEEK != 0,
-        RECVMSG => len & MSG_PEEK != 0,
-        _ => false,
-    };
-    if peek {
-        return 0;
-    }
-    let buffers = match number {
-        READV | WRITEV => Some(Buffers::Vector { vector: buffer, count: len }),
-        SENDMSG | RECVMSG => message_vector(buffer),
-        _ => Some(Buffers::One { pointer: buffer }),
-    };
-    if let Some(buffers) = buffers {
-        stream::passed(key, target, sent, &buffers, result, start_ns, end_ns);
-    }
+    end(key);
     0
 }
 
-/// `msg_iov` and `msg_iovlen` of a `struct msghdr`.
-#[inline(always)]
-fn message_vector(header: u64) -> Option<Buffers> {
-    let [vector, count] = user::<[u64; 2]>(header + 16)?;
-    Some(Buffers::Vector { vector, count })
+/// Ends the connections whose sockets are gone. Never attached: the agent runs it, with pairs of `sock` and `inode` as arguments.
+#[raw_tracepoint(tracepoint = "sockets_gone")]
+pub fn sockets_gone(ctx: RawTracePointContext) -> i32 {
+    // One by one: the verifier wants to see each argument's place.
+    check(ctx.arg(0), ctx.arg(1));
+    check(ctx.arg(2), ctx.arg(3));
+    check(ctx.arg(4), ctx.arg(5));
+    check(ctx.arg(6), ctx.arg(7));
+    check(ctx.arg(8), ctx.arg(9));
+    check(ctx.arg(10), ctx.arg(11));
+    0
 }
 
+/// Ends one connection if its socket is gone.
 #[inline(always)]
-fn target(pid_tgid: u64) -> Option<&'static Target> {
-    // SAFETY: entries are only replaced by the agent; a torn copy would still be plain numbers.
-    let target = unsafe { TARGETS.get((pid_tgid >> 32) as u32) }?;
-    (target.flags & TARGET_SOCKETS != 0).then_some(target)
+fn check(sock: u64, inode: u64) {
+    let key = SocketKey { sock, inode };
+    if sock != 0 && of_sock(sock) != Some(key) {
+        end(key);
+    }
 }

@@ -1,28 +1,23 @@
-//! Which descriptors are connections worth following, and the bytes that pass them.
+//! Which sockets are connections worth following, and the bytes that pass them.
 //!
-//! A descriptor is followed once it is a stream socket and its bytes look like RESP or MySQL; the agent, which knows more, then
-//! confirms or rejects it. What is rejected costs one map look-up a call from then on.
+//! A socket is followed once its bytes look like RESP or MySQL; the agent, which knows more, then confirms or rejects it. What is
+//! rejected costs one map look-up a call from then on.
 
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
-use aya_ebpf::helpers::generated::{bpf_get_current_task, bpf_get_smp_processor_id};
+use aya_ebpf::helpers::generated::bpf_get_smp_processor_id;
 use tracer_common::map::*;
 use tracer_common::record::*;
 
 use crate::context;
 use crate::copy::{self, Buffers, Walk};
-use crate::emit::{QUIET, count, head, reserve};
-use crate::maps::{ADVICE, CONNECTION_NUMBERS, CONNECTIONS, OFFSETS, SOCKET_CALLS, ZERO_SOCKET_CALL};
-use crate::memory::{kernel, user};
+use crate::emit::{count, count_all, head};
+use crate::maps::{ADVICE, CONNECTION_NUMBERS, CONNECTIONS, SOCKET_CALLS, TARGETS, ZERO_SOCKET_CALL};
+use crate::memory::user;
+use crate::socket;
 
-const AF_UNIX: u16 = 1;
-const AF_INET: u16 = 2;
-const AF_INET6: u16 = 10;
-const SOCK_STREAM: u16 = 1;
-const S_IFMT: u16 = 0xf000;
-const S_IFSOCK: u16 = 0xc000;
 const EINTR: i64 = 4;
 const EAGAIN: i64 = 11;
-/// Writes of other things before a descriptor is given up: an old connection may be in the middle of a long value.
+/// Writes of other things before a socket is given up: an old connection may be in the middle of a long value.
 const MAX_MISSES: u32 = 64;
 /// Shortest greeting of a MySQL server: version, challenge and what it can do.
 const MIN_GREETING: u8 = 40;
@@ -36,37 +31,63 @@ const ASK_ADVICE: u64 = 4096;
 pub struct SocketCall {
     /// When it began; 0 outside a call that sends.
     pub start_ns: u64,
-    walk: Walk,
+    /// The socket that it sends to, 0 where that is not known.
+    pub sock: u64,
+    /// Where the headers of a call with several messages are, and the next message.
+    pub messages: u64,
+    pub message: u64,
+    pub walk: Walk,
 }
 
-/// Some bytes passed, or the call failed.
+/// One call on a socket.
+pub struct Transfer {
+    /// Towards the peer.
+    pub sent: bool,
+    /// Bytes that passed, or a negative errno.
+    pub result: i64,
+    /// When it began; of a call that receives, when it ended.
+    pub start_ns: u64,
+    /// When it ended.
+    pub end_ns: u64,
+}
+
+/// The current process, if the sockets of which it is the client are watched.
 #[inline(always)]
-pub fn passed(
-    key: ConnectionKey,
-    target: &Target,
-    sent: bool,
-    buffers: &Buffers,
-    result: i64,
-    start_ns: u64,
-    end_ns: u64,
-) {
+pub fn client() -> Option<&'static Target> {
+    let target = target()?;
+    (target.flags & TARGET_SERVER == 0).then_some(target)
+}
+
+/// The current process, if its sockets are watched.
+#[inline(always)]
+pub fn target() -> Option<&'static Target> {
+    // SAFETY: entries are only replaced by the agent; a torn copy would still be plain numbers.
+    let target = unsafe { TARGETS.get((bpf_get_current_pid_tgid() >> 32) as u32) }?;
+    (target.flags & TARGET_SOCKETS != 0).then_some(target)
+}
+
+/// Some bytes passed, or the call failed. `buffers` is asked where the bytes are, if they matter; it is told whether the socket is
+/// known already to be a connection.
+#[inline(always)]
+pub fn passed(key: SocketKey, target: &Target, transfer: &Transfer, buffers: impl FnOnce(bool) -> Buffers) {
+    let Transfer { sent, result, start_ns, end_ns } = *transfer;
     let state = match CONNECTIONS.get_ptr_mut(key) {
         // SAFETY: calls of one direction of a connection follow each other, and each direction has its own field.
         Some(state) => unsafe { &mut *state },
         None => {
-            let server = target.flags & TARGET_SERVER != 0;
-            // The first to speak is the client.
-            if result <= 0 || sent == server {
+            // The first to speak is the client, but for a greeting, and that a Unix socket was connected may not have been seen.
+            if result <= 0 || !(sent || socket::is_unix(key)) {
                 return;
             }
-            let Some(state) = adopt(key) else { return };
+            let Some(state) = adopt(key, sent) else { return };
             state
         }
     };
     if state.verdict == VERDICT_IGNORED {
         return;
     }
-    if state.verdict == 0 && !recognise(key, state, sent, target, buffers, result) {
+    let buffers = buffers(state.verdict != 0);
+    if state.verdict == 0 && !recognise(key, state, sent, &buffers, result) {
         return;
     }
     if state.verdict == VERDICT_CANDIDATE
@@ -74,6 +95,9 @@ pub fn passed(
         && advice.verdict != 0
     {
         state.verdict = advice.verdict;
+        if advice.announce != 0 {
+            socket::announce(key, state, 0);
+        }
         if advice.verdict == VERDICT_IGNORED {
             return;
         }
@@ -82,14 +106,14 @@ pub fn passed(
         return;
     }
     let Some(call) = call() else { return };
-    let offset = if sent { state.sent } else { state.received };
     let walk = &mut call.walk;
     walk.record = Socket {
         head: head(KIND_SOCKET, start_ns, end_ns),
         connection: state.connection,
-        offset,
+        offset: if sent { state.sent } else { state.received },
         len: 0,
         direction: if sent { DIRECTION_SENT } else { DIRECTION_RECEIVED },
+        protocol: state.protocol as u16,
         errno: 0,
     };
     context::fill(&mut walk.record.head, target);
@@ -101,13 +125,23 @@ pub fn passed(
         return;
     }
     let len = result as u64;
-    if sent {
-        state.sent = offset + len;
-    } else {
-        state.received = offset + len;
+    let unseen = socket::unseen(key, state, sent, len);
+    if unseen > 0 {
+        count_all(Counter::SocketBytesUnseen, unseen);
+        copy::without_bytes(&walk.record, unseen);
+        walk.record.offset += unseen;
     }
-    let unneeded = unneeded(&walk.record, len);
-    copy::send(walk, buffers, len, unneeded);
+    let end = walk.record.offset + len;
+    if sent {
+        state.sent = end;
+    } else {
+        state.received = end;
+    }
+    if buffers.count == 0 {
+        count_all(Counter::SocketBytesUnseen, len);
+    }
+    let skip = unneeded(&walk.record, len);
+    copy::send(walk, &buffers, len, skip);
 }
 
 /// The current thread's [`SocketCall`], made at its first use.
@@ -134,38 +168,15 @@ pub fn thread_exit(pid_tgid: u64) {
     let _ = SOCKET_CALLS.remove(pid_tgid);
 }
 
-/// A descriptor goes away, or starts anew.
+/// Starts to look at a socket that was not seen before. What is no stream is left alone: it costs these reads at each call.
 #[inline(always)]
-pub fn close(key: ConnectionKey) {
-    let Some(state) = CONNECTIONS.get_ptr(key) else { return };
-    // SAFETY: map values stay readable while the program runs.
-    let connection = unsafe { (*state).connection };
-    let _ = CONNECTIONS.remove(key);
-    if connection != 0
-        && let Some(mut entry) = reserve::<Connection>(Counter::Lifecycle, Counter::LifecycleRingFull)
-    {
-        // SAFETY: reading the clock has no preconditions.
-        let now = unsafe { aya_ebpf::helpers::bpf_ktime_get_ns() };
-        entry.write(Connection { head: head(KIND_CLOSE, now, now), connection, fd: key.fd, ..Connection::default() });
-        entry.submit(QUIET);
+fn adopt(key: SocketKey, sent: bool) -> Option<&'static mut ConnectionState> {
+    if !socket::is_stream(key) {
+        return None;
     }
-}
-
-/// A descriptor is being connected: it carries nothing yet.
-#[inline(always)]
-pub fn connecting(key: ConnectionKey) {
-    let fresh = ConnectionState { fresh: 1, ..ConnectionState::default() };
-    if CONNECTIONS.insert(key, fresh, 0).is_err() {
-        count(Counter::ConnectionsMapFull);
-    }
-}
-
-/// Starts to look at a descriptor that was not seen before.
-#[inline(always)]
-fn adopt(key: ConnectionKey) -> Option<&'static mut ConnectionState> {
-    let verdict = if stream_socket(key.fd).is_some() { 0 } else { VERDICT_IGNORED };
-    let fresh = ConnectionState { verdict, ..ConnectionState::default() };
-    if CONNECTIONS.insert(key, fresh, 0).is_err() {
+    let fresh = if sent { 0 } else { FRESH_PERHAPS };
+    let state = ConnectionState { fresh, ..ConnectionState::default() };
+    if CONNECTIONS.insert(key, state, 0).is_err() {
         count(Counter::ConnectionsMapFull);
         return None;
     }
@@ -175,49 +186,47 @@ fn adopt(key: ConnectionKey) -> Option<&'static mut ConnectionState> {
 
 /// Decides whether the bytes could be of a protocol that the agent knows, and announces the connection if so.
 #[inline(always)]
-fn recognise(
-    key: ConnectionKey,
-    state: &mut ConnectionState,
-    sent: bool,
-    target: &Target,
-    buffers: &Buffers,
-    result: i64,
-) -> bool {
-    let server = target.flags & TARGET_SERVER != 0;
+fn recognise(key: SocketKey, state: &mut ConnectionState, sent: bool, buffers: &Buffers, result: i64) -> bool {
     if result <= 0 {
         return false;
     }
-    let protocol = if sent != server {
+    if buffers.count == 0 {
+        state.heard = 1;
+        return false;
+    }
+    let protocol = if sent {
         let protocol = match first_bytes(buffers) {
             Some([b'*', b'0'..=b'9', ..]) => Some(PROTOCOL_RESP),
             // An inline command: at least four letters. The agent looks closer.
             Some(bytes) if bytes.iter().all(u8::is_ascii_alphabetic) => Some(PROTOCOL_RESP),
             // A MySQL server would have greeted on a new connection.
-            Some(bytes) if state.fresh == 0 && !server && mysql_command(bytes, buffers, result) => Some(PROTOCOL_MYSQL),
+            Some(bytes) if state.fresh == 0 && mysql_command(bytes, buffers, result) => Some(PROTOCOL_MYSQL),
             _ => None,
         };
         if protocol.is_none() {
             state.misses += 1;
             if state.misses >= MAX_MISSES {
                 state.verdict = VERDICT_IGNORED;
+                count(Counter::SocketsGivenUp);
             }
         }
         protocol
-    } else if state.fresh == 1 && state.heard == 0 && state.misses == 0 && !server {
+    } else if state.fresh != 0 && state.heard == 0 && state.misses == 0 {
         state.heard = 1;
-        mysql_greeting(buffers, result).then_some(PROTOCOL_MYSQL)
+        let greets = mysql_greeting(buffers, result);
+        // Who greets has said nothing before.
+        state.fresh = if greets { 1 } else { state.fresh & 1 };
+        greets.then_some(PROTOCOL_MYSQL)
     } else {
         None
     };
     let Some(protocol) = protocol else { return false };
-    let Some(socket) = stream_socket(key.fd) else {
+    socket::expect(key, state, sent, result);
+    state.verdict = VERDICT_CANDIDATE;
+    if !socket::begin(key, state, protocol, 0) {
         state.verdict = VERDICT_IGNORED;
         return false;
-    };
-    let Some(number) = connection_number() else { return false };
-    state.connection = number;
-    state.verdict = VERDICT_CANDIDATE;
-    announce(key, state, protocol, socket, 0);
+    }
     true
 }
 
@@ -260,89 +269,15 @@ fn mysql_command([low, middle, high, number]: [u8; 4], buffers: &Buffers, result
 /// the agent looks closer.
 #[inline(always)]
 fn fifth_byte(buffers: &Buffers) -> Option<u8> {
-    match *buffers {
-        Buffers::One { pointer } => user::<u8>(pointer + 4),
-        Buffers::Vector { vector, .. } => {
-            let [pointer, len] = user::<[u64; 2]>(vector)?;
-            if len > 4 { user::<u8>(pointer + 4) } else { Some(MYSQL_VERSION) }
-        }
-    }
+    let [pointer, len] = buffers.first()?;
+    if len > 4 { user::<u8>(pointer + 4) } else { Some(MYSQL_VERSION) }
 }
 
 /// The first four bytes of a call; two are enough where there are no more.
 #[inline(always)]
 fn first_bytes(buffers: &Buffers) -> Option<[u8; 4]> {
-    let pointer = match *buffers {
-        Buffers::One { pointer } => pointer,
-        Buffers::Vector { vector, .. } => user::<u64>(vector)?,
-    };
+    let [pointer, _] = buffers.first()?;
     user::<[u8; 4]>(pointer)
-}
-
-/// The `struct sock` of a descriptor, if it is a stream socket of a family that servers use.
-#[inline(always)]
-pub fn stream_socket(fd: u32) -> Option<u64> {
-    let offsets = OFFSETS.get(0)?;
-    // SAFETY: the helper has no preconditions; the task is only read through checked reads.
-    let task = unsafe { bpf_get_current_task() };
-    let files = kernel::<u64>(task + offsets.task_files as u64)?;
-    let table = kernel::<u64>(files + offsets.files_fdt as u64)?;
-    if fd >= kernel::<u32>(table + offsets.fdtable_max as u64)? {
-        return None;
-    }
-    let array = kernel::<u64>(table + offsets.fdtable_fd as u64)?;
-    let file = kernel::<u64>(array + 8 * fd as u64)?;
-    let inode = kernel::<u64>(file + offsets.file_inode as u64)?;
-    if kernel::<u16>(inode + offsets.inode_mode as u64)? & S_IFMT != S_IFSOCK {
-        return None;
-    }
-    let socket = kernel::<u64>(file + offsets.file_private as u64)?;
-    if kernel::<u16>(socket + offsets.socket_type as u64)? != SOCK_STREAM {
-        return None;
-    }
-    let sock = kernel::<u64>(socket + offsets.socket_sk as u64)?;
-    let family = kernel::<u16>(sock + offsets.sock_family as u64)?;
-    matches!(family, AF_INET | AF_INET6 | AF_UNIX).then_some(sock)
-}
-
-/// Tells the agent of a connection and its addresses.
-#[inline(always)]
-pub fn announce(key: ConnectionKey, state: &ConnectionState, protocol: u16, sock: u64, flags: u16) {
-    let Some(offsets) = OFFSETS.get(0) else { return };
-    let Some(mut entry) = reserve::<Connection>(Counter::Lifecycle, Counter::LifecycleRingFull) else { return };
-    // SAFETY: reading the clock has no preconditions.
-    let now = unsafe { aya_ebpf::helpers::bpf_ktime_get_ns() };
-    let record = entry.write(Connection {
-        head: head(KIND_OPEN, now, now),
-        connection: state.connection,
-        fd: key.fd,
-        ..Connection::default()
-    });
-    record.head.flags = flags;
-    if state.fresh == 1 {
-        record.head.flags |= FLAG_FRESH;
-    }
-    record.sock = sock;
-    let family = kernel::<u16>(sock + offsets.sock_family as u64).unwrap_or(0);
-    record.family = family;
-    record.protocol = protocol;
-    record.local_port = kernel::<u16>(sock + offsets.sock_num as u64).unwrap_or(0) as u32;
-    record.peer_port = u16::from_be(kernel::<u16>(sock + offsets.sock_dport as u64).unwrap_or(0)) as u32;
-    if family == AF_INET6 {
-        record.local_addr = kernel(sock + offsets.sock_saddr6 as u64).unwrap_or_default();
-        record.peer_addr = kernel(sock + offsets.sock_daddr6 as u64).unwrap_or_default();
-    } else if family == AF_INET {
-        let local: [u8; 4] = kernel(sock + offsets.sock_saddr as u64).unwrap_or_default();
-        let peer: [u8; 4] = kernel(sock + offsets.sock_daddr as u64).unwrap_or_default();
-        record.local_addr[..4].copy_from_slice(&local);
-        record.peer_addr[..4].copy_from_slice(&peer);
-    } else {
-        record.peer_sock = kernel(sock + offsets.unix_peer as u64).unwrap_or(0);
-    }
-    if let Some(net) = kernel::<u64>(sock + offsets.sock_net as u64) {
-        record.netns = kernel(net + offsets.net_number as u64).unwrap_or(0);
-    }
-    entry.submit(QUIET);
 }
 
 #[inline(always)]

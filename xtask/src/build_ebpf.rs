@@ -1,4 +1,5 @@
-//! `cargo xtask build-ebpf`: from `tracer-ebpf/` to `target/ebpf/tracer-ebpf`, which the agent embeds.
+//! `cargo xtask build-ebpf`: from `tracer-ebpf/` to `target/ebpf/tracer-ebpf`, which the agent embeds, and to
+//! `target/ebpf/tracer-ebpf-old-kernel`, the same for kernels that lack what makes the first one quick.
 //!
 //! The eBPF machine is no target with a standard library, so `core` is built with it. That is an unstable option of
 //! cargo, and `RUSTC_BOOTSTRAP` lets the pinned stable compiler take it.
@@ -17,11 +18,16 @@ const RUSTFLAGS: [&str; 4] = ["-C", "debuginfo=2", "-C", "link-arg=--btf"];
 /// Fetches what the build needs, builds, and replaces the object only if it changed: cargo then leaves the agent alone.
 pub fn main() -> Result<()> {
     setup::ensure(&setup::to_build())?;
-    run::visible(cargo("build")?.arg("--release").args(quiet()))?;
-    let built = build_dir().join(TARGET).join("release/tracer-ebpf");
     let object = workspace::ebpf_object();
-    if replace(&built, &object)? {
-        eprintln!("{}: {} bytes", object.display(), fs::metadata(&object)?.len());
+    build(&[], &object)?;
+    build(&["--features", "old-kernel"], &object.with_file_name("tracer-ebpf-old-kernel"))
+}
+
+fn build(features: &[&str], object: &Path) -> Result<()> {
+    run::visible(cargo("build")?.arg("--release").args(features).args(quiet()))?;
+    let built = build_dir().join(TARGET).join("release/tracer-ebpf");
+    if replace(&built, object)? {
+        eprintln!("{}: {} bytes", object.display(), fs::metadata(object)?.len());
     }
     Ok(())
 }

@@ -12,7 +12,7 @@ use super::attach::{AttachError, Attached};
 use super::servers::server;
 use super::{Agent, AgentError, Sink, chain, target, usdt};
 use crate::capture::Item;
-use crate::target::{MappedFile, Process, is_redis_server, is_redis_server_name, process_info};
+use crate::target::{Descriptors, MappedFile, Process, is_redis_server, is_redis_server_name, process_info};
 
 /// A target whose files are being planned.
 #[derive(Debug)]
@@ -68,6 +68,12 @@ impl<S: Sink> Agent<S> {
         let service = info.service.clone();
         self.sink.item(&Item::Process(info));
         self.processes.insert(pid, process.id);
+        // Before its sockets are watched: what is open now was open before.
+        let descriptors = Descriptors::read(pid);
+        if descriptors.uring {
+            self.uring(pid);
+        }
+        self.descriptors.insert(process.id, descriptors);
         let waiting = Waiting { process, service, files };
         if let Some(attached) = self.attachments.process(pid, &waiting.files) {
             return self.complete(&waiting, attached);
@@ -114,7 +120,7 @@ impl<S: Sink> Agent<S> {
 
     /// Everything that is known of a process is attached to.
     fn complete(&mut self, waiting: &Waiting, attached: Result<Attached, AttachError>) -> Result<(), AgentError> {
-        let Waiting { process, service, .. } = waiting;
+        let Waiting { process, service, files } = waiting;
         let pid = process.id.pid;
         let attached = match attached {
             Ok(attached) => attached,
@@ -131,8 +137,9 @@ impl<S: Sink> Agent<S> {
         let sites = if attached.sites == 1 { "site" } else { "sites" };
         tracing::info!("tracing {service} (process {pid}): {what}, {} probe {sites}", attached.sites);
         let target = target(&attached);
-        let (flows, flows_mask) =
-            attached.semaphore.and_then(|address| usdt::task_flows(pid, address)).unwrap_or_default();
+        let semaphore = attached.semaphore.zip(files.first());
+        let semaphore = semaphore.and_then(|(offset, executable)| process.variable(executable, offset));
+        let (flows, flows_mask) = semaphore.and_then(|address| usdt::task_flows(pid, address)).unwrap_or_default();
         self.programs.set_target(pid, Target { flows, flows_mask, ..target })?;
         if self.options.selector.matches_successors(process)
             && let Some(executable) = process.executable()

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tracer_common::map::{Executable, TLS_NONE, TLS_STATIC, Target, Tls};
+use tracer_common::map::{Cookie, Executable, Place, TLS_NONE, TLS_STATIC, Target, Tls};
 
 use super::guard::{Guard, GuardedFile};
 use super::numbers::Numbers;
@@ -67,7 +67,7 @@ pub struct Attached {
     pub thread_context: Tls,
     /// Where tokio keeps what is current on a thread, and the offset of the task's id in it.
     pub tokio_context: (Tls, u32),
-    /// Address of the shim's semaphore in the file's own numbering.
+    /// The shim's semaphore in the executable: its offset in the file.
     pub semaphore: Option<u64>,
 }
 
@@ -195,7 +195,7 @@ impl Attachments {
                         total.tokio_context = attached.tokio_context;
                     }
                     if index == 0 {
-                        total.semaphore = attached.semaphore.map(|address| file.base.wrapping_add(address));
+                        total.semaphore = attached.semaphore;
                     }
                 }
                 Some(Stage::Failed(error)) => {
@@ -349,13 +349,18 @@ impl Attachments {
         }
         let numbers = &mut entry.numbers;
         let mut function = |probe, info, entry, exits| -> Result<(), AttachError> {
-            let exits: &[inspect::Site] = exits;
+            let (entry, exits): (&inspect::Site, &[inspect::Site]) = (entry, exits);
             let Some(number) = self.numbers.take() else {
                 sites.unnumbered += exits.len() + 1;
                 return Ok(());
             };
             numbers.push(number);
             programs.set_probe(number, probe)?;
+            for site in exits.iter().chain([entry]) {
+                let offset = site.address.wrapping_sub(plan.code_start);
+                let cookie = Cookie { probe: number, sp_delta: site.sp_delta };
+                programs.set_place(Place { inode: key.file.1, offset }, cookie)?;
+            }
             sink.item(&Item::Probe(ProbeInfo { index: number, ..info }));
             sites.functions.push(Function { number, entry, exits });
             Ok(())
@@ -392,7 +397,7 @@ impl Attachments {
             with_shim,
             sites: placed.sites,
             thread_context: place(plan.tls.thread_context.as_ref()),
-            semaphore: usdt::shim_notes(plan).find_map(|note| note.semaphore).map(|semaphore| semaphore.address),
+            semaphore: usdt::shim_notes(plan).find_map(|note| note.semaphore).map(|semaphore| semaphore.offset),
             tokio_context: match plan.tls.task_id_offset {
                 Some(offset) => (place(plan.tls.tokio_context.as_ref()), offset),
                 None => <_>::default(),

@@ -20,12 +20,14 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use rustix::event::Timespec;
 use tracer_common::map::{Counter, TARGET_SOCKETS, Target};
-use tracer_common::record::{self, FLAG_WATCHED, Head};
+use tracer_common::record::{self, FLAG_FRESH, FLAG_SERVER, FLAG_WATCHED, Head};
 
 use crate::capture::{Event, Item};
 use crate::privilege;
-use crate::probe::{Events, LoadError, Options as ProbeOptions, Programs, descriptors};
-use crate::target::{HostFacts, MappedFile, Process, ProcessError, Selector, ended_process_info, process_info};
+use crate::probe::{Events, LoadError, Options as ProbeOptions, Programs, SocketProbe, descriptors};
+use crate::target::{
+    Descriptors, HostFacts, MappedFile, Process, ProcessError, Selector, ended_process_info, process_info,
+};
 use crate::trace::span::ProcessId;
 
 use adopt::Waiting;
@@ -37,6 +39,13 @@ pub use sink::{Recorder, Sink, SpanSink};
 
 /// How long records may wait in the ring buffer. A wake-up per record would cost more than the record.
 const DRAIN_EVERY: Timespec = Timespec { tv_sec: 0, tv_nsec: 5_000_000 };
+
+/// Of Unix sockets; their connections have no tracepoint for the beginning of a send.
+const AF_UNIX: u16 = 1;
+/// How often the sockets of connections are asked for. Only Unix sockets end without a word of the kernel.
+const SWEEP_EVERY_NS: u64 = 100_000_000;
+/// Sweeping takes at most this part of the time.
+const SWEEP_SHARE: u64 = 100;
 
 /// Why a session cannot start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -64,8 +73,8 @@ pub struct Options {
     pub host: HostFacts,
     /// Bytes of the ring buffer.
     pub ring_bytes: u32,
-    /// Watch system calls for sockets.
-    pub sockets: bool,
+    /// How socket calls are seen.
+    pub sockets: SocketProbe,
     /// Attach to the Redis servers of this host that targets talk to.
     pub redis_servers: bool,
     /// Once the programs are loaded, leave only the system calls of a session to this process.
@@ -88,6 +97,11 @@ pub struct Agent<S> {
     /// Processes whose shim has spoken.
     introduced: HashSet<u32>,
     known_servers: KnownServers,
+    next_sweep_ns: u64,
+    /// What targets had open when they became such.
+    descriptors: HashMap<ProcessId, Descriptors>,
+    /// Processes that use io_uring, of which that has been said.
+    uring: HashSet<ProcessId>,
     sink: S,
 }
 
@@ -101,12 +115,16 @@ impl<S: Sink> Agent<S> {
         for &pid in options.selector.pids() {
             Process::read(pid)?;
         }
-        let mut programs = Programs::load(&ProbeOptions { ring_bytes: options.ring_bytes, syscalls: options.sockets })?;
+        let mut programs = Programs::load(&ProbeOptions { ring_bytes: options.ring_bytes, sockets: options.sockets })?;
         if options.filter_calls
             && let Err(error) = privilege::filter()
         {
             tracing::debug!("system calls are not filtered: {}", chain(&error));
         }
+        if let Some(limits) = programs.limits() {
+            tracing::warn!("{limits}");
+        }
+        tracing::debug!("socket calls are seen by tracepoints: {}", programs.watching());
         let ring = programs.take_events().ok_or(LoadError::NoMap("EVENTS"))?;
         let per_process = options.selector.only_pids() && programs.probes_filter_processes();
         let attachments = Attachments::new(per_process).map_err(AttachError::from)?;
@@ -123,6 +141,9 @@ impl<S: Sink> Agent<S> {
             own_executable,
             introduced: HashSet::new(),
             known_servers: KnownServers::start(),
+            next_sweep_ns: 0,
+            descriptors: HashMap::new(),
+            uring: HashSet::new(),
             sink,
         };
         for path in agent.options.selector.executables_to_come() {
@@ -207,11 +228,15 @@ impl<S: Sink> Agent<S> {
             ("messages_nested", get(Counter::MessagesNested)?),
             ("messages_ring_full", get(Counter::MessagesRingFull)?),
             ("messages_map_full", get(Counter::MessagesMapFull)?),
+            ("sites_unknown", get(Counter::SitesUnknown)?),
             ("exits_without_entry", get(Counter::ExitsWithoutEntry)?),
             ("sockets", get(Counter::Sockets)?),
             ("sockets_ring_full", get(Counter::SocketsRingFull)?),
             ("socket_calls_map_full", get(Counter::SocketCallsMapFull)?),
             ("connections_map_full", get(Counter::ConnectionsMapFull)?),
+            ("sockets_given_up", get(Counter::SocketsGivenUp)?),
+            ("socket_calls_uring", get(Counter::SocketCallsUring)?),
+            ("socket_bytes_unseen", get(Counter::SocketBytesUnseen)?),
             ("user_read_failed", get(Counter::UserReadFailed)?),
             ("lifecycle", get(Counter::Lifecycle)?),
             ("lifecycle_ring_full", get(Counter::LifecycleRingFull)?),
@@ -234,13 +259,35 @@ impl<S: Sink> Agent<S> {
         &mut self.sink
     }
 
+    /// Looks for connections whose sockets are gone, every now and then.
+    fn sweep(&mut self) {
+        let start_ns = monotonic_ns();
+        if start_ns < self.next_sweep_ns {
+            return;
+        }
+        if let Err(error) = self.programs.sweep_connections() {
+            tracing::debug!("{}", chain(&error));
+        }
+        let end_ns = monotonic_ns();
+        self.next_sweep_ns = end_ns + SWEEP_EVERY_NS.max(SWEEP_SHARE * (end_ns - start_ns));
+    }
+
     fn drain(&mut self) {
+        self.sweep();
         while let Some(lifecycle) = self.next_record() {
             match lifecycle {
                 Lifecycle::Executed(head) => self.executed(&head),
                 Lifecycle::Started(pid) => self.started(pid),
                 Lifecycle::Ended(pid) => self.ended(pid),
-                Lifecycle::Connected(record) => self.connected(&record),
+                Lifecycle::Connected(record) => {
+                    if record.family == AF_UNIX
+                        && let Err(error) = self.programs.watch_sends()
+                    {
+                        tracing::warn!("{}", chain(&error));
+                    }
+                    self.connected(&record);
+                }
+                Lifecycle::Uring(pid) => self.uring(pid),
                 Lifecycle::Unchanged => {}
             }
         }
@@ -271,12 +318,20 @@ impl<S: Sink> Agent<S> {
         {
             self.sink.item(&Item::Process(process_info(&process, &self.options.host)));
         }
-        self.sink.item(&Item::Record(&record));
+        match event {
+            Ok(Event::Open(open)) if is_new_unix(&open, self.processes.get(&open.head.pid), &self.descriptors) => {
+                let flags = open.head.flags | FLAG_FRESH;
+                let open = record::Connection { head: Head { flags, ..open.head }, ..open };
+                self.sink.item(&Item::Record(bytemuck::bytes_of(&open)));
+            }
+            _ => self.sink.item(&Item::Record(&record)),
+        }
         Some(match event {
             Ok(Event::Exec(head)) => Lifecycle::Executed(head),
             Ok(Event::Fork(head)) => Lifecycle::Started(head.task_id as u32),
             Ok(Event::Exit(head)) => Lifecycle::Ended(head.pid),
             Ok(Event::Open(record)) => Lifecycle::Connected(record),
+            Ok(Event::Uring(head)) => Lifecycle::Uring(head.pid),
             _ => Lifecycle::Unchanged,
         })
     }
@@ -298,7 +353,8 @@ impl<S: Sink> Agent<S> {
 
     /// A process began to run a program, or was forked from a target.
     fn started(&mut self, pid: u32) {
-        if self.processes.remove(&pid).is_some() {
+        if let Some(id) = self.processes.remove(&pid) {
+            self.descriptors.remove(&id);
             self.waiting.remove(&pid);
             self.attachments.ended(pid, &mut self.programs);
         }
@@ -327,9 +383,23 @@ impl<S: Sink> Agent<S> {
             if let Some(waiting) = self.waiting.get(&pid) {
                 waiting.say_unplanned();
             }
+            self.uring.remove(&id);
+            self.descriptors.remove(&id);
             self.forget(pid);
             self.programs.forget_process(pid);
             tracing::info!("process {pid} has ended");
+        }
+    }
+
+    /// A target uses io_uring: says once what that means.
+    fn uring(&mut self, pid: u32) {
+        if let Some(&id) = self.processes.get(&pid)
+            && self.options.sockets != SocketProbe::Off
+            && self.uring.insert(id)
+        {
+            tracing::warn!(
+                "process {pid} uses io_uring: what passes its sockets that way is not seen, so its commands are missing"
+            );
         }
     }
 }
@@ -341,11 +411,24 @@ fn target(attached: &Attached) -> Target {
     Target { flags: TARGET_SOCKETS, task_id_offset, thread_context, tokio_context, ..Target::default() }
 }
 
+/// The connection is of a Unix socket that the process did not have when it became a target. The kernel does not tell that one connects.
+fn is_new_unix(
+    open: &record::Connection,
+    process: Option<&ProcessId>,
+    descriptors: &HashMap<ProcessId, Descriptors>,
+) -> bool {
+    let before = process.and_then(|id| descriptors.get(id));
+    open.family == AF_UNIX
+        && open.head.flags & FLAG_SERVER == 0
+        && before.is_some_and(|before| !before.sockets.contains(&open.inode))
+}
+
 enum Lifecycle {
     Executed(Head),
     Started(u32),
     Ended(u32),
     Connected(record::Connection),
+    Uring(u32),
     Unchanged,
 }
 

@@ -78,9 +78,13 @@ impl TargetFile {
     /// The probes go, and with them what they needed.
     pub fn give_up(self, numbers: &mut Numbers) {
         numbers.retire(self.numbers, self.file.presence(), self.processes);
-        // Perf events wait for the kernel as they go.
         let file = self.file;
-        std::thread::spawn(move || drop(file));
+        if file.is_leased() {
+            // Nobody can write to it before its probes are gone: their going can wait for the kernel elsewhere. Without a
+            // thread it waits here.
+            let _ = std::thread::Builder::new().spawn(move || drop(file));
+        }
+        // Else nothing but this keeps the probes from what is written next.
     }
 
     /// Nothing is attached any more. Processes that start it are targets for their sockets until it has been planned anew.

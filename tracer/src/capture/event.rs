@@ -30,6 +30,8 @@ pub enum Event<'a> {
     Exit(Head),
     /// A target forked; `task_id` is the child.
     Fork(Head),
+    /// A target has made an io_uring.
+    Uring(Head),
     /// A span of the shim.
     Shim(Short, &'a [u8]),
     /// What the main thread of a server did: whole [`record::Step`]s.
@@ -58,6 +60,7 @@ impl<'a> Event<'a> {
             record::KIND_EXEC => Self::Exec(head),
             record::KIND_EXIT => Self::Exit(head),
             record::KIND_FORK => Self::Fork(head),
+            record::KIND_URING => Self::Uring(head),
             record::KIND_STEPS if (head.payload_len as usize).is_multiple_of(size_of::<record::Step>()) => {
                 Self::Steps(head, payload(head, fixed::<Head>(bytes)?.1)?)
             }

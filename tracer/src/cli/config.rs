@@ -18,6 +18,7 @@ use crate::export::otlp::{OtlpClient, OtlpExporter, Retry, Settings, Signal};
 use crate::export::spool::{self, Spool};
 use crate::export::terminal::TerminalExporter;
 use crate::export::{Exporter, Options};
+pub use crate::probe::SocketProbe;
 use crate::trace::sampler::Sampler;
 
 /// At 5,000 spans a second, about an hour and a half.
@@ -123,28 +124,20 @@ impl FromStr for ExportTarget {
     }
 }
 
-/// How the socket calls of targets are seen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum SocketProbe {
-    /// The cheapest that works.
-    #[default]
-    Auto,
-    /// System-call tracepoints.
-    Tracepoint,
-    /// Not at all: no Redis and MySQL spans.
-    Off,
-}
-
 impl FromStr for SocketProbe {
     type Err = UnknownValue;
 
     fn from_str(text: &str) -> Result<Self, UnknownValue> {
-        match text {
-            "auto" => Ok(Self::Auto),
-            "tracepoint" => Ok(Self::Tracepoint),
-            "off" => Ok(Self::Off),
-            _ => Err(UnknownValue { value: text.to_owned(), possible: "auto, tracepoint or off" }),
-        }
+        Ok(match text {
+            "auto" => Self::Auto,
+            "sockets" => Self::Sockets,
+            // What it was called before there was a choice.
+            "syscalls" | "tracepoint" => Self::SystemCalls,
+            "off" => Self::Off,
+            _ => {
+                return Err(UnknownValue { value: text.to_owned(), possible: "auto, sockets, syscalls or off" });
+            }
+        })
     }
 }
 

@@ -8,7 +8,8 @@ use anyhow::Result;
 use super::NoPrivilege;
 use super::sandbox::require_trace;
 use crate::privilege::{self, EXTRA, RulesetStatus, TRACE};
-use crate::probe::{Options, Programs, kernel_offsets};
+use crate::probe::features::{Feature, Features, Support};
+use crate::probe::{Options, Programs, SocketProbe, kernel_offsets};
 
 /// Arguments of `tracer doctor`.
 #[derive(Debug, clap::Args)]
@@ -69,15 +70,22 @@ fn architecture() -> Outcome {
     }
 }
 
+/// Asks for features, not for the release: kernels of distributions have new ones under old numbers.
 fn kernel() -> Outcome {
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
-    let mut numbers = release.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
-    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    if version >= (5, 17) {
-        Outcome::Good(release)
-    } else {
-        Outcome::Bad(format!("{release}: Linux 5.17 or later is needed (bpf_loop); 6.1 and later are tested"))
+    let features = Features::ask();
+    let lacking = |feature: &&Feature| feature.support == Support::No && feature.without.is_none();
+    if let Some(feature) = features.iter().find(lacking) {
+        return Outcome::Bad(format!("{release}: it has no {}", feature));
     }
+    if let Some(limits) = features.limits() {
+        return Outcome::Lacking(format!("{release}: {limits}"));
+    }
+    let unknown = features.iter().find_map(|feature| match &feature.support {
+        Support::Unknown(why) => Some(format!("cannot tell whether it has {} ({why})", feature)),
+        Support::Yes | Support::No => None,
+    });
+    unknown.map_or(Outcome::Good(release.clone()), |unknown| Outcome::Lacking(format!("{release}: {unknown}")))
 }
 
 fn privilege() -> Outcome {
@@ -140,8 +148,10 @@ fn uprobes() -> Outcome {
 }
 
 fn programs() -> Outcome {
-    match Programs::load(&Options { ring_bytes: 1 << 16, syscalls: true }) {
-        Ok(_) => Outcome::Good("loaded and verified".to_owned()),
+    match Programs::load(&Options { ring_bytes: 1 << 16, sockets: SocketProbe::Auto }) {
+        Ok(programs) => {
+            Outcome::Good(format!("loaded and verified; socket calls by tracepoints of {}", programs.watching()))
+        }
         Err(error) => Outcome::Bad(crate::agent::chain(&error).lines().next().unwrap_or_default().to_owned()),
     }
 }

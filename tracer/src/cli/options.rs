@@ -41,7 +41,8 @@ pub struct Targets {
     /// Bytes of the kernel's ring buffer [default: 33554432].
     #[arg(long, value_name = "BYTES", value_parser = whole_number::<u32>)]
     pub ring_size: Option<u32>,
-    /// How socket calls are seen: auto, tracepoint or off (no Redis and MySQL spans) [default: auto, which is tracepoint].
+    /// How socket calls are seen: auto, sockets (tracepoints of the socket layer, Linux 6.3), syscalls (tracepoints of all
+    /// system calls) or off (no Redis and MySQL spans) [default: auto].
     #[arg(long, value_name = "HOW")]
     pub socket_probe: Option<SocketProbe>,
     /// Attach to the Redis servers of this host that targets talk to, to tell who waits for whom: auto (default) or off.
@@ -189,7 +190,7 @@ impl Config {
             host: HostFacts::read(self.service_name.clone(), extra)
                 .with_command_args(self.command_args.unwrap_or_default()),
             ring_bytes: self.ring_size.unwrap_or(DEFAULT_RING_BYTES),
-            sockets: self.socket_probe.unwrap_or_default() != SocketProbe::Off,
+            sockets: self.socket_probe.unwrap_or_default(),
             redis_servers: self.redis_server.unwrap_or_default() == RedisServer::Auto,
             filter_calls: false,
         })

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use super::code::Function;
+use super::debug_data::DebugData;
 use super::debug_file;
 use super::dwarf::{self, fuzz};
 use super::flow::Flow;
@@ -11,7 +12,7 @@ use super::image::Image;
 use super::messages::Catalog;
 use super::relocations::Relocations;
 use super::symbols::{self, Symbols};
-use super::{Elsewhere, names, notes, producers, tls, tokio};
+use super::{Elsewhere, debug_data, names, notes, producers, tls, tokio};
 
 /// Reads a name in every way.
 pub fn name(name: &str) {
@@ -27,7 +28,7 @@ pub fn name(name: &str) {
 /// Everything of a file but debug info and code: headers, symbols, relocations, notes, links and versions.
 pub fn tables(bytes: &[u8]) {
     let Ok(image) = Image::parse_any(bytes, &bytes) else { return };
-    let symbols = Symbols::read(&image, Some(&image));
+    let symbols = Symbols::read(&image, Some(&image), &DebugData::Absent);
     let catalog = Catalog::read(&symbols);
     let relocations = Relocations::read(&image, &symbols, &catalog.wanted());
     let _ = (tls::tls(&image, &symbols, &relocations), tokio::task_id_offset(&image, 0));
@@ -61,6 +62,11 @@ pub fn lines(file: &[u8], program: &[u8]) {
 pub fn unpack(bytes: &[u8]) {
     let Ok(image) = Image::parse_any(bytes, &bytes) else { return };
     fuzz::unpack(&image);
+}
+
+/// An xz file, as in `.gnu_debugdata`.
+pub fn debug_data(bytes: &[u8]) {
+    debug_data::fuzz(bytes);
 }
 
 /// The unwind tables of a file, for the function at an address.

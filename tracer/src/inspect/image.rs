@@ -219,6 +219,11 @@ impl<'a> Image<'a> {
         self.section(name).is_some_and(|section| section.in_file())
     }
 
+    /// The lowest address of executable memory.
+    pub(super) fn code_start(&self) -> u64 {
+        self.segments.iter().filter(|segment| segment.executable).map(|segment| segment.address).min().unwrap_or(0)
+    }
+
     /// Offset in the file of an address in executable memory.
     pub(super) fn code_offset(&self, address: u64) -> Option<u64> {
         let segment = self.segments.iter().find(|segment| segment.executable && segment.rest(address).is_some())?;

@@ -18,6 +18,7 @@ mod buffers;
 mod callees;
 mod code;
 mod copies;
+mod debug_data;
 mod debug_file;
 mod dwarf;
 mod entry;
@@ -58,6 +59,7 @@ use std::path::{Path, PathBuf};
 use object::ReadCache;
 use serde::{Deserialize, Serialize};
 
+use debug_data::DebugData;
 use debug_file::Elsewhere;
 use error::Fault;
 use image::Image;
@@ -69,7 +71,7 @@ use symbols::Symbols;
 pub use error::InspectError;
 pub use plan::{
     CallPlace, ExitKind, FunctionEntry, MessageFn, Operation, PackFn, ProbePlan, Remark, RemarkKind, Semaphore, Site,
-    SocketFn, TlsSymbol, TlsSymbols, TypeSource, UsdtNote,
+    SocketFn, SymbolSource, TlsSymbol, TlsSymbols, TypeSource, UsdtNote,
 };
 
 /// Plans the probes of a file, with its debug info where that was split off.
@@ -86,10 +88,11 @@ pub fn inspect_file(path: &Path) -> Result<ProbePlan, InspectError> {
 /// As [`inspect_file`].
 pub fn inspect_open(file: &File, path: &Path) -> Result<ProbePlan, InspectError> {
     let (cache, file) = twice(file, path)?;
-    let parts = split_off(path, &Image::parse(&cache, &file).map_err(|fault| fault.at(path))?);
+    let first = Image::parse(&cache, &file).map_err(|fault| fault.at(path))?;
+    let (parts, mini) = (split_off(path, &first), debug_data::read(&first));
     let debug = parts.as_ref().and_then(|(cache, file)| Image::parse(cache, file).ok());
     let image = Image::parse(&cache, &file).map_err(|fault| fault.at(path))?;
-    Ok(inspect(&image, debug.as_ref(), Elsewhere { program: Some(path) }))
+    Ok(inspect(&image, debug.as_ref(), &mini, Elsewhere { program: Some(path) }))
 }
 
 /// The file with what a file lacks of debug info and symbols.
@@ -109,8 +112,9 @@ fn split_off(path: &Path, image: &Image<'_>) -> Option<(ReadCache<File>, File)> 
 /// # Errors
 /// As [`inspect_file`].
 pub fn inspect_bytes(bytes: &[u8], path: &Path) -> Result<ProbePlan, InspectError> {
+    let mini = debug_data::read(&Image::parse(bytes, &bytes).map_err(|fault| fault.at(path))?);
     let image = Image::parse(bytes, &bytes).map_err(|fault| fault.at(path))?;
-    Ok(inspect(&image, None, Elsewhere { program: None }))
+    Ok(inspect(&image, None, &mini, Elsewhere { program: None }))
 }
 
 /// What tells a file from another one, without looking at its code.
@@ -189,8 +193,13 @@ fn twice(file: &File, path: &Path) -> Result<(ReadCache<File>, File), InspectErr
     Ok((ReadCache::new(again()?), again()?))
 }
 
-fn inspect<'a>(image: &Image<'a>, debug: Option<&Image<'a>>, elsewhere: Elsewhere<'_>) -> ProbePlan {
-    let symbols = Symbols::read(image, debug);
+fn inspect<'a>(
+    image: &Image<'a>,
+    debug: Option<&Image<'a>>,
+    mini: &'a DebugData,
+    elsewhere: Elsewhere<'_>,
+) -> ProbePlan {
+    let symbols = Symbols::read(image, debug, mini);
     let catalog = Catalog::read(&symbols);
     let relocations = Relocations::read(image, &symbols, &catalog.wanted());
     let producers = producers(image);
@@ -199,8 +208,10 @@ fn inspect<'a>(image: &Image<'a>, debug: Option<&Image<'a>>, elsewhere: Elsewher
     let with_dwarf = [Some(image), debug].into_iter().flatten().find(|image| image.has(b".debug_info"));
     let mut plan = ProbePlan {
         build_id: notes::build_id(image),
-        stripped: symbols.stripped,
+        stripped: symbols.source == SymbolSource::Dynamic,
+        symbols: symbols.source,
         has_dwarf: with_dwarf.is_some(),
+        code_start: image.code_start(),
         is_rust: producer.is_some() || !catalog.panics.is_empty() || catalog.has_prost,
         static_exe: image.program && !image.interpreter,
         producer,

@@ -6,6 +6,21 @@ use tracer_common::map::{
     OP_ENCODE_LENGTH_DELIMITED_TO_VEC, OP_ENCODE_TO_VEC, OP_MERGE, OP_MERGE_LENGTH_DELIMITED, Probe,
 };
 
+/// Where the names of a file's functions are from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SymbolSource {
+    /// Only those that other objects may use are known: `.dynsym`.
+    #[default]
+    Dynamic,
+    /// Its own `.symtab`.
+    File,
+    /// The `.symtab` of the file with its debug info.
+    DebugFile,
+    /// Mini debug info: `.gnu_debugdata`.
+    DebugData,
+}
+
 /// Everything that can be probed in one file, and what cannot and why.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct ProbePlan {
@@ -14,10 +29,14 @@ pub struct ProbePlan {
     pub build_id: Option<Vec<u8>>,
     /// The compiler, as `rustc version 1.95.0 (...)`, from `.comment`.
     pub producer: Option<String>,
-    /// No `.symtab`.
+    /// No symbols but the dynamic ones.
     pub stripped: bool,
+    /// Where the names of its functions are from.
+    pub symbols: SymbolSource,
     /// Has `.debug_info`.
     pub has_dwarf: bool,
+    /// Address of the first executable segment: `mm_struct.start_code` of its processes, less what they are moved by.
+    pub code_start: u64,
     /// Has code by rustc.
     pub is_rust: bool,
     /// An executable without an interpreter: its libc is inside.

@@ -4,7 +4,7 @@ use tracer_common::map::BUFFER_UNKNOWN;
 
 use super::layout;
 use super::messages::Catalog;
-use super::plan::{ProbePlan, Remark, RemarkKind, TypeSource};
+use super::plan::{ProbePlan, Remark, RemarkKind, SymbolSource, TypeSource};
 use super::symbols::Symbols;
 
 /// Says which files of split units are not there.
@@ -27,7 +27,7 @@ pub(super) fn add(symbols: &Symbols<'_>, catalog: &Catalog, compiler_known: bool
     if symbols.damaged {
         add(RemarkKind::Damaged, "a symbol table cannot be read", None);
     }
-    if symbols.stripped && plan.is_rust {
+    if symbols.source == SymbolSource::Dynamic && plan.is_rust {
         add(
             RemarkKind::Stripped,
             "there is no symbol table, so prost functions cannot be found",

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use comfy_table::{Table, presets};
 
-use super::plan::{ExitKind, ProbePlan, Site, TypeSource, describe};
+use super::plan::{ExitKind, ProbePlan, Site, SymbolSource, TypeSource, describe};
 
 /// The plan as tables, `width` columns wide.
 pub fn table(plan: &ProbePlan, width: u16) -> String {
@@ -58,6 +58,8 @@ fn header(plan: &ProbePlan) -> String {
         (plan.is_rust, "Rust"),
         (plan.static_exe, "static"),
         (plan.stripped, "stripped"),
+        (plan.symbols == SymbolSource::DebugFile, "symbols from its debug file"),
+        (plan.symbols == SymbolSource::DebugData, "symbols from .gnu_debugdata"),
         (plan.has_dwarf, "with debug info"),
     ];
     let traits: Vec<&str> = traits.into_iter().filter_map(|(is, name)| is.then_some(name)).collect();

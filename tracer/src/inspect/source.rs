@@ -27,3 +27,9 @@ impl ReadAt for &[u8] {
         }
     }
 }
+
+impl ReadAt for Vec<u8> {
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> bool {
+        self.as_slice().read_at(offset, buffer)
+    }
+}

@@ -4,7 +4,9 @@ use std::fmt::{self, Write as _};
 
 use object::elf::{SHT_DYNSYM, SHT_SYMTAB, STT_FUNC, STT_GNU_IFUNC, STT_TLS, SymbolType};
 
+use super::debug_data::DebugData;
 use super::image::{Image, Section, string_at};
+use super::plan::SymbolSource;
 
 const ENTRY: usize = 24;
 /// Symbols of a table beyond this many are not looked at.
@@ -41,8 +43,8 @@ pub(super) struct Symbols<'a> {
     dynamic_strings: &'a [u8],
     /// Values of the dynamic symbols, by index; zero if undefined.
     dynamic_values: Vec<u64>,
-    /// Has no `.symtab`.
-    pub(super) stripped: bool,
+    /// Where the full table is.
+    pub(super) source: SymbolSource,
     /// A table was announced but could not be read.
     pub(super) damaged: bool,
 }
@@ -56,19 +58,31 @@ struct Entry {
 }
 
 impl<'a> Symbols<'a> {
-    /// Reads them; the full one can be in the file with the debug info.
-    pub(super) fn read(image: &Image<'a>, debug: Option<&Image<'a>>) -> Self {
-        let mut symbols = Self { stripped: true, ..Self::default() };
+    /// Reads them; the full one can be in the file with the debug info, or packed into the file as its mini debug info.
+    pub(super) fn read(image: &Image<'a>, debug: Option<&Image<'a>>, mini: &'a DebugData) -> Self {
+        let mut symbols = Self::default();
+        let unpacked = match mini {
+            DebugData::Unpacked(bytes) => Image::parse_any(bytes.as_slice(), bytes).ok(),
+            DebugData::Absent | DebugData::Damaged => None,
+        };
         let table = |image: &Image<'a>, kind| {
             image.sections.iter().find(|section| section.kind == kind && section.in_file()).copied()
         };
-        for kind in [SHT_SYMTAB, SHT_DYNSYM] {
-            let dynamic = kind == SHT_DYNSYM;
-            let own = table(image, kind).map(|section| (image, section));
-            let other = debug.filter(|_| !dynamic).and_then(|debug| Some((debug, table(debug, kind)?)));
-            let Some((holder, section)) = own.or(other) else { continue };
-            symbols.stripped &= dynamic;
-            symbols.damaged |= symbols.add_table(image, holder, &section, dynamic).is_none();
+        let holders = [
+            (SymbolSource::File, Some(image)),
+            (SymbolSource::DebugFile, debug),
+            (SymbolSource::DebugData, unpacked.as_ref()),
+        ];
+        let full =
+            holders.into_iter().find_map(|(source, holder)| Some((source, holder?, table(holder?, SHT_SYMTAB)?)));
+        if let Some((source, holder, section)) = full {
+            symbols.source = source;
+            symbols.damaged |= symbols.add_table(image, holder, &section, false).is_none();
+        } else if !matches!(mini, DebugData::Absent) {
+            symbols.damaged = true;
+        }
+        if let Some(section) = table(image, SHT_DYNSYM) {
+            symbols.damaged |= symbols.add_table(image, image, &section, true).is_none();
         }
         symbols.functions.sort_unstable();
         symbols

@@ -25,6 +25,11 @@ pub fn kernel_offsets() -> Result<KernelOffsets, KernelError> {
     let at = |path: &'static str| offset_of(&btf, path).ok_or(KernelError::NoField(path));
     Ok(KernelOffsets {
         task_tgid: at("task_struct.tgid")?,
+        task_mm: at("task_struct.mm")?,
+        mm_start_code: at("mm_struct.start_code")?,
+        mm_exe_file: at("mm_struct.exe_file")?,
+        task_flags: at("task_struct.flags")?,
+        task_uring: offset_of(&btf, "task_struct.io_uring").unwrap_or(0),
         task_files: at("task_struct.files")?,
         task_fsbase: at("task_struct.thread.fsbase")?,
         files_fdt: at("files_struct.fdt")?,
@@ -38,7 +43,15 @@ pub fn kernel_offsets() -> Result<KernelOffsets, KernelError> {
         inode_mode: at("inode.i_mode")?,
         file_private: at("file.private_data")?,
         socket_sk: at("socket.sk")?,
-        socket_type: at("socket.type")?,
+        socket_in_alloc: at("socket_alloc.socket")?,
+        inode_in_alloc: at("socket_alloc.vfs_inode")?,
+        sock_socket: at("sock.sk_socket")?,
+        sock_type: at("sock.sk_type")?,
+        sock_protocol: at("sock.sk_protocol")?,
+        sock_shutdown: at("sock.sk_shutdown")?,
+        tcp_written: at("tcp_sock.write_seq")?,
+        tcp_read: at("tcp_sock.copied_seq")?,
+        tcp_upper: at("inet_connection_sock.icsk_ulp_ops")?,
         sock_family: at("sock.__sk_common.skc_family")?,
         sock_daddr: at("sock.__sk_common.skc_daddr")?,
         sock_saddr: at("sock.__sk_common.skc_rcv_saddr")?,
@@ -51,6 +64,12 @@ pub fn kernel_offsets() -> Result<KernelOffsets, KernelError> {
         unix_peer: at("unix_sock.peer")?,
         known: 1,
     })
+}
+
+/// Whether the running kernel has a tracepoint that eBPF programs can be attached to.
+pub fn has_tracepoint(name: &str) -> Result<bool, KernelError> {
+    let btf = Btf::from_file(Path::new(BTF_PATH)).map_err(KernelError::NoBtf)?;
+    Ok(btf.resolve_types_by_name(&format!("btf_trace_{name}")).is_ok_and(|types| !types.is_empty()))
 }
 
 /// Byte offset of `struct.field.field`; anonymous members are looked through.

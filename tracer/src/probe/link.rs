@@ -78,7 +78,7 @@ pub enum Link {
     /// Many places.
     Multi(OwnedFd),
     /// One place. The link is dropped first: the program stops before the breakpoint goes.
-    Event(OwnedFd, OwnedFd),
+    Event(Option<OwnedFd>, OwnedFd),
 }
 
 /// What came of attaching a program to some sites.
@@ -115,17 +115,16 @@ impl Link {
         attached
     }
 
-    /// Detaches many. A perf event's detach waits for the kernel's RCU, so they wait together.
-    pub fn drop_all(links: Vec<Self>) {
+    /// Detaches many. Each takes its breakpoints out and then waits for the kernel's RCU, so they do it side by side.
+    pub fn drop_all(mut links: Vec<Self>) {
         const THREADS: usize = 64;
-        let (mut links, multi): (Vec<_>, Vec<_>) = links.into_iter().partition(|link| matches!(link, Self::Event(..)));
-        drop(multi);
         let share = links.len().div_ceil(THREADS).max(1);
         std::thread::scope(|scope| {
-            while !links.is_empty() {
-                let part = links.split_off(links.len().saturating_sub(share));
+            while links.len() > share {
+                let part = links.split_off(links.len() - share);
                 scope.spawn(move || drop(part));
             }
+            drop(links);
         });
     }
 }
@@ -290,8 +289,14 @@ fn event(kind: u32, program: BorrowedFd<'_>, path: &Path, site: &Site, pid: Opti
         cookie: site.cookie,
         ..EventLinkAttr::default()
     };
-    let link = create(&attr).map_err(|source| LinkError::Create { offset: site.offset, source })?;
-    Ok(Link::Event(link, event))
+    match create(&attr) {
+        Ok(link) => Ok(Link::Event(Some(link), event)),
+        // The answer of a kernel that has no links for perf events (before 5.15); it has no cookies either.
+        Err(source) if source.raw_os_error() == Some(libc::EINVAL) && give(&event, program).is_ok() => {
+            Ok(Link::Event(None, event))
+        }
+        Err(source) => Err(LinkError::Create { offset: site.offset, source }),
+    }
 }
 
 /// BPF_LINK_CREATE; `attr` is one of the two structures above, and what it points to is alive.
@@ -348,12 +353,23 @@ fn for_a_folder(program: BorrowedFd<'_>, pid: u32) -> Option<io::Error> {
     create(&attr).err()
 }
 
+/// Gives the program to the event, which keeps it.
+fn give(event: &OwnedFd, program: BorrowedFd<'_>) -> io::Result<()> {
+    // _IOW('$', 8, u32)
+    const PERF_EVENT_IOC_SET_BPF: libc::c_ulong = 0x4004_2408;
+    // SAFETY: both descriptors are open, and the argument is a number.
+    match unsafe { libc::ioctl(event.as_raw_fd(), PERF_EVENT_IOC_SET_BPF, program.as_raw_fd()) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::path::Path;
 
     use super::{Link, Site, Target};
-    use crate::probe::{Options, Programs};
+    use crate::probe::{Options, Programs, SocketProbe};
 
     /// Needs root: the end-to-end run sets TRACER_STRICT, and then it must not be missing.
     #[test]
@@ -365,7 +381,7 @@ mod tests {
         let good = Site { offset, cookie: 0, counter: None };
         // Beyond the end of the file.
         let bad = Site { offset: 1 << 40, ..good };
-        let programs = Programs::load(&Options { ring_bytes: 1 << 16, syscalls: false }).expect("load");
+        let programs = Programs::load(&Options { ring_bytes: 1 << 16, sockets: SocketProbe::Off }).expect("load");
         let program = programs.uprobe("message_panic").expect("it is there");
         let target = Target { path, pid: None, descriptors: 64 };
         let mut sites = vec![good; 9];

@@ -5,12 +5,15 @@
 
 pub mod descriptors;
 mod events;
+pub mod features;
 mod kernel;
 mod link;
 mod multi;
 mod programs;
+mod sockets;
 
 pub use events::Events;
-pub use kernel::{KernelError, kernel_offsets};
+pub use kernel::{KernelError, has_tracepoint, kernel_offsets};
 pub use link::{Attached, Link, LinkError, Program, Site, Target as LinkTarget};
 pub use programs::{LoadError, Options, Programs, uprobes_need_admin};
+pub use sockets::{SocketProbe, Watching};

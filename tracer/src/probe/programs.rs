@@ -3,20 +3,24 @@
 use std::os::fd::AsFd as _;
 
 use aya::maps::{Array, HashMap, MapData, PerCpuArray};
-use aya::programs::{BtfTracePoint, RawTracePoint, UProbe};
-use aya::{Btf, Ebpf, EbpfLoader};
+use aya::programs::{RawTracePoint, RawTracePointRunOptions, TestRun as _, UProbe};
+use aya::{Ebpf, EbpfLoader};
 use tracer_common::map::{
-    Advice, ConnectionKey, ConnectionState, Counter, Executable, KernelOffsets, Probe, SERVER_PLACES, TARGET_SERVER,
-    Target,
+    Advice, ConnectionState, Cookie, Counter, DescriptorKey, Executable, KernelOffsets, Place, Probe, SERVER_PLACES,
+    SWEEP_SOCKETS, SocketKey, TARGET_SERVER, Target,
 };
 
 use super::events::Events;
+use super::features::Features;
 use super::link;
 use super::multi::{self, MultiError, MultiPrograms};
+use super::sockets::{SWEEP, SocketProbe, Watching};
 use super::{KernelError, kernel_offsets};
 
 /// The object that `cargo xtask build-ebpf` made.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("TRACER_EBPF_OBJECT"));
+/// The same for kernels without `bpf_loop` or attach cookies.
+static OLD_KERNEL_OBJECT: &[u8] = aya::include_bytes_aligned!(env!("TRACER_EBPF_OLD_OBJECT"));
 
 /// Why the programs could not be loaded.
 #[derive(Debug, thiserror::Error)]
@@ -66,32 +70,48 @@ pub enum LoadError {
 pub struct Options {
     /// Bytes of the ring buffer, rounded up to a power of two.
     pub ring_bytes: u32,
-    /// Watch system calls for sockets.
-    pub syscalls: bool,
+    /// How socket calls are seen.
+    pub sockets: SocketProbe,
 }
 
-/// All programs, loaded; those that watch processes and system calls are attached as well.
+/// All programs, loaded; those that watch processes and sockets are attached as well.
 pub struct Programs {
     ebpf: Ebpf,
     /// The uprobe programs, where the kernel has `uprobe_multi`; else aya has loaded them.
     multi: Option<MultiPrograms>,
+    watching: Watching,
     targets: HashMap<MapData, u32, Target>,
     server_owners: Array<MapData, u32>,
     executables: HashMap<MapData, Executable, Target>,
     advice: HashMap<MapData, u64, Advice>,
-    connections: HashMap<MapData, ConnectionKey, ConnectionState>,
+    connections: HashMap<MapData, SocketKey, ConnectionState>,
+    served: HashMap<MapData, DescriptorKey, ConnectionState>,
     probes: Array<MapData, Probe>,
+    /// Where the kernel has no cookies.
+    places: Option<HashMap<MapData, Place, u64>>,
+    limits: Option<String>,
     counters: PerCpuArray<MapData, u64>,
     events: Option<Events>,
 }
 
 impl Programs {
-    /// Loads everything and starts to watch processes (and system calls, if asked to).
+    /// Loads everything and starts to watch processes (and sockets, if asked to).
     pub fn load(options: &Options) -> Result<Self, LoadError> {
+        let features = Features::ask();
+        let object = if features.old_kernel() { OLD_KERNEL_OBJECT } else { OBJECT };
+        Ok(Self { limits: features.limits(), ..Self::load_object(object, options)? })
+    }
+
+    fn load_object(object: &[u8], options: &Options) -> Result<Self, LoadError> {
         let offsets = kernel_offsets()?;
         let ring_bytes = options.ring_bytes.next_power_of_two().max(1 << 16);
-        let mut ebpf = EbpfLoader::new().map_max_entries("EVENTS", ring_bytes).load(OBJECT).map_err(object_error)?;
-        let multi = uprobes(&mut ebpf)?;
+        let watching = Watching::choose(options.sockets)?;
+        let mut ebpf = EbpfLoader::new()
+            .map_max_entries("EVENTS", ring_bytes)
+            .override_global("TRANSFERS", &watching.transfers(), true)
+            .load(object)
+            .map_err(object_error)?;
+        let multi = uprobes(&mut ebpf, object)?;
         let mut array: Array<_, KernelOffsets> = map(&mut ebpf, "OFFSETS")?;
         array.set(0, offsets, 0).map_err(|source| LoadError::Map { name: "OFFSETS", source })?;
         let programs = Self {
@@ -100,41 +120,48 @@ impl Programs {
             executables: map(&mut ebpf, "EXECUTABLES")?,
             advice: map(&mut ebpf, "ADVICE")?,
             connections: map(&mut ebpf, "CONNECTIONS")?,
+            served: map(&mut ebpf, "SERVED")?,
             probes: map(&mut ebpf, "PROBES")?,
+            places: if ebpf.map("PLACES").is_some() { Some(map(&mut ebpf, "PLACES")?) } else { None },
+            limits: None,
             counters: map(&mut ebpf, "COUNTERS")?,
             events: Some(Events(map(&mut ebpf, "EVENTS")?)),
             multi,
             ebpf,
+            watching,
         };
-        programs.watch(options.syscalls)
+        programs.watch(options.sockets != SocketProbe::Off)
     }
 
-    fn watch(mut self, syscalls: bool) -> Result<Self, LoadError> {
+    fn watch(mut self, sockets: bool) -> Result<Self, LoadError> {
         for (name, tracepoint) in PROCESS_PROGRAMS {
             let program: &mut RawTracePoint = program(&mut self.ebpf, name)?;
             program.load().map_err(|source| LoadError::Program { name, source })?;
             program.attach(tracepoint).map_err(|source| LoadError::Program { name, source })?;
         }
-        if syscalls {
-            let btf = Btf::from_sys_fs().map_err(LoadError::Btf)?;
-            for (name, tracepoint) in SYSCALL_PROGRAMS {
-                let program: &mut BtfTracePoint = program(&mut self.ebpf, name)?;
-                program.load(tracepoint, &btf).map_err(|source| LoadError::Program { name, source })?;
-                program.attach().map_err(|source| LoadError::Program { name, source })?;
-            }
+        if sockets {
+            self.watching.begin(&mut self.ebpf)?;
         }
         Ok(self)
     }
 
-    /// Ends the watching of processes and system calls; what is in the ring buffer can still be read.
+    /// The tracepoints that show socket calls.
+    pub fn watching(&self) -> Watching {
+        self.watching
+    }
+
+    /// A connection is not of TCP: from now on it is known when a send begins.
+    pub fn watch_sends(&mut self) -> Result<(), LoadError> {
+        self.watching.sends_begin(&mut self.ebpf)
+    }
+
+    /// Ends the watching of processes and sockets; what is in the ring buffer can still be read.
     pub fn stop(&mut self) {
         // A program that was not loaded has nothing to unload.
         for (name, _) in PROCESS_PROGRAMS {
             let _ = program::<RawTracePoint>(&mut self.ebpf, name).map(|program| program.unload());
         }
-        for (name, _) in SYSCALL_PROGRAMS {
-            let _ = program::<BtfTracePoint>(&mut self.ebpf, name).map(|program| program.unload());
-        }
+        Watching::stop(&mut self.ebpf);
     }
 
     /// The ring buffer, once.
@@ -162,6 +189,7 @@ impl Programs {
     pub fn set_target(&mut self, pid: u32, target: Target) -> Result<(), LoadError> {
         self.targets.insert(pid, target, 0).map_err(|source| LoadError::Map { name: "TARGETS", source })?;
         if target.flags & TARGET_SERVER != 0 {
+            self.watching.system_calls(&mut self.ebpf)?;
             self.own_place(pid, 0, pid)?;
         }
         Ok(())
@@ -177,13 +205,29 @@ impl Programs {
         Ok(())
     }
 
-    /// A process has ended: its descriptors went without being closed one by one.
+    /// A process has ended: if it was a server, its descriptors went without being closed one by one.
     pub fn forget_process(&mut self, pid: u32) {
-        let keys: Vec<ConnectionKey> =
-            self.connections.keys().filter_map(Result::ok).filter(|key| key.pid == pid).collect();
+        let keys: Vec<DescriptorKey> = self.served.keys().filter_map(Result::ok).filter(|key| key.pid == pid).collect();
         for key in keys {
-            let _ = self.connections.remove(&key);
+            let _ = self.served.remove(&key);
         }
+    }
+
+    /// Ends the connections whose sockets are gone; the records of their ends are in the ring buffer afterwards.
+    pub fn sweep_connections(&mut self) -> Result<(), LoadError> {
+        let keys: Vec<SocketKey> = self.connections.keys().filter_map(Result::ok).collect();
+        if keys.is_empty() {
+            return Ok(());
+        }
+        let program: &mut RawTracePoint = program(&mut self.ebpf, SWEEP)?;
+        for keys in keys.chunks(SWEEP_SOCKETS) {
+            let mut options = RawTracePointRunOptions::new();
+            for (pair, key) in options.args.chunks_exact_mut(2).zip(keys) {
+                pair.copy_from_slice(&[key.sock, key.inode]);
+            }
+            program.test_run(options).map_err(|source| LoadError::Program { name: SWEEP, source })?;
+        }
+        Ok(())
     }
 
     /// The processes that are targets now.
@@ -199,6 +243,9 @@ impl Programs {
 
     /// Makes processes that start this executable targets from their first instruction on.
     pub fn watch_executable(&mut self, executable: Executable, target: Target) -> Result<(), LoadError> {
+        if target.flags & TARGET_SERVER != 0 {
+            self.watching.system_calls(&mut self.ebpf)?;
+        }
         self.executables.insert(executable, target, 0).map_err(|source| LoadError::Map { name: "EXECUTABLES", source })
     }
 
@@ -210,6 +257,22 @@ impl Programs {
     /// Says what a prost entry site means.
     pub fn set_probe(&mut self, index: u32, probe: Probe) -> Result<(), LoadError> {
         self.probes.set(index, probe, 0).map_err(|source| LoadError::Map { name: "PROBES", source })
+    }
+
+    /// What is not seen on this kernel, in one line.
+    pub fn limits(&self) -> Option<&str> {
+        self.limits.as_deref()
+    }
+
+    /// Whether links carry cookies. Where they do not, the programs must be told of each site, and know those of executables only.
+    pub fn has_cookies(&self) -> bool {
+        self.places.is_none()
+    }
+
+    /// Says what a prost site means, where links do not.
+    pub fn set_place(&mut self, place: Place, cookie: Cookie) -> Result<(), LoadError> {
+        let Some(places) = &mut self.places else { return Ok(()) };
+        places.insert(place, cookie.pack(), 0).map_err(|source| LoadError::Map { name: "PLACES", source })
     }
 
     /// Tells the programs what the agent knows of a connection.
@@ -236,7 +299,6 @@ const PROCESS_PROGRAMS: [(&str, &str); 3] = [
     ("process_exit", "sched_process_exit"),
     ("process_fork", "sched_process_fork"),
 ];
-const SYSCALL_PROGRAMS: [(&str, &str); 2] = [("syscall_enter", "sys_enter"), ("syscall_exit", "sys_exit")];
 
 /// Set, to anything, it makes the agent use perf events where the kernel has `uprobe_multi`.
 const PERF_EVENTS_ONLY: &str = "TRACER_PERF_UPROBES";
@@ -249,9 +311,9 @@ pub fn uprobes_need_admin() -> bool {
 }
 
 /// Loads the uprobe programs in the best form that the kernel has.
-fn uprobes(ebpf: &mut Ebpf) -> Result<Option<MultiPrograms>, LoadError> {
+fn uprobes(ebpf: &mut Ebpf, object: &[u8]) -> Result<Option<MultiPrograms>, LoadError> {
     if std::env::var_os(PERF_EVENTS_ONLY).is_none() {
-        match MultiPrograms::load(OBJECT, ebpf, &UPROBES) {
+        match MultiPrograms::load(object, ebpf, &UPROBES) {
             Ok(multi) => return Ok(Some(multi)),
             Err(error @ MultiError::NotSupported(_)) => tracing::debug!("{error}: using perf events"),
             Err(error) => tracing::warn!("using perf events for uprobes: {:#}", anyhow::Error::new(error)),
@@ -264,7 +326,7 @@ fn uprobes(ebpf: &mut Ebpf) -> Result<Option<MultiPrograms>, LoadError> {
     Ok(None)
 }
 
-fn program<'a, P>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut P, LoadError>
+pub(super) fn program<'a, P>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut P, LoadError>
 where
     &'a mut P: TryFrom<&'a mut aya::programs::Program, Error = aya::programs::ProgramError>,
 {
@@ -296,12 +358,74 @@ fn object_error(error: aya::EbpfError) -> LoadError {
 
 #[cfg(test)]
 mod tests {
-    use super::{Options, Programs};
+    use std::os::fd::{AsRawFd as _, BorrowedFd};
+
+    use super::{OBJECT, OLD_KERNEL_OBJECT, Options, Programs, SocketProbe, UPROBES};
+
+    const OPTIONS: Options = Options { ring_bytes: 1 << 20, sockets: SocketProbe::Auto };
 
     /// Needs root: the end-to-end run sets TRACER_STRICT, and then it must not be missing.
     #[test]
     #[ignore = "needs root; `cargo xtask test` runs it"]
     fn every_program_passes_the_verifier() {
-        Programs::load(&Options { ring_bytes: 1 << 20, syscalls: true }).expect("load");
+        for sockets in [SocketProbe::Auto, SocketProbe::SystemCalls] {
+            Programs::load(&Options { ring_bytes: 1 << 20, sockets }).expect("load");
+        }
+    }
+
+    #[test]
+    #[ignore = "needs root; `cargo xtask test` runs it"]
+    fn every_program_for_old_kernels_passes_the_verifier() {
+        let programs = Programs::load_object(OLD_KERNEL_OBJECT, &OPTIONS).expect("load");
+        assert!(!programs.has_cookies());
+        assert!(Programs::load_object(OBJECT, &OPTIONS).expect("load").has_cookies());
+    }
+
+    /// A program that has a stack of its own finds it, at its beginning, by adding the place of the processor's data to a register.
+    #[test]
+    #[ignore = "needs root; `cargo xtask test` runs it"]
+    fn no_uprobe_program_has_a_stack_that_another_run_writes_to() {
+        const ADD_GS_R9: [u8; 5] = [0x65, 0x4c, 0x03, 0x0c, 0x25];
+        for object in [OBJECT, OLD_KERNEL_OBJECT] {
+            let programs = Programs::load_object(object, &OPTIONS).expect("load");
+            for name in UPROBES {
+                let code = machine_code(programs.uprobe(name).expect("it is loaded").fd);
+                assert!(code.len() > 100, "{name}: {} bytes of machine code", code.len());
+                assert!(memchr::memmem::find(&code, &ADD_GS_R9).is_none(), "{name} has a stack of its own");
+            }
+        }
+    }
+
+    /// What the kernel's compiler has made of a program.
+    fn machine_code(program: BorrowedFd<'_>) -> Vec<u8> {
+        /// The beginning of `struct bpf_prog_info`.
+        #[repr(C)]
+        #[derive(Default)]
+        struct Info {
+            kind: u32,
+            id: u32,
+            tag: [u8; 8],
+            jited_len: u32,
+            translated_len: u32,
+            jited: u64,
+        }
+        /// The part of `union bpf_attr` that BPF_OBJ_GET_INFO_BY_FD reads.
+        #[repr(C)]
+        struct Attr {
+            fd: u32,
+            info_len: u32,
+            info: u64,
+        }
+        const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
+        let mut code = vec![0_u8; 1 << 20];
+        let mut info = Info { jited_len: code.len() as u32, jited: code.as_mut_ptr() as u64, ..Info::default() };
+        let attr =
+            Attr { fd: program.as_raw_fd() as u32, info_len: size_of::<Info>() as u32, info: &raw mut info as u64 };
+        // SAFETY: the kernel writes no more into `info` and `code` than the lengths given with them, and both outlive the call.
+        let result =
+            unsafe { libc::syscall(libc::SYS_bpf, BPF_OBJ_GET_INFO_BY_FD, &raw const attr, size_of::<Attr>()) };
+        assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+        code.truncate(info.jited_len as usize);
+        code
     }
 }

@@ -1,6 +1,7 @@
 //! Which processes to trace: names, PIDs, executables, late starters; their identity and resource attributes.
 
 mod arguments;
+mod descriptors;
 mod process;
 mod process_context;
 mod redis_server;
@@ -9,6 +10,7 @@ mod sampling_page;
 mod selector;
 
 pub use arguments::shown_arguments;
+pub use descriptors::Descriptors;
 pub use process::{MappedFile, Process, ProcessError};
 pub use process_context::published_attributes;
 pub use redis_server::{Found, Wanted, find_server, is_redis_server, is_redis_server_name};

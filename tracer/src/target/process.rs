@@ -62,8 +62,6 @@ pub struct MappedFile {
     pub shown: PathBuf,
     /// Device and inode.
     pub key: (u64, u64),
-    /// Address of the mapping of the file's start.
-    pub base: u64,
 }
 
 impl MappedFile {
@@ -74,7 +72,7 @@ impl MappedFile {
     pub fn open(path: &Path) -> std::io::Result<Self> {
         let path = path.canonicalize()?;
         let metadata = std::fs::metadata(&path)?;
-        Ok(Self { shown: path.clone(), path, key: (metadata.dev(), metadata.ino()), base: 0 })
+        Ok(Self { shown: path.clone(), path, key: (metadata.dev(), metadata.ino()) })
     }
 }
 
@@ -126,22 +124,13 @@ impl Process {
     pub fn executable(&self) -> Option<MappedFile> {
         let path = PathBuf::from(format!("/proc/{}/exe", self.id.pid));
         let metadata = std::fs::metadata(&path).ok()?;
-        Some(MappedFile { path, shown: self.exe.clone(), key: (metadata.dev(), metadata.ino()), base: 0 })
+        Some(MappedFile { path, shown: self.exe.clone(), key: (metadata.dev(), metadata.ino()) })
     }
 
     /// Every file that it has mapped as code, the executable first.
     pub fn mapped_files(&self) -> Vec<MappedFile> {
         let mut files: Vec<MappedFile> = self.executable().into_iter().collect();
         let Ok(maps) = self.proc.maps() else { return files };
-        let mut bases: HashMap<u64, u64> = HashMap::new();
-        for map in &maps {
-            if map.inode != 0 && map.offset == 0 {
-                bases.entry(map.inode).or_insert(map.address.0);
-            }
-        }
-        for file in &mut files {
-            file.base = bases.get(&file.key.1).copied().unwrap_or(0);
-        }
         for map in maps {
             let MMapPath::Path(shown) = map.pathname else { continue };
             if files.len() >= MAX_MAPPED_FILES || !map.perms.contains(MMPermissions::EXECUTE) {
@@ -151,11 +140,25 @@ impl Process {
             let Ok(metadata) = std::fs::metadata(&path) else { continue };
             let key = (metadata.dev(), metadata.ino());
             if metadata.ino() == map.inode && metadata.is_file() && files.iter().all(|file| file.key != key) {
-                let base = bases.get(&map.inode).copied().unwrap_or(0);
-                files.push(MappedFile { path, shown, key, base });
+                files.push(MappedFile { path, shown, key });
             }
         }
         files
+    }
+
+    /// Where it has a variable of a file: the address at which the `offset` of the file is mapped for it to write.
+    ///
+    /// The mappings say it for every kind of program, position independent or not, wherever its segments lie. A page at the end of a
+    /// segment is in the next one's mapping too, so the one that counts is the one that the kernel takes for a probe's semaphore.
+    pub fn variable(&self, file: &MappedFile, offset: u64) -> Option<u64> {
+        let wanted = |perms: MMPermissions| {
+            perms.contains(MMPermissions::WRITE | MMPermissions::PRIVATE) && !perms.contains(MMPermissions::SHARED)
+        };
+        self.proc.maps().ok()?.into_iter().find_map(|map| {
+            let into = offset.checked_sub(map.offset)?;
+            let address = map.address.0.checked_add(into)?;
+            (map.inode == file.key.1 && wanted(map.perms) && address < map.address.1).then_some(address)
+        })
     }
 
     /// Address and length of the mapping by which it publishes its context (OTEP 4719).

@@ -4,7 +4,9 @@
 use std::sync::Arc;
 
 use tracer_common::map::{Advice, VERDICT_IGNORED, VERDICT_TRACKED};
-use tracer_common::record::{self, DIRECTION_SENT, FLAG_FAILED, FLAG_FRESH, FLAG_SERVER, PROTOCOL_RESP, Socket};
+use tracer_common::record::{
+    self, DIRECTION_SENT, FLAG_FAILED, FLAG_FRESH, FLAG_SERVER, PROTOCOL_MYSQL, PROTOCOL_RESP, Socket,
+};
 
 use super::correlator::{Correlator, flow_key};
 use super::flow::FlowKey;
@@ -18,6 +20,8 @@ use crate::protocol::stream::{Chunk, Direction, Verdict};
 const AF_UNIX: u32 = 1;
 /// The programs are told of a long value once this much of it is still to come.
 const SKIP_STEP: u64 = 16 * 1024;
+/// A connection whose process is gone is over after this long: the record of its end may be lost.
+const ORPHANED_NS: u64 = 1_000_000_000;
 
 /// Who asked: kept with a command until its reply.
 #[derive(Clone, Debug)]
@@ -26,14 +30,20 @@ pub struct Asker {
     pub parent: Option<SpanContext>,
     /// Whose flow it is in.
     pub flow: FlowKey,
+    /// Whose span it is. Several processes can use one connection.
+    pub process: ProcessId,
 }
 
-/// A connection of a traced process.
+/// A connection of traced processes: a socket.
 pub struct Connection {
     /// Its number.
     pub number: u64,
-    /// Whose it is.
-    pub process: ProcessId,
+    /// Who used it last.
+    user: u32,
+    /// When that process ended, or became another program.
+    orphaned_ns: Option<u64>,
+    /// The record of its beginning has not come.
+    unannounced: bool,
     speaks: Speaks,
     verdict: Verdict,
     advised: Advice,
@@ -50,7 +60,9 @@ pub struct Connection {
 impl Correlator {
     /// The programs follow a new connection.
     pub(super) fn open(&mut self, record: &record::Connection) {
-        let Some(&process) = self.processes.get(&record.head.pid) else { return };
+        if !self.processes.contains_key(&record.head.pid) {
+            return;
+        }
         let address = addresses(record).map(|(_, server)| server.ip().to_string());
         if record.head.flags & FLAG_SERVER != 0 {
             self.servers.open_served(record);
@@ -60,7 +72,9 @@ impl Correlator {
         if record.protocol == PROTOCOL_RESP {
             self.servers.open_client(record);
         }
-        let connection = self.connection(record.connection, process, record.protocol, !fresh);
+        let connection = self.connection(record.connection, record.protocol, !fresh);
+        connection.user = record.head.pid;
+        connection.unannounced = false;
         connection.server = match &address {
             Some(address) => format!("{address}:{}", record.peer_port).into(),
             None => "unix".into(),
@@ -83,8 +97,13 @@ impl Correlator {
         }
         let key = flow_key(&record.head);
         let sent = record.direction == DIRECTION_SENT;
-        let asker = Asker { parent: if sent { self.ambient(&record.head, key) } else { None }, flow: key };
-        let connection = self.connection(record.connection, process, PROTOCOL_RESP, true);
+        let asker = Asker { parent: if sent { self.ambient(&record.head, key) } else { None }, flow: key, process };
+        if !self.connections.contains_key(&record.connection) {
+            self.unannounced(record);
+        }
+        let Some(connection) = self.connections.get_mut(&record.connection) else { return };
+        connection.user = process.pid;
+        connection.orphaned_ns = None;
         let chunk = Chunk {
             direction: if sent { Direction::Sent } else { Direction::Received },
             offset: record.offset,
@@ -106,6 +125,35 @@ impl Correlator {
             flow.touch(record.head.end_ns);
         }
         self.commands(record.connection, commands);
+    }
+
+    /// Bytes of a connection of which nothing was heard before: the record of its beginning is lost.
+    fn unannounced(&mut self, record: &Socket) {
+        self.counts.connections_unannounced += 1;
+        // The programs take the first bytes that are received for MySQL only if they are a greeting.
+        let greeting = record.protocol == PROTOCOL_MYSQL && record.direction != DIRECTION_SENT && record.offset == 0;
+        self.connection(record.connection, record.protocol, !greeting).unannounced = true;
+    }
+
+    /// A process ended, or became another program. Its connections last if others have them as well: their end comes by a record of
+    /// its own, unless that is lost.
+    pub(super) fn orphan_connections(&mut self, pid: u32, now_ns: u64) {
+        for connection in self.connections.values_mut().filter(|connection| connection.user == pid) {
+            connection.orphaned_ns.get_or_insert(now_ns);
+        }
+    }
+
+    /// Ends the connections whose process is long gone; at the end, all whose process is gone.
+    pub(super) fn end_orphaned_connections(&mut self, now_ns: u64, all: bool) {
+        let over: Vec<(u64, u64)> = self
+            .connections
+            .values()
+            .filter_map(|connection| Some((connection.number, connection.orphaned_ns?)))
+            .filter(|(_, orphaned_ns)| all || orphaned_ns.saturating_add(ORPHANED_NS) < now_ns)
+            .collect();
+        for (number, orphaned_ns) in over {
+            self.end_connection(number, orphaned_ns);
+        }
     }
 
     /// A connection is gone: commands without a reply end here.
@@ -145,11 +193,13 @@ impl Correlator {
         self.commands(number, commands);
     }
 
-    fn connection(&mut self, number: u64, process: ProcessId, protocol: u16, opened_before: bool) -> &mut Connection {
+    fn connection(&mut self, number: u64, protocol: u16, opened_before: bool) -> &mut Connection {
         let query_text = self.options.query_text;
         self.connections.entry(number).or_insert_with(|| Connection {
             number,
-            process,
+            user: 0,
+            orphaned_ns: None,
+            unannounced: false,
             speaks: Speaks::new(protocol, query_text, opened_before),
             verdict: Verdict::Maybe,
             advised: Advice::default(),
@@ -170,7 +220,7 @@ impl Correlator {
         match commands {
             Commands::Redis(commands) => {
                 for command in commands {
-                    let asker = self.asker(connection.process.pid, &command);
+                    let asker = self.asker(&command);
                     self.asked(&connection, asker, Lead::Redis(command));
                 }
             }
@@ -255,7 +305,7 @@ impl Connection {
             },
             sent: self.speaks.skip(Direction::Sent),
             received: self.speaks.skip(Direction::Received),
-            reserved: 0,
+            announce: u32::from(self.unannounced),
         };
         let news = wanted.verdict != self.advised.verdict
             || wanted.sent > self.advised.sent + SKIP_STEP

@@ -128,6 +128,7 @@ impl Correlator {
         self.ticked_ns = now_ns;
         self.counts.packs_unsent += self.packs.expire(now_ns);
         self.expire_leads(now_ns);
+        self.end_orphaned_connections(now_ns, false);
         let connections: Vec<u64> = self.connections.keys().copied().collect();
         for connection in connections {
             self.flush_connection(connection);
@@ -146,6 +147,7 @@ impl Correlator {
     /// Ends everything; no more events will come.
     pub fn finish(&mut self) {
         self.end_leads();
+        self.end_orphaned_connections(0, true);
         let connections: Vec<u64> = self.connections.keys().copied().collect();
         for connection in connections {
             self.leave_connection(connection);
@@ -192,7 +194,7 @@ impl Correlator {
             Event::Exec(head) | Event::Exit(head) => self.end_process(head.pid, head.end_ns),
             Event::Shim(head, bytes) => self.shim(&head, bytes),
             Event::Steps(head, bytes) => self.counts.server_steps += self.servers.steps(head.pid, bytes),
-            Event::Fork(_) => {}
+            Event::Fork(_) | Event::Uring(_) => {}
         }
         self.look(0, false);
     }
@@ -232,15 +234,7 @@ impl Correlator {
     fn end_process_state(&mut self, pid: u32, now_ns: u64) {
         self.end_leads_of_process(pid);
         self.servers.end_process(pid);
-        let connections: Vec<u64> = self
-            .connections
-            .iter()
-            .filter(|(_, connection)| connection.process.pid == pid)
-            .map(|(id, _)| *id)
-            .collect();
-        for connection in connections {
-            self.end_connection(connection, now_ns);
-        }
+        self.orphan_connections(pid, now_ns);
         let flows: Vec<FlowKey> = self.flows.keys().filter(|key| key.pid == pid).copied().collect();
         for key in flows {
             self.end_flow(key);

@@ -47,6 +47,8 @@ pub struct Counts {
     pub sockets_ignored: u64,
     /// Connections that turned out to be something else.
     pub connections_rejected: u64,
+    /// Connections of which the programs' announcement did not arrive. They are followed all the same, and announced again.
+    pub connections_unannounced: u64,
     /// Redis commands traced.
     pub commands: u64,
     /// MySQL commands traced.

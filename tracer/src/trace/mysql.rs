@@ -17,7 +17,7 @@ impl Correlator {
     pub(super) fn mysql(&mut self, connection: &Connection, command: &Command<Asker>, place: &Place, slow: bool) {
         let name = name(command);
         let series = Series {
-            service: self.servers.service(connection.process.pid).unwrap_or_default(),
+            service: self.servers.service(command.tag.process.pid).unwrap_or_default(),
             operation: name.clone(),
             server: Arc::clone(&connection.server),
         };
@@ -69,7 +69,7 @@ fn span(connection: &Connection, command: &Command<Asker>, name: Cow<'static, st
     }
     connection.address_attributes(&mut attributes, DEFAULT_PORT);
     let times = (command.start_ns, command.end_ns);
-    Span { attributes, status, ..place.span(connection.process, name, SpanKind::Client, times) }
+    Span { attributes, status, ..place.span(command.tag.process, name, SpanKind::Client, times) }
 }
 
 /// The summary where the SQL is run; what does something else with a statement says so first.

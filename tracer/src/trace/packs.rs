@@ -70,7 +70,8 @@ impl Correlator {
     /// A task has packed commands.
     pub(super) fn pack(&mut self, record: &Message, bytes: &[u8]) {
         let key = flow_key(&record.head);
-        let asker = Asker { parent: self.ambient(&record.head, key), flow: key };
+        let Some(&process) = self.processes.get(&record.head.pid) else { return };
+        let asker = Asker { parent: self.ambient(&record.head, key), flow: key, process };
         if let Some(flow) = self.flows.get_mut(&key) {
             flow.touch(record.head.end_ns);
         }
@@ -83,7 +84,8 @@ impl Correlator {
     }
 
     /// Who asked for a command: who packed it, if that was seen, else who sent it.
-    pub(super) fn asker(&mut self, pid: u32, command: &Command<Asker>) -> Asker {
+    pub(super) fn asker(&mut self, command: &Command<Asker>) -> Asker {
+        let pid = command.tag.process.pid;
         let packed = command.print.and_then(|print| self.packs.take(pid, print, command.sent_ns));
         packed.unwrap_or_else(|| command.tag.clone())
     }

@@ -45,5 +45,5 @@ pub fn span(connection: &Connection, command: &Command<Asker>, place: &Place, sl
     }
     connection.address_attributes(&mut attributes, DEFAULT_PORT);
     let times = (command.start_ns, command.end_ns);
-    Span { attributes, status, ..place.span(connection.process, span_name(command), SpanKind::Client, times) }
+    Span { attributes, status, ..place.span(command.tag.process, span_name(command), SpanKind::Client, times) }
 }

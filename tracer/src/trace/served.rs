@@ -48,8 +48,8 @@ impl Correlator {
         let batch = command.multi.as_ref().or(command.pipeline.as_ref()).filter(|batch| batch.size >= 2);
         let span = place.is_sampled().then(|| Box::new(redis::span(connection, command, place, slow)));
         self.servers.hold(Held {
-            process: connection.process,
-            service: self.servers.service(connection.process.pid).unwrap_or_default(),
+            process: command.tag.process,
+            service: self.servers.service(command.tag.process.pid).unwrap_or_default(),
             connection: connection.number,
             server: Arc::clone(&connection.server),
             operation: command.name.clone(),

@@ -3,8 +3,8 @@
 use bytemuck::bytes_of;
 use prost::Message as _;
 use tracer_common::record::{
-    Connection, DIRECTION_RECEIVED, DIRECTION_SENT, FLAG_CONTEXT, FLAG_FRESH, Head, KIND_CLOSE, KIND_MESSAGE,
-    KIND_OPEN, KIND_SOCKET, Message, Socket,
+    Connection, DIRECTION_RECEIVED, DIRECTION_SENT, FLAG_CONTEXT, FLAG_FRESH, Head, KIND_CLOSE, KIND_EXIT,
+    KIND_MESSAGE, KIND_OPEN, KIND_SOCKET, Message, PROTOCOL_MYSQL, PROTOCOL_RESP, Socket,
 };
 
 use super::span::{ProcessId, Span, SpanKind, Value};
@@ -83,9 +83,10 @@ fn call(
     correlator.feed(&Item::Record(&[bytes_of(&record), bytes].concat()));
 }
 
-fn socket(correlator: &mut Correlator, tid: u32, at_ms: u64, direction: u32, offset: u64, bytes: &[u8]) {
+fn socket(correlator: &mut Correlator, tid: u32, at_ms: u64, direction: u16, offset: u64, bytes: &[u8]) {
     let head = head(KIND_SOCKET, tid, at_ms, bytes.len());
-    let record = Socket { head, connection: 5, offset, len: bytes.len() as u64, direction, errno: 0 };
+    let record =
+        Socket { head, connection: 5, offset, len: bytes.len() as u64, direction, protocol: PROTOCOL_RESP, errno: 0 };
     correlator.feed(&Item::Record(&[bytes_of(&record), bytes].concat()));
 }
 
@@ -188,6 +189,61 @@ fn a_closed_connection_ends_its_open_commands() {
     let spans = spans(correlator);
     let ping = named(&spans, "PING");
     assert!(matches!(ping.status, super::span::Status::Error(_)), "{ping:?}");
+}
+
+/// The record of a connection's beginning is lost: what passes it says what it speaks, and the programs are asked for the rest.
+#[test]
+fn a_connection_whose_beginning_was_lost_is_followed() {
+    let mut correlator = correlator("always_on");
+    let pass = |correlator: &mut Correlator, at_ms: u64, protocol: u16, direction: u16, bytes: &[u8]| {
+        let head = head(KIND_SOCKET, 1, at_ms, bytes.len());
+        let connection = 5 + u64::from(protocol);
+        let record = Socket { head, connection, offset: 0, len: bytes.len() as u64, direction, protocol, errno: 0 };
+        correlator.feed(&Item::Record(&[bytes_of(&record), bytes].concat()));
+    };
+    pass(&mut correlator, 1, PROTOCOL_RESP, DIRECTION_SENT, b"*1\r\n$4\r\nPING\r\n");
+    pass(&mut correlator, 2, PROTOCOL_RESP, DIRECTION_RECEIVED, b"+PONG\r\n");
+    // COM_PING and an OK packet.
+    pass(&mut correlator, 3, PROTOCOL_MYSQL, DIRECTION_SENT, &[1, 0, 0, 0, 0x0e]);
+    pass(&mut correlator, 4, PROTOCOL_MYSQL, DIRECTION_RECEIVED, &[7, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0]);
+    assert_eq!(correlator.counts().connections_unannounced, 2);
+    let advised: Vec<(u64, u32)> =
+        correlator.output().advice.iter().map(|(number, advice)| (*number, advice.announce)).collect();
+    assert!(advised.contains(&(5, 1)) && advised.contains(&(6, 1)), "{advised:?}");
+    // The programs announce it again: now the server is known.
+    open(&mut correlator);
+    let send = |correlator: &mut Correlator, at_ms: u64, direction: u16, offset: u64, bytes: &[u8]| {
+        socket(correlator, 1, at_ms, direction, offset, bytes);
+    };
+    send(&mut correlator, 5, DIRECTION_SENT, 14, b"*1\r\n$6\r\nDBSIZE\r\n");
+    send(&mut correlator, 6, DIRECTION_RECEIVED, 7, b":0\r\n");
+    let spans = spans(correlator);
+    let systems: Vec<String> = spans.iter().map(|span| format!("{} {:?}", span.name, span.attributes[0].1)).collect();
+    assert_eq!(spans.len(), 3, "{systems:?}");
+    let dbsize = named(&spans, "DBSIZE");
+    let address = dbsize.attributes.iter().find(|(name, _)| name == "server.address").map(|(_, value)| value);
+    assert!(matches!(address, Some(Value::Shared(address)) if &**address == "10.10.10.10"), "{dbsize:?}");
+    let failed: Vec<&Span> = spans.iter().filter(|span| matches!(span.status, super::span::Status::Error(_))).collect();
+    assert!(failed.is_empty(), "{failed:?}");
+}
+
+/// A process that is gone takes its connections with it only if nobody else uses them.
+#[test]
+fn a_connection_outlives_the_process_that_opened_it() {
+    let mut correlator = correlator("always_on");
+    open(&mut correlator);
+    socket(&mut correlator, PEER, 11, DIRECTION_SENT, 0, b"*1\r\n$4\r\nPING\r\n");
+    correlator.feed(&Item::Record(bytes_of(&head(KIND_EXIT, 1, 12, 0))));
+    correlator.tick(5_000 * MS);
+    socket(&mut correlator, PEER, 13, DIRECTION_RECEIVED, 0, b"+PONG\r\n");
+    socket(&mut correlator, PEER, 14, DIRECTION_SENT, 14, b"*1\r\n$6\r\nDBSIZE\r\n");
+    correlator.feed(&Item::Record(bytes_of(&head(KIND_EXIT, PEER, 15, 0))));
+    let spans = spans(correlator);
+    let (answered, left) = (named(&spans, "PING"), named(&spans, "DBSIZE"));
+    assert_eq!((answered.process.pid, answered.end_ns), (PEER, 13 * MS + 1_000));
+    assert!(!matches!(answered.status, super::span::Status::Error(_)));
+    assert_eq!(left.end_ns, 15 * MS + 1_000, "nothing else tells the end of its connection");
+    assert!(matches!(left.status, super::span::Status::Error(_)));
 }
 
 #[test]

@@ -1,11 +1,13 @@
 //! Debug info in all the places and forms that it can have.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use tracer::inspect::{ExitKind, ProbePlan, RemarkKind, inspect_file};
+use tracer::inspect::render::table;
+use tracer::inspect::{ExitKind, ProbePlan, RemarkKind, SymbolSource, inspect_bytes, inspect_file};
 
-use crate::sample::{FAT_LTO, FAT_LTO_LINES, LEGACY, PACKED, PACKED_UNITS, UNITS, UNPACKED, UNPACKED_UNITS};
+use crate::sample::{FAT_LTO, FAT_LTO_LINES, LEGACY, PACKED, PACKED_UNITS, UNITS, UNPACKED, UNPACKED_UNITS, V0};
 
 fn run(command: &mut Command) {
     let output = command.output().unwrap();
@@ -69,6 +71,73 @@ fn debug_info_that_was_split_off_is_found_if_it_is_the_files_own() {
     assert!(inspect_file(&stripped).unwrap().stripped);
     objcopy(&["--only-keep-debug"], &LEGACY.path(), &debug);
     assert!(inspect_file(&stripped).unwrap().stripped);
+}
+
+/// A stripped copy with mini debug info, made as Fedora makes it: the functions that the dynamic symbols lack, packed by `xz`.
+fn with_mini_debug_info(whole: &Path, folder: &Path, xz: &[&str]) -> PathBuf {
+    let names = |arguments: &[&str], kinds: &str| {
+        let output =
+            Command::new("nm").args(arguments).args(["--format=posix", "--defined-only"]).arg(whole).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let symbols = text.lines().filter_map(|line| line.split_once(' '));
+        symbols
+            .filter(|(_, rest)| rest.starts_with(|kind| kinds.contains(kind)))
+            .map(|(name, _)| name.to_owned())
+            .collect::<BTreeSet<_>>()
+    };
+    let kept = &names(&[], "Tt") - &names(&["-D"], "TtWwDdBbRrVvi");
+    std::fs::write(folder.join("kept"), kept.into_iter().collect::<Vec<_>>().join("\n")).unwrap();
+    let debug = objcopy(&["--only-keep-debug"], whole, &folder.join("debug"));
+    let keep = format!("--keep-symbols={}", folder.join("kept").display());
+    let mini = objcopy(
+        &["-S", "--remove-section=.gdb_index", "--remove-section=.comment", &keep],
+        &debug,
+        &folder.join("mini"),
+    );
+    run(Command::new("xz").args(["--force", "--keep"]).args(xz).arg(&mini));
+    let section = format!("--add-section=.gnu_debugdata={}", folder.join("mini.xz").display());
+    objcopy(&["--strip-all", &section], whole, &folder.join("service"))
+}
+
+#[test]
+fn mini_debug_info_names_the_functions_of_a_stripped_file() {
+    let folder = tempfile::tempdir().unwrap();
+    for build in [LEGACY, V0] {
+        let whole = inspect_file(&build.path()).unwrap();
+        assert_eq!(whole.symbols, SymbolSource::File);
+        // What xz can be told: checks of each kind, another filter in front, several blocks.
+        for xz in [
+            &["-6"][..],
+            &["--check=sha256"],
+            &["--check=none"],
+            &["--x86", "--lzma2=preset=9e"],
+            &["--block-size=65536"],
+        ] {
+            let service = with_mini_debug_info(&build.path(), folder.path(), xz);
+            let plan = inspect_file(&service).unwrap();
+            assert_eq!(messages(&plan), messages(&whole), "{xz:?}");
+            assert!(!plan.stripped && plan.symbols == SymbolSource::DebugData, "{xz:?}: {:?}", plan.symbols);
+            assert!(table(&plan, 200).contains("symbols from .gnu_debugdata"));
+        }
+    }
+    // The file with its debug info knows more.
+    let service = with_mini_debug_info(&LEGACY.path(), folder.path(), &[]);
+    let link = format!("--add-gnu-debuglink={}", folder.path().join("debug").display());
+    let linked = objcopy(&[&link], &service, &folder.path().join("linked"));
+    assert_eq!(inspect_file(&linked).unwrap().symbols, SymbolSource::DebugFile);
+}
+
+#[test]
+fn damaged_mini_debug_info_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let service = with_mini_debug_info(&LEGACY.path(), folder.path(), &[]);
+    let mut bytes = std::fs::read(&service).unwrap();
+    let packed = std::fs::read(folder.path().join("mini.xz")).unwrap();
+    let at = memchr::memmem::find(&bytes, &packed).unwrap();
+    bytes[at + packed.len() / 2] ^= 1;
+    let plan = inspect_bytes(&bytes, &service).unwrap();
+    assert!(plan.stripped && plan.messages.is_empty());
+    assert!(plan.remarks.iter().any(|remark| remark.kind == RemarkKind::Damaged), "{:?}", plan.remarks);
 }
 
 fn misses_debug_info(plan: &ProbePlan) -> bool {

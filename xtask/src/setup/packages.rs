@@ -44,6 +44,9 @@ pub const TMUX: Program =
 pub const RSYNC: Program =
     Program { program: "rsync", package: "rsync", purpose: "one of the ways in which tests deploy a service" };
 
+/// For the tests of mini debug info.
+pub const XZ: Program = Program { program: "xz", package: "xz-utils", purpose: "packs symbols as Fedora does" };
+
 /// Networks for a test with two hosts.
 pub const IPROUTE: Program =
     Program { program: "ip", package: "iproute2", purpose: "the second host of a test is a network namespace" };

@@ -10,7 +10,8 @@ use crate::{setup::apt::Suite, workspace};
 const IMAGE: &str = "linux-image-";
 
 /// Which release has which kernel; backports hold the others.
-const SUITES: [(&str, &str); 3] = [("6.1", "bookworm"), ("6.12", "bookworm-backports"), ("", "trixie-backports")];
+const SUITES: [(&str, &str); 4] =
+    [("5.10", "bullseye"), ("6.1", "bookworm"), ("6.12", "bookworm-backports"), ("", "trixie-backports")];
 
 /// The newest fetched kernel of a version such as `6.12`.
 pub fn cached(version: &str) -> Result<Option<PathBuf>> {

@@ -18,11 +18,11 @@ use anyhow::{Context, Result, bail};
 use self::{initramfs::Initramfs, qemu::Outcome};
 use crate::{build_ebpf, run, setup, workspace};
 
-/// Before uprobe_multi; with it, before the nop5 rewrite; with both.
-const KERNELS: [&str; 3] = ["6.1", "6.12", "6.18"];
+/// Before bpf_loop and attach cookies; before uprobe_multi; with it, before the nop5 rewrite; with both; the newest.
+const KERNELS: [&str; 5] = ["5.10", "6.1", "6.12", "6.18", "7"];
 
-/// The target program of the check.
-const TARGET: &str = "order_target";
+/// The target programs of the check.
+const TARGETS: [&str; 3] = ["order_target", "shim_target", "storm_target"];
 
 /// Seconds for one kernel. It takes ten; on a machine that has other work, emulation has taken ten times as long.
 const DEADLINE: u64 = 300;
@@ -108,8 +108,8 @@ fn pack(program: Option<&Path>, archive: &Path) -> Result<()> {
     build.args(["--release", "--package", "tracer-tests", "--bin", "vm-init"]);
     if program.is_none() {
         build_ebpf::main()?;
-        build.args(["--package", "tracer", "--package", "tracer-test-programs"]);
-        build.args(["--bin", TARGET, "--bin", "tracer"]);
+        build.args(["--package", "tracer", "--package", "tracer-test-programs", "--bin", "tracer"]);
+        build.args(TARGETS.into_iter().flat_map(|target| ["--bin", target]));
     }
     run::visible(&mut build)?;
     let mut initramfs = Initramfs::default();
@@ -118,7 +118,9 @@ fn pack(program: Option<&Path>, archive: &Path) -> Result<()> {
         Some(program) => initramfs.program("program", program)?,
         None => {
             initramfs.program("tracer", &release.join("tracer"))?;
-            initramfs.program("target", &release.join(TARGET))?;
+            for target in TARGETS {
+                initramfs.program(target, &release.join(target))?;
+            }
             let redis = workspace::find_program("redis-server").context("redis-server was just set up")?;
             initramfs.program("redis-server", &redis)?;
         }

@@ -17,8 +17,10 @@ use anyhow::{Context, Result};
 const VERDICT: &str = "TRACER-VM verdict=";
 
 /// `panic=-1` and `-no-reboot` make QEMU exit when the kernel panics. On a busy host emulated time stands still for a
-/// while, and the kernel's check of its timer would panic. The libraries lie in /lib.
-const KERNEL_ARGUMENTS: &str = "console=ttyS0 quiet panic=-1 no_timer_check LD_LIBRARY_PATH=/lib PATH=/";
+/// while, and the kernel's check of its timer would panic. A kernel that lets itself be preempted everywhere (since 5.12 a choice at
+/// boot) is the harder one for programs. The libraries lie in /lib.
+const KERNEL_ARGUMENTS: &str =
+    "console=ttyS0 quiet panic=-1 oops=panic no_timer_check preempt=full LD_LIBRARY_PATH=/lib PATH=/";
 
 /// Without cmpxchg16b: QEMU 7.2 computes wrong flags for it, and a third of the boots crashed in the allocator.
 const CPU: &str = "max,-cx16";

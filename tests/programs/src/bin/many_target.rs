@@ -1,6 +1,6 @@
 //! A service with very many messages: two thousand places to probe.
 //!
-//! `messages N`: N rounds of three calls on each of 160 messages; answers with the number of calls.
+//! `messages N`: N rounds of three calls on each of 640 messages; answers with the number of calls.
 
 use anyhow::{Result, bail, ensure};
 use prost::Message;
@@ -66,4 +66,6 @@ macro_rules! modules {
     };
 }
 
-modules!(one two three four five six seven eight nine ten);
+modules!(
+    a0 a1 a2 a3 a4 a5 a6 a7 a8 a9 b0 b1 b2 b3 b4 b5 b6 b7 b8 b9 c0 c1 c2 c3 c4 c5 c6 c7 c8 c9 d0 d1 d2 d3 d4 d5 d6 d7 d8 d9
+);

@@ -91,7 +91,7 @@ impl Peers {
         let translated = || source.and_then(|source| self.served_without_client(source));
         let served = exact.or_else(translated);
         self.client_keys.insert(key, record.connection);
-        source.map(|source| self.client_sources.insert(source, record.connection));
+        self.client_sources.extend(source.map(|source| (source, record.connection)));
         let client = Client { key, source, service: Arc::clone(&service), served, shift: None };
         self.clients.insert(record.connection, client);
         if let Some(served) = served.and_then(|served| self.served.get_mut(&served)) {
@@ -115,7 +115,7 @@ impl Peers {
         let translated = || source.and_then(|source| self.client_without_server(source));
         let client = exact.or_else(translated);
         self.served_keys.insert(key, record.connection);
-        source.map(|source| self.served_sources.insert(source, record.connection));
+        self.served_sources.extend(source.map(|source| (source, record.connection)));
         let party = client.and_then(|client| self.clients.get(&client)).map(|client| Arc::clone(&client.service));
         let served = Served {
             key,
@@ -169,11 +169,15 @@ impl Peers {
             self.closed.pop_front();
             if let Some(client) = self.clients.remove(&number) {
                 remove(&mut self.client_keys, &client.key, number);
-                client.source.map(|source| remove(&mut self.client_sources, &source, number));
+                if let Some(source) = client.source {
+                    remove(&mut self.client_sources, &source, number);
+                }
             }
             if let Some(served) = self.served.remove(&number) {
                 remove(&mut self.served_keys, &served.key, number);
-                served.source.map(|source| remove(&mut self.served_sources, &source, number));
+                if let Some(source) = served.source {
+                    remove(&mut self.served_sources, &source, number);
+                }
             }
         }
     }
