@@ -1,6 +1,7 @@
 //! Helpers of the end-to-end tests: targets and the agent as child processes, steered by handshakes, never by time.
 
 pub mod agent;
+pub mod kernel_maps;
 pub mod mariadb;
 pub mod network;
 pub mod pipeline;
