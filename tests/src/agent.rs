@@ -132,6 +132,35 @@ impl Agent {
         }
     }
 
+    /// Stops it as a debugger would; returns once it stands still.
+    pub fn stop_for_a_while(&self) {
+        self.signal(libc::SIGSTOP);
+        let state = || std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).expect("it runs");
+        crate::wait_for("the agent to stand still", || state().contains(") T ").then_some(()));
+    }
+
+    /// Lets it go on.
+    pub fn go_on(&self) {
+        self.signal(libc::SIGCONT);
+    }
+
+    /// Lets it have so many more bytes of address space than it has now.
+    pub fn limit_memory(&self, more: u64) {
+        let statm = std::fs::read_to_string(format!("/proc/{}/statm", self.pid())).expect("it runs");
+        let pages: u64 = statm.split(' ').next().and_then(|pages| pages.parse().ok()).expect("a number");
+        const PAGE: u64 = 4096;
+        let limit = libc::rlimit { rlim_cur: pages * PAGE + more, rlim_max: pages * PAGE + more };
+        // SAFETY: the pointer is to a live local, and nothing is asked back.
+        let result =
+            unsafe { libc::prlimit(self.pid().cast_signed(), libc::RLIMIT_AS, &raw const limit, std::ptr::null_mut()) };
+        assert_eq!(result, 0, "prlimit: {}", std::io::Error::last_os_error());
+    }
+
+    /// Whether it has ended.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("it is our child").is_some()
+    }
+
     /// Exit code of an agent that has ended by itself; -1 after a signal.
     pub fn code(&mut self) -> i32 {
         self.child.wait().expect("it is our child").code().unwrap_or(-1)

@@ -2,6 +2,7 @@
 
 pub mod agent;
 pub mod capable;
+pub mod kernel_maps;
 pub mod mariadb;
 pub mod network;
 pub mod pipeline;

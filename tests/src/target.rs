@@ -24,8 +24,13 @@ impl Target {
         let input = child.stdin.take();
         let output = BufReader::new(child.stdout.take().expect("it is piped"));
         let mut target = Self { child, input, output };
-        assert_eq!(target.line(), "ready");
+        target.wait_until_ready();
         target
+    }
+
+    /// Waits until it is ready, also when it has begun anew.
+    pub fn wait_until_ready(&mut self) {
+        assert_eq!(self.line(), "ready");
     }
 
     /// Its process number.

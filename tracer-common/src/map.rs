@@ -270,6 +270,14 @@ pub struct KernelOffsets {
     pub task_tgid: u32,
     /// `task_struct.mm`
     pub task_mm: u32,
+    /// `task_struct.signal`
+    pub task_signal: u32,
+    /// `signal_struct.live`: threads that have not ended.
+    pub signal_live: u32,
+    /// `signal_struct.flags`
+    pub signal_flags: u32,
+    /// `signal_struct.group_exec_task`, of older kernels `group_exit_task`: a thread that waits for the end of all others.
+    pub signal_exec: u32,
     /// `mm_struct.start_code`
     pub mm_start_code: u32,
     /// `mm_struct.exe_file`
@@ -378,10 +386,18 @@ pub enum Counter {
     SocketCallsUring,
     /// User memory that could not be read (not resident, or gone).
     UserReadFailed,
-    /// Open, close, exec, exit and fork records due.
+    /// Exec, exit and fork records due.
     Lifecycle,
-    /// Lifecycle records that found the ring buffer full.
+    /// Exec, exit and fork records that found their ring buffer full.
     LifecycleRingFull,
+    /// Records of connections that are followed from here on, or no longer, due.
+    Connections,
+    /// Those that found the ring buffer full.
+    ConnectionsRingFull,
+    /// Processes that run a watched executable, or children of targets, for which the map of targets had no room.
+    TargetsMapFull,
+    /// Servers whose calls are not followed because the map was full.
+    ServersMapFull,
     /// Shim spans due.
     Shim,
     /// Shim spans that found the ring buffer full.
@@ -419,5 +435,5 @@ const _: () = {
     assert!(size_of::<ConnectionState>() == 56);
     assert!(size_of::<Advice>() == 24);
     assert!(size_of::<Executable>() == 16);
-    assert!(size_of::<KernelOffsets>() == 4 * 39);
+    assert!(size_of::<KernelOffsets>() == 4 * 43);
 };

@@ -1,4 +1,5 @@
-//! Records in the ring buffer. Each starts with a [`Head`]; `payload_len` bytes of payload follow the fixed part.
+//! Records in the two ring buffers: processes in one, everything else in the other. Each starts with a [`Head`] or with its
+//! first fields ([`Short`]); `payload_len` bytes of payload follow the fixed part.
 
 /// Bytes of a message kept from its start; a message up to twice as long as this is kept whole.
 pub const MESSAGE_PREFIX: usize = 512;
@@ -19,14 +20,13 @@ pub const KIND_SOCKET: u16 = 2;
 pub const KIND_OPEN: u16 = 3;
 /// `Head::kind`: a tracked connection was closed; a [`Connection`] follows.
 pub const KIND_CLOSE: u16 = 4;
-/// `Head::kind`: a process started another program (`execve`); only the head. [`Head::task_id`] holds the executable's inode
-/// number and [`Head::trace_flags`] the kernel's number of its device.
+/// `Head::kind`: a process started another program (`execve`): a [`Lifecycle`].
 pub const KIND_EXEC: u16 = 5;
-/// `Head::kind`: a process ended (its last thread); only the head.
+/// `Head::kind`: a target ended, which is when its last thread does: a [`Lifecycle`].
 pub const KIND_EXIT: u16 = 6;
 /// `Head::kind`: a span of the shim; its record is the payload.
 pub const KIND_SHIM: u16 = 7;
-/// `Head::kind`: a target forked; [`Head::task_id`] holds the child's process number.
+/// `Head::kind`: a target forked: a [`Lifecycle`].
 pub const KIND_FORK: u16 = 8;
 /// `Head::kind`: what the main thread of a server did; the payload is an array of [`Step`], in order.
 pub const KIND_STEPS: u16 = 9;
@@ -49,6 +49,12 @@ pub const FLAG_FRESH: u16 = 32;
 pub const FLAG_WATCHED: u16 = 64;
 /// `Head::flags` of an open record: the process is the server of the connection.
 pub const FLAG_SERVER: u16 = 128;
+
+/// `Head::flags` of an exec or exit record: the programs' own record was lost, and the agent has noticed the event later.
+pub const FLAG_NOTICED: u16 = 256;
+
+/// `Head::flags` of an exit record: only the main thread has ended, and others go on.
+pub const FLAG_THREADS_LEFT: u16 = 512;
 
 /// Fields that every record begins with.
 #[repr(C)]
@@ -81,14 +87,14 @@ pub struct Head {
     pub reserved: u32,
 }
 
-/// What a span of the shim begins with: the first fields of [`Head`], as times and ids are in the shim's own record.
+/// The first fields of [`Head`]: what records without its times and ids begin with.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "user", derive(bytemuck::Pod, bytemuck::Zeroable))]
 pub struct Short {
-    /// [`KIND_SHIM`].
+    /// One of the `KIND_*` constants.
     pub kind: u16,
-    /// Zero.
+    /// `FLAG_*` bits.
     pub flags: u16,
     /// Bytes of payload after these fields.
     pub payload_len: u32,
@@ -96,6 +102,25 @@ pub struct Short {
     pub pid: u32,
     /// Thread number.
     pub tid: u32,
+}
+
+/// A process began to run a program, forked or ended.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(bytemuck::Pod, bytemuck::Zeroable))]
+pub struct Lifecycle {
+    /// Common fields; without a payload.
+    pub head: Short,
+    /// When it happened.
+    pub at_ns: u64,
+    /// Bytes that had been written to the ring of all other records by then: what stands in them came before.
+    pub position: u64,
+    /// Of an exec: inode number of the executable.
+    pub inode: u64,
+    /// Of an exec: the kernel's number of the executable's device.
+    pub device: u32,
+    /// Of a fork: the child's process number.
+    pub child: u32,
 }
 
 /// [`Message::size`] when the probe plan does not say where the size is.
@@ -223,6 +248,7 @@ pub struct Step {
 const _: () = {
     assert!(size_of::<Head>() == 72);
     assert!(size_of::<Short>() == 16);
+    assert!(size_of::<Lifecycle>() == 48);
     assert!(size_of::<Message>() == 88);
     assert!(size_of::<Socket>() == 104);
     assert!(size_of::<Connection>() == 152);

@@ -2,13 +2,13 @@
 
 use core::intrinsics::AtomicOrdering;
 
-use aya_ebpf::bindings::{BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP};
+use aya_ebpf::bindings::{BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP, BPF_RB_PROD_POS};
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns};
 use aya_ebpf::maps::ring_buf::RingBufEntry;
 use tracer_common::map::Counter;
-use tracer_common::record::Head;
+use tracer_common::record::{Head, Lifecycle, Short};
 
-use crate::maps::{COUNTERS, EVENTS};
+use crate::maps::{COUNTERS, EVENTS, LIFECYCLE};
 
 /// The agent drains on a timer: a wake-up per record costs more than the record.
 pub const QUIET: u64 = BPF_RB_NO_WAKEUP as u64;
@@ -49,13 +49,19 @@ pub fn head(kind: u16, start_ns: u64, end_ns: u64) -> Head {
     Head { kind, pid: (pid_tgid >> 32) as u32, tid: pid_tgid as u32, start_ns, end_ns, ..Head::default() }
 }
 
-/// Tells the agent about a process, and wakes it.
+/// Tells the agent about the current process, and wakes it. `about` has what is special to the kind.
 #[inline(always)]
-pub fn lifecycle(kind: u16, flags: u16, subject: u64, device: u32) {
-    if let Some(mut entry) = reserve::<Head>(Counter::Lifecycle, Counter::LifecycleRingFull) {
-        // SAFETY: reading the clock has no preconditions.
-        let now = unsafe { bpf_ktime_get_ns() };
-        entry.write(Head { flags, task_id: subject, trace_flags: device, ..head(kind, now, now) });
-        entry.submit(WAKE);
-    }
+pub fn lifecycle(kind: u16, flags: u16, about: Lifecycle) {
+    count(Counter::Lifecycle);
+    let Some(mut entry) = LIFECYCLE.reserve::<Lifecycle>(0) else {
+        count(Counter::LifecycleRingFull);
+        return;
+    };
+    let pid_tgid = bpf_get_current_pid_tgid();
+    let (pid, tid) = ((pid_tgid >> 32) as u32, pid_tgid as u32);
+    // SAFETY: reading the clock has no preconditions.
+    let at_ns = unsafe { bpf_ktime_get_ns() };
+    let position = EVENTS.query(BPF_RB_PROD_POS as u64);
+    entry.write(Lifecycle { head: Short { kind, flags, payload_len: 0, pid, tid }, at_ns, position, ..about });
+    entry.submit(WAKE);
 }

@@ -9,7 +9,12 @@ use tracer_common::record::Message;
 use crate::server::Server;
 use crate::stream::SocketCall;
 
-/// Everything that the agent receives. The agent sets the size when it loads the programs.
+/// Processes that begin a program, fork and end. It is theirs alone, so that no amount of other records makes one of them lost:
+/// what the agent knows of processes decides what all others mean. Tens of thousands fit.
+#[map]
+pub static LIFECYCLE: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
+
+/// Everything else that the agent receives. The agent sets the size when it loads the programs.
 #[map]
 pub static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 24, 0);
 

@@ -80,7 +80,10 @@ pub fn thread_exit(pid_tgid: u64) {
     if let Some(call) = open_call(pid_tgid) {
         finish(call, FLAG_UNWOUND | FLAG_ERROR);
     }
-    let _ = CALLS.remove(pid_tgid);
+    // Looking is cheap, removing takes a lock, and most threads have nothing here.
+    if CALLS.get_ptr(pid_tgid).is_some() {
+        let _ = CALLS.remove(pid_tgid);
+    }
 }
 
 #[inline(always)]

@@ -121,7 +121,10 @@ pub fn unplaced(pid_tgid: u64) -> Option<&'static mut Server> {
     }
     let zero = ZERO_SERVER.get_ptr(0)?;
     // SAFETY: the map value lives as long as the map and is never written.
-    let _ = SERVERS.insert(pid, unsafe { &*zero }, 0);
+    if SERVERS.insert(pid, unsafe { &*zero }, 0).is_err() {
+        count(Counter::ServersMapFull);
+        return None;
+    }
     // SAFETY: as above.
     SERVERS.get_ptr_mut(pid).map(|server| unsafe { &mut *server })
 }
@@ -129,7 +132,9 @@ pub fn unplaced(pid_tgid: u64) -> Option<&'static mut Server> {
 /// The process has ended, or runs another program.
 #[inline(always)]
 pub fn forget(pid: u32) {
-    let _ = SERVERS.remove(pid);
+    if SERVERS.get_ptr(pid).is_some() {
+        let _ = SERVERS.remove(pid);
+    }
     if let Some(owner) = SERVER_OWNERS.get_ptr_mut(pid % SERVER_PLACES)
         && let Some(server) = SERVER_STATES.get_ptr_mut(pid % SERVER_PLACES)
     {

@@ -35,7 +35,8 @@ pub fn cookie(ctx: &ProbeContext) -> Option<Cookie> {
     let inode = kernel::<u64>(file + offsets.file_inode as u64)?;
     // SAFETY: the kernel passes the interrupted thread's registers, valid while the program runs.
     let address = unsafe { (*ctx.regs).rip };
-    let place = Place { inode: kernel::<u64>(inode + offsets.inode_number as u64)?, offset: address.wrapping_sub(code) };
+    let place =
+        Place { inode: kernel::<u64>(inode + offsets.inode_number as u64)?, offset: address.wrapping_sub(code) };
     // SAFETY: entries are written once, before the site gets its probe.
     match unsafe { PLACES.get(place) } {
         Some(cookie) => Some(Cookie::unpack(*cookie)),

@@ -150,7 +150,7 @@ pub fn begin(key: SocketKey, state: &mut ConnectionState, protocol: u16, flags: 
 #[inline(always)]
 pub fn announce(key: SocketKey, state: &ConnectionState, flags: u16) {
     let Some(offsets) = OFFSETS.get(0) else { return };
-    let Some(mut entry) = reserve::<Connection>(Counter::Lifecycle, Counter::LifecycleRingFull) else { return };
+    let Some(mut entry) = reserve::<Connection>(Counter::Connections, Counter::ConnectionsRingFull) else { return };
     // SAFETY: reading the clock has no preconditions.
     let now = unsafe { bpf_ktime_get_ns() };
     let sock = key.sock;
@@ -215,7 +215,7 @@ pub fn closed(connection: u64, inode: u32) {
     if connection == 0 {
         return;
     }
-    let Some(mut entry) = reserve::<Connection>(Counter::Lifecycle, Counter::LifecycleRingFull) else { return };
+    let Some(mut entry) = reserve::<Connection>(Counter::Connections, Counter::ConnectionsRingFull) else { return };
     // SAFETY: reading the clock has no preconditions.
     let now = unsafe { bpf_ktime_get_ns() };
     // A socket ends in any context, also that of the agent: it is nobody's call.

@@ -165,7 +165,10 @@ pub fn call() -> Option<&'static mut SocketCall> {
 /// The thread is ending.
 #[inline(always)]
 pub fn thread_exit(pid_tgid: u64) {
-    let _ = SOCKET_CALLS.remove(pid_tgid);
+    // Looking is cheap, removing takes a lock, and most threads have nothing here.
+    if SOCKET_CALLS.get_ptr(pid_tgid).is_some() {
+        let _ = SOCKET_CALLS.remove(pid_tgid);
+    }
 }
 
 /// Starts to look at a socket that was not seen before. What is no stream is left alone: it costs these reads at each call.

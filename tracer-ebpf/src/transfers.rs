@@ -119,7 +119,8 @@ fn message(state: &mut SocketCall, call: &Arguments, result: i64) -> Buffers {
     // The call ends before its last message when one does not pass as a whole. Else only the kernel knows where it begins again.
     let buffers = syscalls::message_vector(header);
     let room = buffers.first().map_or(0, |[_, len]| len as i64);
-    let whole = buffers.count == 1 && if call.number == SENDMMSG { room == result } else { result > 0 && room >= result };
+    let whole =
+        buffers.count == 1 && if call.number == SENDMMSG { room == result } else { result > 0 && room >= result };
     if !whole {
         state.message = 0;
         return Buffers::UNKNOWN;

@@ -2,7 +2,7 @@
 
 use aya_ebpf::macros::raw_tracepoint;
 use aya_ebpf::programs::RawTracePointContext;
-use tracer_common::record::KIND_URING;
+use tracer_common::record::{KIND_URING, Lifecycle};
 
 use crate::emit::lifecycle;
 use crate::stream;
@@ -11,7 +11,7 @@ use crate::stream;
 #[raw_tracepoint(tracepoint = "io_uring_create")]
 pub fn uring_created(_ctx: RawTracePointContext) -> i32 {
     if stream::client().is_some() {
-        lifecycle(KIND_URING, 0, 0, 0);
+        lifecycle(KIND_URING, 0, Lifecycle::default());
     }
     0
 }

@@ -63,11 +63,14 @@ impl<S: Sink> Agent<S> {
         }
         let pid = process.id.pid;
         let files = process.mapped_files();
+        if !process.has_main_thread() {
+            self.attachments.lost_main_thread(pid);
+        }
         self.attachments.request(pid, &files, &mut self.programs)?;
         let info = process_info(&process, &self.options.host);
         let service = info.service.clone();
         self.sink.item(&Item::Process(info));
-        self.processes.insert(pid, process.id);
+        self.know(&process);
         self.note_descriptors(pid);
         let waiting = Waiting { process, service, files };
         if let Some(attached) = self.attachments.process(pid, &waiting.files) {
@@ -75,6 +78,7 @@ impl<S: Sink> Agent<S> {
         }
         tracing::debug!("process {pid} is traced for its sockets while its files are inspected");
         self.programs.set_target(pid, Target { flags: TARGET_SOCKETS, ..Target::default() })?;
+        self.suspect(waiting.process.id);
         self.waiting.insert(pid, waiting);
         Ok(())
     }
@@ -121,6 +125,7 @@ impl<S: Sink> Agent<S> {
             Ok(attached) => attached,
             Err(error) => {
                 self.forget(pid);
+                self.programs.remove_target(pid);
                 return Err(error.into());
             }
         };
@@ -134,25 +139,15 @@ impl<S: Sink> Agent<S> {
         let target = target(&attached);
         let semaphore = attached.semaphore.zip(files.first());
         let semaphore = semaphore.and_then(|(offset, executable)| process.variable(executable, offset));
-        let (flows, flows_mask) = semaphore.and_then(|address| usdt::task_flows(pid, address)).unwrap_or_default();
+        let (flows, flows_mask) =
+            semaphore.and_then(|address| usdt::task_flows(&process.file("mem"), address)).unwrap_or_default();
         self.programs.set_target(pid, Target { flows, flows_mask, ..target })?;
         if self.options.selector.matches_successors(process)
             && let Some(executable) = process.executable()
         {
             self.attachments.watch(&executable, Some(pid), target, &mut self.programs)?;
         }
-        // Had it ended while it was planned, its last record may have been read before it was a target.
-        self.ended(pid);
+        self.suspect(process.id);
         Ok(())
-    }
-
-    /// A process is none of the targets any more.
-    pub(super) fn forget(&mut self, pid: u32) {
-        self.processes.remove(&pid);
-        self.waiting.remove(&pid);
-        self.introduced.remove(&pid);
-        self.sockets.forget(pid);
-        self.attachments.ended(pid, &mut self.programs);
-        self.programs.remove_target(pid);
     }
 }

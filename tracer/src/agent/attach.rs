@@ -4,8 +4,8 @@
 //! plan is there. It is given up with its probes, their numbers and its descriptor when the last process that maps it has
 //! ended, or when it is written to.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -81,6 +81,8 @@ pub struct Attachments {
     planner: Planner,
     /// Attach to single processes: others that run the same file pay nothing.
     per_process: bool,
+    /// Processes that cannot have probes of their own: the kernel ties these to a main thread, and theirs has ended.
+    headless: HashSet<u32>,
     /// Sites that could not be attached to.
     missing: u64,
 }
@@ -94,6 +96,7 @@ impl Attachments {
             tidied: Instant::now(),
             planner: Planner::start(Plans::open())?,
             per_process,
+            headless: HashSet::new(),
             missing: 0,
         })
     }
@@ -256,8 +259,19 @@ impl Attachments {
         Some((entry.shown.as_path(), matches!(entry.stage, Stage::Attached(_))))
     }
 
+    /// Whether processes have probes of their own.
+    pub(super) fn per_process(&self) -> bool {
+        self.per_process
+    }
+
+    /// The main thread of a process has ended: it shares its probes with others that run the same files.
+    pub(super) fn lost_main_thread(&mut self, pid: u32) {
+        self.headless.insert(pid);
+    }
+
     /// A process has ended, or runs another program now.
     pub(super) fn ended(&mut self, pid: u32, programs: &mut Programs) {
+        self.headless.remove(&pid);
         self.numbers.ended(pid);
         for entry in self.files.values_mut() {
             if entry.processes.remove(&pid) && entry.processes.is_empty() {
@@ -300,7 +314,7 @@ impl Attachments {
 
     fn key(&self, file: &MappedFile, pid: u32) -> Key {
         let expected = Key { file: file.key, pid: None };
-        let single = self.per_process && !self.files.contains_key(&expected);
+        let single = self.per_process && !self.headless.contains(&pid) && !self.files.contains_key(&expected);
         Key { pid: single.then_some(pid), ..expected }
     }
 

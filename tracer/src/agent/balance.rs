@@ -66,6 +66,15 @@ impl Balance {
             equations.push(kernel("prost calls recorded", "messages", "messages_ring_full", counts.messages));
             equations.push(kernel("socket records", "sockets", "sockets_ring_full", counts.sockets));
             equations.push(kernel("shim spans recorded", "shim", "shim_ring_full", counts.shim));
+            let ended = vec![
+                fate("received", counts.lifecycle),
+                fate("of earlier processes", self.kernel.get("lifecycle_stale")),
+                fate("ring full", self.kernel.get("lifecycle_ring_full")),
+            ];
+            let (what, produced) = ("starts, forks and ends of processes".to_owned(), self.kernel.get("lifecycle"));
+            equations.push(Equation { what, produced, fates: ended });
+            let connections = counts.connections;
+            equations.push(kernel("connection records", "connections", "connections_ring_full", connections));
             let steps = counts.server_steps;
             equations.push(kernel("steps of Redis servers", "server_steps", "server_steps_ring_full", steps));
         }
@@ -138,6 +147,11 @@ impl Balance {
             "socket_bytes_unseen",
             "socket_calls_uring",
             "lifecycle_ring_full",
+            "connections_ring_full",
+            "targets_map_full",
+            "executables_map_full",
+            "servers_map_full",
+            "advice_map_full",
             "shim_ring_full",
             "server_steps_ring_full",
             "server_other_threads",

@@ -1,12 +1,14 @@
 //! A live session: finds targets, attaches to them, and passes what their probes record to a [`Sink`].
 //!
-//! One thread does it all, in ring-buffer order: a process that starts is known before its first record is read. Only the
+//! One thread does it all, in the order of the records: a process that starts is known before its first record is read. Only the
 //! planning of files ([`planner`]) and the answer to those who write to attached files ([`guard`]) have threads of their own.
 
 mod adopt;
 mod attach;
 mod balance;
 mod guard;
+mod lifecycle;
+mod losses;
 mod numbers;
 mod planner;
 mod plans;
@@ -21,18 +23,19 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use rustix::event::Timespec;
 use tracer_common::map::{Counter, TARGET_SOCKETS, Target};
-use tracer_common::record::{self, FLAG_FRESH, FLAG_WATCHED, Head};
+use tracer_common::record::{self, FLAG_FRESH, FLAG_THREADS_LEFT, Head};
 
 use crate::capture::{Event, Item};
 use crate::privilege;
-use crate::probe::{Events, LoadError, Options as ProbeOptions, Programs, SocketProbe, descriptors};
-use crate::target::{HostFacts, MappedFile, Process, ProcessError, Selector, ended_process_info, process_info};
-use crate::trace::span::ProcessId;
+use crate::probe::{Events, LoadError, MapSizes, Options as ProbeOptions, Programs, SocketProbe, descriptors};
+use crate::target::{HostFacts, MappedFile, Process, ProcessError, Selector, process_info};
 
 use adopt::Waiting;
 pub use attach::AttachError;
 use attach::{Attached, Attachments};
 pub use balance::{Balance, KernelCounts};
+use lifecycle::{Known, Sweep, is_stale};
+pub use losses::SaidLosses;
 use servers::KnownServers;
 pub use sink::{Recorder, Sink, SpanSink};
 use sockets::Sockets;
@@ -66,6 +69,8 @@ pub struct Options {
     pub host: HostFacts,
     /// Bytes of the ring buffer.
     pub ring_bytes: u32,
+    /// Other sizes of the eBPF maps than the usual ones.
+    pub map_sizes: MapSizes,
     /// How socket calls are seen.
     pub sockets: SocketProbe,
     /// Attach to the Redis servers of this host that targets talk to.
@@ -85,7 +90,8 @@ pub struct Agent<S> {
     /// The session begins: a process that was asked for by number must be one that can be traced.
     starting: bool,
     refused: Option<AgentError>,
-    processes: HashMap<u32, ProcessId>,
+    processes: HashMap<u32, Known>,
+    sweep: Sweep,
     own_executable: Option<(u64, u64)>,
     /// Processes whose shim has spoken.
     introduced: HashSet<u32>,
@@ -104,7 +110,11 @@ impl<S: Sink> Agent<S> {
         for &pid in options.selector.pids() {
             Process::read(pid)?;
         }
-        let mut programs = Programs::load(&ProbeOptions { ring_bytes: options.ring_bytes, sockets: options.sockets })?;
+        let mut programs = Programs::load(&ProbeOptions {
+            ring_bytes: options.ring_bytes,
+            map_sizes: options.map_sizes.clone(),
+            sockets: options.sockets,
+        })?;
         if let Some(limits) = programs.limits() {
             tracing::warn!("{limits}");
         }
@@ -127,6 +137,7 @@ impl<S: Sink> Agent<S> {
             starting: true,
             refused: None,
             processes: HashMap::new(),
+            sweep: Sweep::default(),
             own_executable,
             introduced: HashSet::new(),
             known_servers: KnownServers::start(),
@@ -139,7 +150,7 @@ impl<S: Sink> Agent<S> {
             }
         }
         for process in Process::all() {
-            if agent.options.selector.matches(&process) && agent.processes.get(&process.id.pid) != Some(&process.id) {
+            if agent.options.selector.matches(&process) && !agent.knows(process.id) {
                 let asked_by_number = agent.options.selector.pids().contains(&process.id.pid);
                 match agent.adopt(process) {
                     Err(error) if asked_by_number => return Err(error),
@@ -175,7 +186,9 @@ impl<S: Sink> Agent<S> {
     pub fn step(&mut self) -> Result<(), AgentError> {
         self.ring.wait(&DRAIN_EVERY).map_err(AgentError::Wait)?;
         self.drain();
+        self.end_suspects();
         self.attach_planned();
+        self.sweep_processes();
         Ok(())
     }
 
@@ -210,6 +223,7 @@ impl<S: Sink> Agent<S> {
     /// When the counters cannot be read.
     pub fn kernel_counts(&self) -> Result<KernelCounts, AgentError> {
         let get = |counter| self.programs.counter(counter);
+        let full = self.programs.full_maps();
         Ok(KernelCounts(BTreeMap::from([
             ("messages", get(Counter::Messages)?),
             ("messages_nested", get(Counter::MessagesNested)?),
@@ -227,6 +241,13 @@ impl<S: Sink> Agent<S> {
             ("user_read_failed", get(Counter::UserReadFailed)?),
             ("lifecycle", get(Counter::Lifecycle)?),
             ("lifecycle_ring_full", get(Counter::LifecycleRingFull)?),
+            ("connections", get(Counter::Connections)?),
+            ("connections_ring_full", get(Counter::ConnectionsRingFull)?),
+            ("lifecycle_stale", self.sweep.stale),
+            ("targets_map_full", get(Counter::TargetsMapFull)? + full.targets),
+            ("executables_map_full", full.executables),
+            ("servers_map_full", get(Counter::ServersMapFull)?),
+            ("advice_map_full", full.advice),
             ("shim", get(Counter::Shim)?),
             ("shim_ring_full", get(Counter::ShimRingFull)?),
             ("server_steps", get(Counter::ServerSteps)?),
@@ -248,17 +269,18 @@ impl<S: Sink> Agent<S> {
 
     fn drain(&mut self) {
         self.sweep_connections();
-        while let Some(lifecycle) = self.next_record() {
-            match lifecycle {
-                Lifecycle::Executed(head) => self.executed(&head),
-                Lifecycle::Started(pid) => self.started(pid),
-                Lifecycle::Ended(pid) => self.ended(pid),
-                Lifecycle::Connected(record) => {
+        while let Some(news) = self.next_record() {
+            match news {
+                News::Executed(record) => self.executed(&record),
+                News::Forked(record) => self.forked(&record),
+                News::Ended(pid) => self.ended(pid),
+                News::LostMainThread(pid) => self.lost_main_thread(pid),
+                News::Connected(record) => {
                     self.watch_sends(&record);
                     self.connected(&record);
                 }
-                Lifecycle::Uring(pid) => self.uring(pid),
-                Lifecycle::Unchanged => {}
+                News::Uring(pid) => self.uring(pid),
+                News::Nothing => {}
             }
         }
         self.attach_found_servers();
@@ -277,7 +299,7 @@ impl<S: Sink> Agent<S> {
     }
 
     /// Passes on one record; says what it means for the targets. `None` when there is no more.
-    fn next_record(&mut self) -> Option<Lifecycle> {
+    fn next_record(&mut self) -> Option<News> {
         let record = self.ring.next_record()?;
         let event = Event::read(&record);
         // The shim publishes who its process is before its first span: what was read when it started is old.
@@ -288,6 +310,13 @@ impl<S: Sink> Agent<S> {
         {
             self.sink.item(&Item::Process(process_info(&process, &self.options.host)));
         }
+        // The sweep sees whether the process that has the number now is there.
+        if let Ok(Event::Exit(exit)) = &event
+            && is_stale(&self.processes, exit)
+        {
+            self.sweep.stale += 1;
+            return Some(News::Nothing);
+        }
         match event {
             Ok(Event::Open(open)) if self.sockets.is_new_unix(&open) => {
                 let flags = open.head.flags | FLAG_FRESH;
@@ -297,66 +326,16 @@ impl<S: Sink> Agent<S> {
             _ => self.sink.item(&Item::Record(&record)),
         }
         Some(match event {
-            Ok(Event::Exec(head)) => Lifecycle::Executed(head),
-            Ok(Event::Fork(head)) => Lifecycle::Started(head.task_id as u32),
-            Ok(Event::Exit(head)) => Lifecycle::Ended(head.pid),
-            Ok(Event::Open(record)) => Lifecycle::Connected(record),
-            Ok(Event::Uring(head)) => Lifecycle::Uring(head.pid),
-            _ => Lifecycle::Unchanged,
+            Ok(Event::Exec(record)) => News::Executed(record),
+            Ok(Event::Fork(record)) => News::Forked(record),
+            Ok(Event::Exit(record)) if record.head.flags & FLAG_THREADS_LEFT != 0 => {
+                News::LostMainThread(record.head.pid)
+            }
+            Ok(Event::Exit(record)) => News::Ended(record.head.pid),
+            Ok(Event::Open(record)) => News::Connected(record),
+            Ok(Event::Uring(record)) => News::Uring(record.head.pid),
+            _ => News::Nothing,
         })
-    }
-
-    /// A process began to run a program.
-    fn executed(&mut self, head: &Head) {
-        self.started(head.pid);
-        // The programs trace what runs a watched executable from its first instruction on; it may have ended by now.
-        if head.flags & FLAG_WATCHED != 0
-            && !self.processes.contains_key(&head.pid)
-            && let Some((executable, probed)) = self.attachments.watched(head.task_id, head.trace_flags)
-        {
-            let info = ended_process_info(head.pid, head.end_ns, executable, &self.options.host);
-            let what = if probed { "it has ended already" } else { adopt::UNPLANNED };
-            tracing::info!("tracing {} (process {}): {what}", info.service, head.pid);
-            self.sink.item(&Item::Process(info));
-        }
-    }
-
-    /// A process began to run a program, or was forked from a target.
-    fn started(&mut self, pid: u32) {
-        if self.processes.remove(&pid).is_some() {
-            self.waiting.remove(&pid);
-            self.sockets.forget(pid);
-            self.attachments.ended(pid, &mut self.programs);
-        }
-        // It may have ended already, or be a kernel thread: then there is nothing to attach to.
-        let Ok(process) = Process::read(pid) else { return };
-        let file = process.executable();
-        // The gate of a command becomes the command.
-        if file.as_ref().map(|file| file.key) == self.own_executable {
-            return;
-        }
-        let watched = file.is_some_and(|file| self.attachments.watches(&file));
-        if watched || self.options.selector.matches(&process) {
-            if let Err(error) = self.adopt(process) {
-                tracing::warn!("{}", chain(&error));
-            }
-        } else {
-            self.programs.remove_target(pid);
-        }
-    }
-
-    fn ended(&mut self, pid: u32) {
-        // The first thread can end before the others.
-        if let Some(&id) = self.processes.get(&pid)
-            && !Process::is_alive(id)
-        {
-            if let Some(waiting) = self.waiting.get(&pid) {
-                waiting.say_unplanned();
-            }
-            self.forget(pid);
-            self.programs.forget_process(pid);
-            tracing::info!("process {pid} has ended");
-        }
     }
 }
 
@@ -367,13 +346,15 @@ fn target(attached: &Attached) -> Target {
     Target { flags: TARGET_SOCKETS, task_id_offset, thread_context, tokio_context, ..Target::default() }
 }
 
-enum Lifecycle {
-    Executed(Head),
-    Started(u32),
+/// What a record means for the targets.
+enum News {
+    Executed(record::Lifecycle),
+    Forked(record::Lifecycle),
     Ended(u32),
+    LostMainThread(u32),
     Connected(record::Connection),
     Uring(u32),
-    Unchanged,
+    Nothing,
 }
 
 /// The clock of the records.

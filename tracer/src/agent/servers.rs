@@ -11,10 +11,9 @@ use std::thread;
 use tracer_common::map::{Advice, TARGET_SERVER, TARGET_SOCKETS, Target, VERDICT_TRACKED};
 use tracer_common::record::{self, FLAG_SERVER, PROTOCOL_RESP};
 
-use super::{Agent, AgentError, Sink, chain};
+use super::{Agent, AgentError, Known, Sink, chain};
 use crate::capture::{Item, addresses};
 use crate::target::{Found, Process, Wanted, find_server, process_info};
-use crate::trace::span::ProcessId;
 
 /// What the programs do for a server.
 pub fn server() -> Target {
@@ -73,7 +72,7 @@ impl KnownServers {
     }
 
     /// How many of the processes were found, not asked for.
-    pub fn attached(&self, processes: &HashMap<u32, ProcessId>) -> usize {
+    pub fn attached(&self, processes: &HashMap<u32, Known>) -> usize {
         self.found.iter().filter(|pid| processes.contains_key(pid)).count()
     }
 }
@@ -166,8 +165,9 @@ impl<S: Sink> Agent<S> {
         let pid = process.id.pid;
         let service = info.service.clone();
         self.sink.item(&Item::Process(info));
-        self.processes.insert(pid, process.id);
+        self.know(process);
         self.programs.set_target(pid, server())?;
+        self.suspect(process.id);
         tracing::info!("tracing {service} (process {pid}) as a server: who waits for whom");
         if self.options.selector.matches_successors(process)
             && let Some(executable) = process.executable()

@@ -109,6 +109,11 @@ impl Recorder {
         self.error.is_some()
     }
 
+    /// What became of the records so far.
+    pub fn counts(&self) -> Counts {
+        self.correlator.counts()
+    }
+
     /// The writer, to end the recording, and what became of the records.
     ///
     /// # Errors

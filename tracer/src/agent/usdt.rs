@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
+use std::path::Path;
 
 use tracer_common::map::TaskFlow;
 use tracer_shim::record::{FLOW_LEN, FLOWS_VERSION};
@@ -25,10 +26,10 @@ pub fn shim_notes(plan: &ProbePlan) -> impl Iterator<Item = &UsdtNote> {
 /// which is at `semaphore` in the process. The address is not to be had here: the loader of a process that has just been
 /// started writes it later.
 ///
-/// The process may say anything: what the programs read there is checked like all of its memory.
-pub fn task_flows(pid: u32, semaphore: u64) -> Option<(u64, u64)> {
+/// `memory` is the process's own, in /proc. The process may say anything: what the programs read there is checked like all of its memory.
+pub fn task_flows(memory: &Path, semaphore: u64) -> Option<(u64, u64)> {
     let mut page = [0; 8];
-    File::open(format!("/proc/{pid}/mem")).ok()?.read_exact_at(&mut page, semaphore).ok()?;
+    File::open(memory).ok()?.read_exact_at(&mut page, semaphore).ok()?;
     let [_, _, v0, v1, s0, s1, s2, s3] = page;
     let slots = u32::from_le_bytes([s0, s1, s2, s3]);
     let known = u16::from_le_bytes([v0, v1]) == FLOWS_VERSION && slots.is_power_of_two();

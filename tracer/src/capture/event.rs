@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use bytemuck::{AnyBitPattern, pod_read_unaligned};
-use tracer_common::record::{self, Connection, Head, Message, Short, Socket};
+use tracer_common::record::{self, Connection, Head, Lifecycle, Message, Short, Socket};
 
 const AF_INET: u16 = 2;
 const AF_INET6: u16 = 10;
@@ -25,13 +25,13 @@ pub enum Event<'a> {
     /// A connection is gone.
     Close(Connection),
     /// A process runs another program.
-    Exec(Head),
+    Exec(Lifecycle),
     /// A process ended.
-    Exit(Head),
-    /// A target forked; `task_id` is the child.
-    Fork(Head),
+    Exit(Lifecycle),
+    /// A target forked.
+    Fork(Lifecycle),
     /// A target has made an io_uring.
-    Uring(Head),
+    Uring(Lifecycle),
     /// A span of the shim.
     Shim(Short, &'a [u8]),
     /// What the main thread of a server did: whole [`record::Step`]s.
@@ -42,8 +42,15 @@ impl<'a> Event<'a> {
     /// Reads one record. Bytes behind its payload are ignored: the ring buffer hands out fixed sizes.
     pub fn read(bytes: &'a [u8]) -> Result<Self, Malformed> {
         let (short, rest) = fixed::<Short>(bytes)?;
-        if short.kind == record::KIND_SHIM {
-            return Ok(Self::Shim(short, rest.get(..short.payload_len as usize).ok_or(Malformed)?));
+        match short.kind {
+            record::KIND_SHIM => {
+                return Ok(Self::Shim(short, rest.get(..short.payload_len as usize).ok_or(Malformed)?));
+            }
+            record::KIND_EXEC => return Ok(Self::Exec(fixed(bytes)?.0)),
+            record::KIND_EXIT => return Ok(Self::Exit(fixed(bytes)?.0)),
+            record::KIND_FORK => return Ok(Self::Fork(fixed(bytes)?.0)),
+            record::KIND_URING => return Ok(Self::Uring(fixed(bytes)?.0)),
+            _ => {}
         }
         let head: Head = fixed(bytes)?.0;
         Ok(match head.kind {
@@ -57,10 +64,6 @@ impl<'a> Event<'a> {
             }
             record::KIND_OPEN => Self::Open(fixed(bytes)?.0),
             record::KIND_CLOSE => Self::Close(fixed(bytes)?.0),
-            record::KIND_EXEC => Self::Exec(head),
-            record::KIND_EXIT => Self::Exit(head),
-            record::KIND_FORK => Self::Fork(head),
-            record::KIND_URING => Self::Uring(head),
             record::KIND_STEPS if (head.payload_len as usize).is_multiple_of(size_of::<record::Step>()) => {
                 Self::Steps(head, payload(head, fixed::<Head>(bytes)?.1)?)
             }

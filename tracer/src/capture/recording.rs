@@ -13,7 +13,7 @@ use super::{Item, ProbeInfo, ProcessInfo};
 use crate::output_file::{self, OutputError};
 
 /// First line of a recording; the number is the version of the format.
-pub const MAGIC: &[u8] = b"tracer recording 2\n";
+pub const MAGIC: &[u8] = b"tracer recording 3\n";
 
 const PROCESS: u8 = 1;
 const PROBE: u8 = 2;

@@ -148,7 +148,7 @@ fn uprobes() -> Outcome {
 }
 
 fn programs() -> Outcome {
-    match Programs::load(&Options { ring_bytes: 1 << 16, sockets: SocketProbe::Auto }) {
+    match Programs::load(&Options { ring_bytes: 1 << 16, map_sizes: <_>::default(), sockets: SocketProbe::Auto }) {
         Ok(programs) => {
             Outcome::Good(format!("loaded and verified; socket calls by tracepoints of {}", programs.watching()))
         }

@@ -21,6 +21,8 @@ use crate::trace::{Correlator, Options as TraceOptions};
 
 /// The agent's memory shows it twice, because it is mapped twice in a row.
 const DEFAULT_RING_BYTES: u32 = 32 << 20;
+/// For tests: other sizes of the eBPF maps ([`crate::probe::MapSizes`]).
+const MAP_SIZES: &str = "TRACER_MAP_SIZES";
 
 /// Which processes.
 #[derive(Debug, Default, Args)]
@@ -190,6 +192,7 @@ impl Config {
             host: HostFacts::read(self.service_name.clone(), extra)
                 .with_command_args(self.command_args.unwrap_or_default()),
             ring_bytes: self.ring_size.unwrap_or(DEFAULT_RING_BYTES),
+            map_sizes: process_env(MAP_SIZES).unwrap_or_default().parse().context(MAP_SIZES)?,
             sockets: self.socket_probe.unwrap_or_default(),
             redis_servers: self.redis_server.unwrap_or_default() == RedisServer::Auto,
             filter_calls: false,

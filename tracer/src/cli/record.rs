@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 use super::options::{self, Spans, Targets};
 use super::run::{Gate, Session};
 use super::sandbox::{Sandbox, require_trace};
-use crate::agent::{Agent, Balance, Recorder, monotonic_ns};
+use crate::agent::{Agent, Balance, Recorder, SaidLosses, monotonic_ns};
 use crate::capture::recording::{Footer, Header, Writer};
 
 /// Arguments of `tracer record`.
@@ -35,10 +35,17 @@ pub fn main(args: Args) -> Result<()> {
         "{} will hold what the targets send and receive as it is, passwords and messages included: keep it as safe as those",
         args.output.display()
     );
+    let mut said = SaidLosses::default();
     let gate = Gate::close(&command, start.user.as_deref())?;
     agent_options.filter_calls = Sandbox::enter(start.no_sandbox, Vec::new())?.is_on();
     let agent = Agent::start(agent_options, Recorder::new(writer, config.correlator(seed)))?;
-    let agent = Session::begin(agent, gate, config.duration)?.run(|_, _| {})?;
+    let agent = Session::begin(agent, gate, config.duration)?.run(|agent, _| {
+        let Ok(kernel) = agent.kernel_counts() else { return };
+        let balance = Balance { kernel, counts: agent.sink().counts(), exporters: Vec::new() };
+        for loss in said.news(&balance) {
+            tracing::warn!("{loss}");
+        }
+    })?;
     let (recorder, kernel, _attached) = agent.finish()?;
     let (writer, counts) = recorder.finish()?;
     let counters = kernel.0.iter().map(|(name, number)| ((*name).to_owned(), *number)).collect();

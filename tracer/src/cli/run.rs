@@ -10,7 +10,7 @@ use super::blame::{self, Report};
 use super::config::process_env;
 use super::options::{self, Spans, Targets};
 use super::sandbox::{Sandbox, require_trace};
-use crate::agent::{Agent, Balance, Sink, SpanSink};
+use crate::agent::{Agent, Balance, SaidLosses, Sink, SpanSink};
 use crate::export::Pipeline;
 use crate::export::metrics::{MetricsExporter, Snapshot, histograms};
 use crate::trace::span::{Attribute, Value};
@@ -82,15 +82,21 @@ pub fn main(args: Args) -> Result<()> {
         None => None,
     };
     let exporters = pipeline.handle();
+    let mut said = SaidLosses::default();
     let agent = session.run(|agent, occasion| {
         let Ok(kernel) = agent.kernel_counts() else { return };
         let balance = Balance { kernel, counts: agent.sink().counts(), exporters: exporters.stats() };
+        for loss in said.news(&balance) {
+            tracing::warn!("{loss}");
+        }
         if occasion == Occasion::Asked {
             tracing::info!("so far:\n{}", balance.text());
         }
-        let histograms = histograms(agent.sink().durations());
-        if let Ok(mut latest) = latest.lock() {
-            *latest = Snapshot { counters: balance.counters(), histograms };
+        // Nobody else reads them, and to copy all takes the time of the thread that takes the records.
+        if metrics.is_some()
+            && let Ok(mut latest) = latest.lock()
+        {
+            *latest = Snapshot { counters: balance.counters(), histograms: histograms(agent.sink().durations()) };
         }
         if let Some(report) = &mut report {
             agent.sink_mut().take_waits().into_iter().for_each(|wait| report.add(wait));
@@ -101,7 +107,9 @@ pub fn main(args: Args) -> Result<()> {
     if let Some(report) = &mut report {
         sink.take_waits().into_iter().for_each(|wait| report.add(wait));
     }
-    if let Ok(mut latest) = latest.lock() {
+    if metrics.is_some()
+        && let Ok(mut latest) = latest.lock()
+    {
         latest.histograms = histograms(sink.durations());
     }
     let counts = sink.finish();

@@ -26,6 +26,10 @@ pub fn kernel_offsets() -> Result<KernelOffsets, KernelError> {
     Ok(KernelOffsets {
         task_tgid: at("task_struct.tgid")?,
         task_mm: at("task_struct.mm")?,
+        task_signal: at("task_struct.signal")?,
+        signal_live: at("signal_struct.live")?,
+        signal_flags: at("signal_struct.flags")?,
+        signal_exec: at("signal_struct.group_exec_task").or_else(|_| at("signal_struct.group_exit_task"))?,
         mm_start_code: at("mm_struct.start_code")?,
         mm_exe_file: at("mm_struct.exe_file")?,
         task_flags: at("task_struct.flags")?,

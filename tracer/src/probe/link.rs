@@ -382,7 +382,9 @@ mod tests {
         let good = Site { offset, cookie: 0, counter: None };
         // Beyond the end of the file.
         let bad = Site { offset: 1 << 40, ..good };
-        let programs = Programs::load(&Options { ring_bytes: 1 << 16, sockets: SocketProbe::Off }).expect("load");
+        let programs =
+            Programs::load(&Options { ring_bytes: 1 << 16, map_sizes: <_>::default(), sockets: SocketProbe::Off })
+                .expect("load");
         let program = programs.uprobe("message_panic").expect("it is there");
         let target = Target { path, pid: None, descriptors: 64 };
         let mut sites = vec![good; 9];

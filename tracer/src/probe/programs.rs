@@ -13,6 +13,7 @@ use tracer_common::map::{
 use super::events::Events;
 use super::features::Features;
 use super::link;
+use super::map_sizes::MapSizes;
 use super::multi::{self, MultiError, MultiPrograms};
 use super::sockets::{SWEEP, SocketProbe, Watching};
 use super::{KernelError, kernel_offsets};
@@ -70,6 +71,8 @@ pub enum LoadError {
 pub struct Options {
     /// Bytes of the ring buffer, rounded up to a power of two.
     pub ring_bytes: u32,
+    /// Other sizes of maps than the usual ones.
+    pub map_sizes: MapSizes,
     /// How socket calls are seen.
     pub sockets: SocketProbe,
 }
@@ -92,6 +95,18 @@ pub struct Programs {
     limits: Option<String>,
     counters: PerCpuArray<MapData, u64>,
     events: Option<Events>,
+    full: FullMaps,
+}
+
+/// Entries that the agent could not make because a map was full.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct FullMaps {
+    /// Of processes that should be targets.
+    pub targets: u64,
+    /// Of executables whose processes should be targets from their first instruction on.
+    pub executables: u64,
+    /// Of connections whose unneeded bytes the programs copy until they have heard better.
+    pub advice: u64,
 }
 
 impl Programs {
@@ -106,11 +121,13 @@ impl Programs {
         let offsets = kernel_offsets()?;
         let ring_bytes = options.ring_bytes.next_power_of_two().max(1 << 16);
         let watching = Watching::choose(options.sockets)?;
-        let mut ebpf = EbpfLoader::new()
-            .map_max_entries("EVENTS", ring_bytes)
-            .override_global("TRANSFERS", &watching.transfers(), true)
-            .load(object)
-            .map_err(object_error)?;
+        let transfers = watching.transfers();
+        let mut loader = EbpfLoader::new();
+        loader.map_max_entries("EVENTS", ring_bytes).override_global("TRANSFERS", &transfers, true);
+        for (name, size) in &options.map_sizes.0 {
+            loader.map_max_entries(name, *size);
+        }
+        let mut ebpf = loader.load(object).map_err(object_error)?;
         let multi = uprobes(&mut ebpf, object)?;
         let mut array: Array<_, KernelOffsets> = map(&mut ebpf, "OFFSETS")?;
         array.set(0, offsets, 0).map_err(|source| LoadError::Map { name: "OFFSETS", source })?;
@@ -125,7 +142,8 @@ impl Programs {
             places: if ebpf.map("PLACES").is_some() { Some(map(&mut ebpf, "PLACES")?) } else { None },
             limits: None,
             counters: map(&mut ebpf, "COUNTERS")?,
-            events: Some(Events(map(&mut ebpf, "EVENTS")?)),
+            events: Some(Events::new(map(&mut ebpf, "LIFECYCLE")?, map(&mut ebpf, "EVENTS")?)),
+            full: FullMaps::default(),
             multi,
             ebpf,
             watching,
@@ -164,7 +182,7 @@ impl Programs {
         Watching::stop(&mut self.ebpf);
     }
 
-    /// The ring buffer, once.
+    /// The ring buffers, once.
     pub fn take_events(&mut self) -> Option<Events> {
         self.events.take()
     }
@@ -187,7 +205,8 @@ impl Programs {
 
     /// Makes a process a target, or changes what is known of it.
     pub fn set_target(&mut self, pid: u32, target: Target) -> Result<(), LoadError> {
-        self.targets.insert(pid, target, 0).map_err(|source| LoadError::Map { name: "TARGETS", source })?;
+        let inserted = self.targets.insert(pid, target, 0);
+        counted(inserted, "TARGETS", &mut self.full.targets)?;
         if target.flags & TARGET_SERVER != 0 {
             self.watching.system_calls(&mut self.ebpf)?;
             self.own_place(pid, 0, pid)?;
@@ -246,7 +265,8 @@ impl Programs {
         if target.flags & TARGET_SERVER != 0 {
             self.watching.system_calls(&mut self.ebpf)?;
         }
-        self.executables.insert(executable, target, 0).map_err(|source| LoadError::Map { name: "EXECUTABLES", source })
+        let inserted = self.executables.insert(executable, target, 0);
+        counted(inserted, "EXECUTABLES", &mut self.full.executables)
     }
 
     /// An executable is watched no more.
@@ -277,12 +297,18 @@ impl Programs {
 
     /// Tells the programs what the agent knows of a connection.
     pub fn advise(&mut self, connection: u64, advice: Advice) -> Result<(), LoadError> {
-        self.advice.insert(connection, advice, 0).map_err(|source| LoadError::Map { name: "ADVICE", source })
+        let inserted = self.advice.insert(connection, advice, 0);
+        counted(inserted, "ADVICE", &mut self.full.advice)
     }
 
     /// A connection is gone.
     pub fn forget(&mut self, connection: u64) {
         let _ = self.advice.remove(&connection);
+    }
+
+    /// What the agent could not tell the programs.
+    pub fn full_maps(&self) -> FullMaps {
+        self.full
     }
 
     /// A counter, summed over the CPUs.
@@ -291,6 +317,16 @@ impl Programs {
             self.counters.get(&(counter as u32), 0).map_err(|source| LoadError::Map { name: "COUNTERS", source })?;
         Ok(values.iter().sum())
     }
+}
+
+/// Counts an entry for which there was no room.
+fn counted(inserted: Result<(), aya::maps::MapError>, name: &'static str, full: &mut u64) -> Result<(), LoadError> {
+    inserted.map_err(|source| {
+        let is_full = matches!(&source, aya::maps::MapError::SyscallError(error)
+            if error.io_error.raw_os_error() == Some(libc::E2BIG));
+        *full += u64::from(is_full);
+        LoadError::Map { name, source }
+    })
 }
 
 const UPROBES: [&str; 5] = ["message_entry", "message_exit", "message_error", "message_panic", "shim_span"];
@@ -362,14 +398,15 @@ mod tests {
 
     use super::{OBJECT, OLD_KERNEL_OBJECT, Options, Programs, SocketProbe, UPROBES};
 
-    const OPTIONS: Options = Options { ring_bytes: 1 << 20, sockets: SocketProbe::Auto };
+    const OPTIONS: Options =
+        Options { ring_bytes: 1 << 20, map_sizes: super::MapSizes(Vec::new()), sockets: SocketProbe::Auto };
 
     /// Needs root: the end-to-end run sets TRACER_STRICT, and then it must not be missing.
     #[test]
     #[ignore = "needs root; `cargo xtask test` runs it"]
     fn every_program_passes_the_verifier() {
         for sockets in [SocketProbe::Auto, SocketProbe::SystemCalls] {
-            Programs::load(&Options { ring_bytes: 1 << 20, sockets }).expect("load");
+            Programs::load(&Options { sockets, ..OPTIONS }).expect("load");
         }
     }
 

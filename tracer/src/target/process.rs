@@ -50,6 +50,8 @@ pub struct Process {
     pub exe: PathBuf,
     /// Its arguments.
     pub arguments: Vec<String>,
+    /// Its folder in /proc; that of one of its threads if the main one has ended.
+    folder: PathBuf,
     proc: procfs::process::Process,
 }
 
@@ -85,14 +87,19 @@ impl Process {
             source => ProcessError::Proc { pid, source },
         };
         let number = i32::try_from(pid).map_err(|_| ProcessError::NotFound(pid))?;
-        let proc = procfs::process::Process::new(number).map_err(failed)?;
+        let mut folder = PathBuf::from(format!("/proc/{pid}"));
+        let mut proc = procfs::process::Process::new(number).map_err(failed)?;
         let stat = proc.stat().map_err(failed)?;
-        if matches!(stat.state, 'Z' | 'X') {
+        if has_ended(&stat) {
             return Err(ProcessError::NotFound(pid));
+        }
+        // The main thread has ended and others run: what they share is only seen through one of them.
+        if stat.state == 'Z' {
+            (folder, proc) = living_thread(&folder).ok_or(ProcessError::NotFound(pid))?;
         }
         let exe = without_deleted(proc.exe().map_err(failed)?);
         let arguments = proc.cmdline().map_err(failed)?;
-        Ok(Self { id: ProcessId { pid, start_time: stat.starttime }, comm: stat.comm, exe, arguments, proc })
+        Ok(Self { id: ProcessId { pid, start_time: stat.starttime }, comm: stat.comm, exe, arguments, folder, proc })
     }
 
     /// All processes that can be read now.
@@ -122,7 +129,7 @@ impl Process {
 
     /// The executable.
     pub fn executable(&self) -> Option<MappedFile> {
-        let path = PathBuf::from(format!("/proc/{}/exe", self.id.pid));
+        let path = self.folder.join("exe");
         let metadata = std::fs::metadata(&path).ok()?;
         Some(MappedFile { path, shown: self.exe.clone(), key: (metadata.dev(), metadata.ino()) })
     }
@@ -185,9 +192,19 @@ impl Process {
         })
     }
 
+    /// Whether its main thread runs; others can go on without it.
+    pub fn has_main_thread(&self) -> bool {
+        self.folder.parent() == Some(Path::new("/proc"))
+    }
+
+    /// Its file in /proc of that name.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
     /// A path of the process, as the agent can open it.
     fn visible(&self, path: &Path) -> PathBuf {
-        let root = PathBuf::from(format!("/proc/{}/root", self.id.pid));
+        let root = self.folder.join("root");
         match path.strip_prefix("/") {
             Ok(relative) => root.join(relative),
             Err(_) => path.to_owned(),
@@ -196,8 +213,24 @@ impl Process {
 
     /// Whether it is still there, and still the same.
     pub fn is_alive(id: ProcessId) -> bool {
-        Self::read(id.pid).is_ok_and(|process| process.id == id)
+        let Ok(number) = i32::try_from(id.pid) else { return false };
+        let stat = procfs::process::Process::new(number).and_then(|process| process.stat());
+        stat.is_ok_and(|stat| stat.starttime == id.start_time && !has_ended(&stat))
     }
+}
+
+/// A thread of a process that can be read.
+fn living_thread(process: &Path) -> Option<(PathBuf, procfs::process::Process)> {
+    std::fs::read_dir(process.join("task")).ok()?.filter_map(Result::ok).find_map(|entry| {
+        let thread = procfs::process::Process::new_with_root(entry.path()).ok()?;
+        thread.exe().ok()?;
+        Some((entry.path(), thread))
+    })
+}
+
+/// Whether all its threads have ended. Its main thread alone is a zombie for as long as others run.
+fn has_ended(stat: &procfs::process::Stat) -> bool {
+    matches!(stat.state, 'Z' | 'X') && stat.num_threads <= 1
 }
 
 fn without_deleted(path: PathBuf) -> PathBuf {

@@ -30,7 +30,7 @@ pub fn published_attributes(process: &Process) -> Vec<(String, String)> {
 }
 
 fn read(process: &Process) -> Option<Vec<(String, String)>> {
-    let memory = File::open(format!("/proc/{}/mem", process.id.pid)).ok()?;
+    let memory = File::open(process.file("mem")).ok()?;
     let (start, len) = process.published_context()?;
     if len < 32 {
         return None;

@@ -113,8 +113,12 @@ impl Correlator {
             end_ns: record.head.end_ns,
         };
         let commands = connection.take(chunk, asker);
+        let settled = connection.speaks.is_settled();
         let advice = connection.advice();
         let ignored = connection.verdict == Verdict::No;
+        if !settled {
+            self.unsettled.insert(record.connection);
+        }
         if let Some(advice) = advice {
             self.counts.connections_rejected += u64::from(ignored);
             self.output.advice.push((record.connection, advice));
@@ -139,20 +143,22 @@ impl Correlator {
     /// its own, unless that is lost.
     pub(super) fn orphan_connections(&mut self, pid: u32, now_ns: u64) {
         for connection in self.connections.values_mut().filter(|connection| connection.user == pid) {
-            connection.orphaned_ns.get_or_insert(now_ns);
+            if connection.orphaned_ns.is_none() {
+                connection.orphaned_ns = Some(now_ns);
+                self.orphans.push_back((now_ns, connection.number));
+            }
         }
     }
 
     /// Ends the connections whose process is long gone; at the end, all whose process is gone.
     pub(super) fn end_orphaned_connections(&mut self, now_ns: u64, all: bool) {
-        let over: Vec<(u64, u64)> = self
-            .connections
-            .values()
-            .filter_map(|connection| Some((connection.number, connection.orphaned_ns?)))
-            .filter(|(_, orphaned_ns)| all || orphaned_ns.saturating_add(ORPHANED_NS) < now_ns)
-            .collect();
-        for (number, orphaned_ns) in over {
-            self.end_connection(number, orphaned_ns);
+        let is_over = |orphaned_ns: u64| all || orphaned_ns.saturating_add(ORPHANED_NS) < now_ns;
+        while let Some((orphaned_ns, number)) = self.orphans.pop_front_if(|(orphaned_ns, _)| is_over(*orphaned_ns)) {
+            // Another process may have used it since.
+            let is_orphan = |connection: &Connection| connection.orphaned_ns == Some(orphaned_ns);
+            if self.connections.get(&number).is_some_and(is_orphan) {
+                self.end_connection(number, orphaned_ns);
+            }
         }
     }
 

@@ -1,16 +1,17 @@
 //! The state between events and spans.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use tracer_common::map::Advice;
-use tracer_common::record::{FLAG_CONTEXT, Head};
+use tracer_common::record::{FLAG_CONTEXT, FLAG_NOTICED, FLAG_THREADS_LEFT, Head};
 
 use super::connection::Connection;
 use super::content::Contents;
 use super::counts::Counts;
 use super::durations::Durations;
-use super::flow::{Flow, FlowKey, IDLE_NS, Worker};
+use super::flow::{Flow, FlowKey, Worker};
+use super::flows::Flows;
 use super::ids::Ids;
 use super::lead::Leads;
 use super::message::{Decoded, MessageType};
@@ -67,8 +68,12 @@ pub struct Correlator {
     pub(super) output: Output,
     pub(super) processes: HashMap<u32, ProcessId>,
     pub(super) probes: Vec<Option<Arc<MessageType>>>,
-    pub(super) flows: HashMap<FlowKey, Flow<Decoded>>,
+    pub(super) flows: Flows<Decoded>,
     pub(super) connections: HashMap<u64, Connection>,
+    /// Connections that have passed something since the last tick, and may hold commands back.
+    pub(super) unsettled: BTreeSet<u64>,
+    /// Connections whose process is gone, with the time of that, in its order.
+    pub(super) orphans: VecDeque<(u64, u64)>,
     pub(super) encodes: Encodes,
     pub(super) servers: Servers,
     pub(super) durations: Durations,
@@ -78,6 +83,8 @@ pub struct Correlator {
     pub(super) contents: Contents,
     pub(super) leads: Leads,
     ticked_ns: u64,
+    #[cfg(test)]
+    flushes: u64,
 }
 
 impl Correlator {
@@ -90,8 +97,10 @@ impl Correlator {
             output: Output::default(),
             processes: HashMap::new(),
             probes: Vec::new(),
-            flows: HashMap::new(),
+            flows: Flows::default(),
             connections: HashMap::new(),
+            unsettled: BTreeSet::new(),
+            orphans: VecDeque::new(),
             encodes: Encodes::default(),
             servers: Servers::default(),
             durations: Durations::default(),
@@ -101,6 +110,8 @@ impl Correlator {
             contents: Contents::default(),
             leads: Leads::default(),
             ticked_ns: 0,
+            #[cfg(test)]
+            flushes: 0,
         }
     }
 
@@ -129,18 +140,15 @@ impl Correlator {
         self.counts.packs_unsent += self.packs.expire(now_ns);
         self.expire_leads(now_ns);
         self.end_orphaned_connections(now_ns, false);
-        let connections: Vec<u64> = self.connections.keys().copied().collect();
-        for connection in connections {
+        for connection in std::mem::take(&mut self.unsettled) {
+            #[cfg(test)]
+            {
+                self.flushes += 1;
+            }
             self.flush_connection(connection);
         }
-        let idle: Vec<FlowKey> = self
-            .flows
-            .iter()
-            .filter(|(_, flow)| flow.last_ns.saturating_add(IDLE_NS) < now_ns)
-            .map(|(key, _)| *key)
-            .collect();
-        for key in idle {
-            self.end_flow(key);
+        while let Some(flow) = self.flows.remove_idle(now_ns) {
+            self.process_spans(flow);
         }
     }
 
@@ -153,9 +161,8 @@ impl Correlator {
             self.leave_connection(connection);
         }
         self.look(0, true);
-        let flows: Vec<FlowKey> = self.flows.keys().copied().collect();
-        for key in flows {
-            self.end_flow(key);
+        for flow in self.flows.remove_all() {
+            self.process_spans(flow);
         }
     }
 
@@ -185,16 +192,33 @@ impl Correlator {
         counts
     }
 
+    /// How often flows and connections of targets were looked at to see whether something is due.
+    #[cfg(test)]
+    pub(super) fn looks(&self) -> u64 {
+        self.flows.looks + self.flushes
+    }
+
     fn event(&mut self, event: Event<'_>) {
         match event {
             Event::Message(record, payload) => self.message(&record, payload),
             Event::Socket(record, bytes) => self.socket(&record, bytes),
-            Event::Open(record) => self.open(&record),
-            Event::Close(record) => self.end_connection(record.connection, record.head.end_ns),
-            Event::Exec(head) | Event::Exit(head) => self.end_process(head.pid, head.end_ns),
+            Event::Open(record) => {
+                self.counts.connections += 1;
+                self.open(&record);
+            }
+            Event::Close(record) => {
+                self.counts.connections += 1;
+                self.end_connection(record.connection, record.head.end_ns);
+            }
+            Event::Exec(record) | Event::Exit(record) => {
+                self.counts.lifecycle += u64::from(record.head.flags & FLAG_NOTICED == 0);
+                if record.head.flags & FLAG_THREADS_LEFT == 0 {
+                    self.end_process(record.head.pid, record.at_ns);
+                }
+            }
             Event::Shim(head, bytes) => self.shim(&head, bytes),
             Event::Steps(head, bytes) => self.counts.server_steps += self.servers.steps(head.pid, bytes),
-            Event::Fork(_) | Event::Uring(_) => {}
+            Event::Fork(_) | Event::Uring(_) => self.counts.lifecycle += 1,
         }
         self.look(0, false);
     }
@@ -227,17 +251,18 @@ impl Correlator {
 
     /// A process ended or changed its program: what it had open is over.
     fn end_process(&mut self, pid: u32, now_ns: u64) {
-        self.end_process_state(pid, now_ns);
-        self.processes.remove(&pid);
+        // Every process of the host that begins a program comes here.
+        if self.processes.remove(&pid).is_some() || self.servers.has_timeline(pid) {
+            self.end_process_state(pid, now_ns);
+        }
     }
 
     fn end_process_state(&mut self, pid: u32, now_ns: u64) {
         self.end_leads_of_process(pid);
         self.servers.end_process(pid);
         self.orphan_connections(pid, now_ns);
-        let flows: Vec<FlowKey> = self.flows.keys().filter(|key| key.pid == pid).copied().collect();
-        for key in flows {
-            self.end_flow(key);
+        for flow in self.flows.remove_process(pid) {
+            self.process_spans(flow);
         }
     }
 
@@ -246,10 +271,10 @@ impl Correlator {
         self.end_flow(key);
         self.end_lead(key);
         if self.flows.len() >= MAX_FLOWS
-            && let Some(victim) = self.flows.keys().next().copied()
+            && let Some(oldest) = self.flows.remove_oldest()
         {
             self.counts.flows_evicted += 1;
-            self.end_flow(victim);
+            self.process_spans(oldest);
         }
         self.flows.insert(key, flow);
     }

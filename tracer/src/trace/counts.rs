@@ -9,6 +9,10 @@ pub struct Counts {
     pub records: u64,
     /// Records that were not understood.
     pub records_malformed: u64,
+    /// Records of the programs about processes that start, fork or end.
+    pub lifecycle: u64,
+    /// Records of connections that are followed, or no longer.
+    pub connections: u64,
     /// Message records received: each is one span, or in one of the next two.
     pub messages: u64,
     /// Messages of processes or probes that the agent knows nothing of.

@@ -10,8 +10,10 @@ use super::server::Split;
 /// go on, because a Redis command takes less.
 pub const BOUNDS: [f64; 13] =
     [0.000_01, 0.000_05, 0.000_1, 0.000_5, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0];
-/// Series kept; commands of further ones are counted as one of the name `_OTHER`.
+/// Series kept. Further ones have the operation [`OTHER`], and where there are too many of these as well, one has it as its
+/// service and server too.
 const MAX_SERIES: usize = 4096;
+const OTHER: &str = "_OTHER";
 
 /// What is counted apart.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -69,7 +71,10 @@ impl Durations {
     /// Counts a command; `split` where its time was taken apart.
     pub fn add(&mut self, mut series: Series, duration_ns: u64, split: Option<&Split>) {
         if self.0.len() >= MAX_SERIES && !self.0.contains_key(&series) {
-            series.operation = Cow::Borrowed("_OTHER");
+            series.operation = Cow::Borrowed(OTHER);
+            if self.0.len() >= 2 * MAX_SERIES && !self.0.contains_key(&series) {
+                (series.service, series.server) = (OTHER.into(), OTHER.into());
+            }
         }
         let figures = self.0.entry(series).or_default();
         figures.duration.add(duration_ns);
@@ -88,7 +93,24 @@ impl Durations {
 
 #[cfg(test)]
 mod tests {
-    use super::{BOUNDS, Histogram};
+    use super::{BOUNDS, Durations, Histogram, MAX_SERIES, OTHER, Series};
+
+    #[test]
+    fn memory_is_bounded_whatever_services_operations_and_servers_are_called() {
+        let mut durations = Durations::default();
+        let count = 3 * MAX_SERIES;
+        for number in 0..count {
+            let name = number.to_string();
+            let series =
+                Series { service: name.as_str().into(), operation: name.clone().into(), server: name.as_str().into() };
+            durations.add(series, 1, None);
+        }
+        assert_eq!(durations.iter().count(), 2 * MAX_SERIES + 1);
+        assert_eq!(durations.iter().map(|(_, figures)| figures.duration.count).sum::<u64>(), count as u64);
+        let rest: Vec<u64> =
+            durations.iter().filter(|(series, _)| &*series.server == OTHER).map(|(_, it)| it.duration.count).collect();
+        assert_eq!(rest, [MAX_SERIES as u64]);
+    }
 
     #[test]
     fn a_bound_belongs_to_the_bucket_below_it() {

@@ -11,7 +11,7 @@ use super::span::SpanContext;
 pub const IDLE_NS: u64 = 2_000_000_000;
 
 /// Who does the work.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FlowKey {
     /// Process number.
     pub pid: u32,
@@ -20,7 +20,7 @@ pub struct FlowKey {
 }
 
 /// A tokio task where one is known, else a thread.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Worker {
     /// Task id.
     Task(u64),

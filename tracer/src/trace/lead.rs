@@ -128,6 +128,9 @@ impl Leads {
     }
 
     fn take_where(&mut self, mut which: impl FnMut(&FlowKey, &[Waiting]) -> bool) -> Vec<Waiting> {
+        if self.waiting == 0 {
+            return Vec::new();
+        }
         let keys: Vec<FlowKey> = self
             .workers
             .iter()

@@ -18,6 +18,8 @@ pub const PACK: &str = "redis_pack";
 const LIFETIME_NS: u64 = 30_000_000_000;
 /// Packed commands that are kept at once.
 const MAX_PACKS: usize = 1 << 18;
+/// How often it is looked for those, in nanoseconds: each time all are looked at.
+const EXPIRE_EVERY_NS: u64 = 1_000_000_000;
 
 #[derive(Clone, Debug)]
 struct Pack {
@@ -30,6 +32,7 @@ struct Pack {
 pub struct Packs {
     waiting: HashMap<(u32, u64), VecDeque<Pack>>,
     len: usize,
+    expired_ns: u64,
 }
 
 impl Packs {
@@ -56,6 +59,10 @@ impl Packs {
 
     /// Forgets what is too old; returns how many.
     pub fn expire(&mut self, now_ns: u64) -> u64 {
+        if now_ns < self.expired_ns.saturating_add(EXPIRE_EVERY_NS) {
+            return 0;
+        }
+        self.expired_ns = now_ns;
         let before = self.len;
         self.waiting.retain(|_, packs| {
             packs.retain(|pack| pack.at_ns.saturating_add(LIFETIME_NS) > now_ns);

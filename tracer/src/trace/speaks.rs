@@ -124,6 +124,14 @@ impl Speaks {
         commands
     }
 
+    /// Whether [`Speaks::flush`] would do nothing.
+    pub fn is_settled(&self) -> bool {
+        match self {
+            Self::Redis { tracker, .. } => tracker.is_settled(),
+            Self::Mysql { .. } => true,
+        }
+    }
+
     /// Commands that wait for a reply.
     pub fn open_commands(&self) -> usize {
         match self {

@@ -3,8 +3,8 @@
 use bytemuck::bytes_of;
 use prost::Message as _;
 use tracer_common::record::{
-    Connection, DIRECTION_RECEIVED, DIRECTION_SENT, FLAG_CONTEXT, FLAG_FRESH, Head, KIND_CLOSE, KIND_EXIT,
-    KIND_MESSAGE, KIND_OPEN, KIND_SOCKET, Message, PROTOCOL_MYSQL, PROTOCOL_RESP, Socket,
+    Connection, DIRECTION_RECEIVED, DIRECTION_SENT, FLAG_CONTEXT, FLAG_FRESH, Head, KIND_CLOSE, KIND_EXEC, KIND_EXIT,
+    KIND_MESSAGE, KIND_OPEN, KIND_SOCKET, Lifecycle, Message, PROTOCOL_MYSQL, PROTOCOL_RESP, Short, Socket,
 };
 
 use super::span::{ProcessId, Span, SpanKind, Value};
@@ -351,4 +351,31 @@ fn a_worker_that_got_a_message_through_memory_is_in_its_trace() {
         assert_eq!((at(10 + id).trace_id, at(10 + id).parent), (at(id).trace_id, Some(at(id).span_id)));
     }
     assert_eq!(at(20).parent, None);
+}
+
+/// A host that builds software starts a thousand processes a second: none of them may cost a look at what targets have open.
+#[test]
+fn an_exec_of_a_stranger_and_a_tick_look_at_nothing_that_targets_have_open() {
+    const MANY: u32 = 50_000;
+    let mut correlator = correlator("always_on");
+    for number in 0..MANY {
+        let head = Head { tid: number, task_id: u64::from(number) + 1, ..head(KIND_MESSAGE, 1, 10, 0) };
+        let record = Message { head, probe: DECODE, ..Message::default() };
+        correlator.feed(&Item::Record(bytes_of(&record)));
+        let head = Head { flags: FLAG_FRESH, ..self::head(KIND_OPEN, 1, 10, 0) };
+        let record = Connection { head, connection: u64::from(number) + 1, family: 2, ..Connection::default() };
+        correlator.feed(&Item::Record(bytes_of(&record)));
+    }
+    assert_eq!(correlator.counts().messages_open, u64::from(MANY));
+    for round in 0..1_000 {
+        let head = Short { kind: KIND_EXEC, pid: 2 * PEER + round, tid: 2 * PEER + round, ..Short::default() };
+        correlator.feed(&Item::Record(bytes_of(&Lifecycle { head, ..Lifecycle::default() })));
+        correlator.tick(u64::from(round) * MS);
+    }
+    assert_eq!(correlator.looks(), 0);
+    assert_eq!(correlator.counts().messages_open, u64::from(MANY), "nothing of a target has ended");
+    // The end of a target looks at what is its own, and a tick at what is due.
+    let head = Short { kind: KIND_EXIT, pid: PID, tid: PID, ..Short::default() };
+    correlator.feed(&Item::Record(bytes_of(&Lifecycle { head, ..Lifecycle::default() })));
+    assert_eq!(correlator.counts().messages_open, 0);
 }

@@ -213,6 +213,11 @@ impl<T> Session<T> {
         }
     }
 
+    /// Whether nothing is held back, and nothing that comes may be.
+    pub(super) fn is_settled(&self) -> bool {
+        self.settling == Settling::Settled
+    }
+
     /// Pairs what was held back.
     pub(super) fn settle(&mut self, out: &mut Vec<Command<T>>) {
         if std::mem::replace(&mut self.settling, Settling::Settled) != Settling::Holding {

@@ -123,6 +123,11 @@ impl<T: Clone> Tracker<T> {
         self.session.settle(out);
     }
 
+    /// Whether [`Tracker::flush`] would do nothing.
+    pub fn is_settled(&self) -> bool {
+        self.session.is_settled()
+    }
+
     /// Commands that are neither given out nor counted in the diagnostics.
     pub fn open_commands(&self) -> usize {
         self.session.waiting()

@@ -73,6 +73,8 @@ pub struct Servers {
     lines: HashMap<Arc<str>, Line<Answered>>,
     peers: Peers,
     services: HashMap<u32, Arc<str>>,
+    /// Processes that have ended, whose names held commands may still ask for: when, which, and the name.
+    ended: VecDeque<(u64, u32, Arc<str>)>,
     held: VecDeque<Held>,
     named: VecDeque<(Held, Found)>,
     numbers: u64,
@@ -116,15 +118,22 @@ impl Servers {
         self.services.get(&pid).map(Arc::clone)
     }
 
+    /// Whether a process was seen as a server.
+    pub fn has_timeline(&self, pid: u32) -> bool {
+        self.timelines.contains_key(&pid)
+    }
+
     /// A process is gone. What it did is still asked for by the commands of its last moments.
     pub fn end_process(&mut self, pid: u32) {
+        if let Some(service) = self.service(pid) {
+            self.ended.push_back((self.now_ns, pid, service));
+        }
+        let Some(timeline) = self.timelines.get_mut(&pid) else { return };
+        timeline.ended_ns = Some(self.now_ns);
         let gone: Vec<u64> =
             self.peers.served.iter().filter(|(_, served)| served.pid == pid).map(|(number, _)| *number).collect();
         for number in gone {
             self.peers.close(number, self.now_ns);
-        }
-        if let Some(timeline) = self.timelines.get_mut(&pid) {
-            timeline.ended_ns = Some(self.now_ns);
         }
     }
 
@@ -199,6 +208,12 @@ impl Servers {
         self.looked_ns = self.now_ns;
         let until = self.now_ns.saturating_sub(FORGET_NS);
         self.peers.expire(until);
+        while let Some((_, pid, name)) = self.ended.pop_front_if(|(ended_ns, ..)| *ended_ns < until) {
+            // Its number may be that of another process by now.
+            if self.services.get(&pid).is_some_and(|known| Arc::ptr_eq(known, &name)) {
+                self.services.remove(&pid);
+            }
+        }
         self.timelines.retain(|_, timeline| timeline.ended_ns.is_none_or(|ended| ended >= until));
         let crowded = self.held() >= MAX_HELD;
         for held in std::mem::take(&mut self.held) {
