@@ -17,6 +17,8 @@ pub enum Speaks {
         tracker: Box<redis::Tracker<Asker>>,
         /// Commands that wait for the verdict.
         held: Vec<redis::Command<Asker>>,
+        /// The beginning of a first command that came in pieces: a vector of buffers, or several calls.
+        begun: Vec<u8>,
     },
     /// The MySQL client/server protocol.
     Mysql {
@@ -58,7 +60,7 @@ impl Speaks {
             return Self::Mysql { tracker: Box::new(mysql::Tracker::new(shown, opened_before)), held: Vec::new() };
         }
         let tracker = redis::Tracker::with(Role::Client, query_text, opened_before);
-        Self::Redis { tracker: Box::new(tracker), held: Vec::new() }
+        Self::Redis { tracker: Box::new(tracker), held: Vec::new(), begun: Vec::new() }
     }
 
     /// No commands.
@@ -72,11 +74,11 @@ impl Speaks {
     /// Takes what a call passed. Says whether it is the protocol, and gives the commands if so.
     pub fn feed(&mut self, chunk: Chunk<'_>, asker: Asker, before: Verdict) -> (Verdict, Commands) {
         match self {
-            Self::Redis { tracker, held } => {
+            Self::Redis { tracker, held, begun } => {
                 // The first bytes of a connection tell.
                 let verdict = match chunk.direction {
                     _ if before != Verdict::Maybe || chunk.data.is_empty() => before,
-                    Direction::Sent => looks_like_redis(chunk.data),
+                    Direction::Sent => begins_like_redis(begun, chunk.data),
                     Direction::Received => looks_like_replies(chunk.data),
                 };
                 if verdict != Verdict::No {
@@ -96,7 +98,7 @@ impl Speaks {
     /// The connection ended: commands without a reply have failed.
     pub fn close(&mut self, now_ns: u64) -> Commands {
         match self {
-            Self::Redis { tracker, held } => {
+            Self::Redis { tracker, held, .. } => {
                 let mut commands = std::mem::take(held);
                 tracker.close(now_ns, &mut commands);
                 Commands::Redis(commands)
@@ -150,6 +152,21 @@ impl Speaks {
             Self::Mysql { tracker, .. } => counts.mysql.add(&tracker.diagnostics()),
         }
     }
+}
+
+/// Judges by what was sent first, as far as it has come. An array is a command of several lines; an inline one is judged by itself.
+fn begins_like_redis(begun: &mut Vec<u8>, data: &[u8]) -> Verdict {
+    const ENOUGH: usize = 256;
+    if begun.is_empty() && !data.starts_with(b"*") {
+        return looks_like_redis(data);
+    }
+    begun.extend_from_slice(&data[..data.len().min(ENOUGH - begun.len())]);
+    let verdict = looks_like_redis(begun);
+    // The name of a command is shorter than this.
+    if verdict == Verdict::Maybe && begun.len() == ENOUGH {
+        return Verdict::No;
+    }
+    verdict
 }
 
 /// Commands are given out once the verdict is known, and forgotten if it is against them.

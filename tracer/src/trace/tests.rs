@@ -227,6 +227,19 @@ fn a_connection_whose_beginning_was_lost_is_followed() {
     assert!(failed.is_empty(), "{failed:?}");
 }
 
+#[test]
+fn the_first_command_can_come_in_pieces() {
+    let command = b"*2\r\n$3\r\nGET\r\n$1\r\nk\r\n";
+    for cut in 4..command.len() {
+        let mut correlator = correlator("always_on");
+        open(&mut correlator);
+        socket(&mut correlator, 1, 11, DIRECTION_SENT, 0, &command[..cut]);
+        socket(&mut correlator, 1, 11, DIRECTION_SENT, cut as u64, &command[cut..]);
+        socket(&mut correlator, 1, 12, DIRECTION_RECEIVED, 0, b"$-1\r\n");
+        named(&spans(correlator), "GET");
+    }
+}
+
 /// A process that is gone takes its connections with it only if nobody else uses them.
 #[test]
 fn a_connection_outlives_the_process_that_opened_it() {
