@@ -1,7 +1,8 @@
 //! The agent as a child process.
 
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io::{BufRead as _, BufReader, Read as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Child, ChildStderr, Command, Stdio};
 
 use serde_json::Value;
@@ -50,7 +51,7 @@ impl Agent {
         agent
     }
 
-    /// The same by a command that runs the agent with the arguments that follow, as `prlimit` does.
+    /// The same by a command that runs the agent with the arguments that follow: as `prlimit` does, or as another user.
     pub fn run_by(command: Command, arguments: &[&str]) -> Self {
         let mut agent = Self::spawn(command, arguments);
         agent.wait_until("Ctrl-C ends");
@@ -77,6 +78,8 @@ impl Agent {
     }
 
     fn launch(command: &mut Command, folder: TempDir, arguments: &[&str]) -> Self {
+        // The agent may be another user's.
+        std::fs::set_permissions(folder.path(), Permissions::from_mode(0o777)).expect("it is ours");
         command
             .arg("--stats-json")
             .arg(folder.path().join("stats.json"))
@@ -117,6 +120,7 @@ impl Agent {
     pub fn wait(mut self) -> Outcome {
         self.errors.read_to_string(&mut self.said).expect("tracer writes UTF-8");
         let code = self.child.wait().expect("it is our child").code();
+        assert!(!self.said.contains("the sandbox refused"), "{}", self.said);
         let read = |name| std::fs::read_to_string(self.folder.path().join(name)).unwrap_or_default();
         Outcome {
             code,

@@ -1,6 +1,7 @@
 //! Helpers of the end-to-end tests: targets and the agent as child processes, steered by handshakes, never by time.
 
 pub mod agent;
+pub mod capable;
 pub mod mariadb;
 pub mod network;
 pub mod pipeline;
@@ -15,6 +16,7 @@ pub mod waits;
 use std::path::PathBuf;
 
 pub use agent::{Agent, Outcome};
+pub use capable::Capable;
 pub use mariadb::MariaDb;
 pub use network::{Network, Translation};
 pub use pipeline::Pipeline;

@@ -3,7 +3,7 @@
 //! The modules follow the way of the data: [`target`] finds processes, [`inspect`] plans what to probe in their binaries,
 //! [`probe`] owns the kernel objects, [`capture`] turns ring-buffer records into events, [`protocol`] reads what the
 //! events carry, [`trace`] makes spans of them and [`export`] sends the spans away. [`agent`] runs them together on a live
-//! system. [`cli`] is the only layer that knows
+//! system, with the rights that [`privilege`] leaves it. [`cli`] is the only layer that knows
 //! the command line and standard output. See `ARCHITECTURE.md`.
 
 pub mod agent;
@@ -12,6 +12,7 @@ pub mod cli;
 pub mod export;
 pub mod inspect;
 pub mod output_file;
+pub mod privilege;
 pub mod probe;
 pub mod protocol;
 pub mod target;

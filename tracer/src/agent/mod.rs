@@ -23,6 +23,7 @@ use tracer_common::map::{Counter, TARGET_SOCKETS, Target};
 use tracer_common::record::{self, FLAG_FRESH, FLAG_SERVER, FLAG_WATCHED, Head};
 
 use crate::capture::{Event, Item};
+use crate::privilege;
 use crate::probe::{Events, LoadError, Options as ProbeOptions, Programs, SocketProbe, descriptors};
 use crate::target::{
     Descriptors, HostFacts, MappedFile, Process, ProcessError, Selector, ended_process_info, process_info,
@@ -76,6 +77,8 @@ pub struct Options {
     pub sockets: SocketProbe,
     /// Attach to the Redis servers of this host that targets talk to.
     pub redis_servers: bool,
+    /// Once the programs are loaded, leave only the system calls of a session to this process.
+    pub filter_calls: bool,
 }
 
 /// A live session.
@@ -113,6 +116,11 @@ impl<S: Sink> Agent<S> {
             Process::read(pid)?;
         }
         let mut programs = Programs::load(&ProbeOptions { ring_bytes: options.ring_bytes, sockets: options.sockets })?;
+        if options.filter_calls
+            && let Err(error) = privilege::filter()
+        {
+            tracing::debug!("system calls are not filtered: {}", chain(&error));
+        }
         if let Some(limits) = programs.limits() {
             tracing::warn!("{limits}");
         }

@@ -6,6 +6,8 @@ use std::path::Path;
 use anyhow::Result;
 
 use super::NoPrivilege;
+use super::sandbox::require_trace;
+use crate::privilege::{self, EXTRA, RulesetStatus, TRACE};
 use crate::probe::features::{Feature, Features, Support};
 use crate::probe::{Options, Programs, SocketProbe, kernel_offsets};
 
@@ -43,6 +45,7 @@ pub fn main(_args: &Args) -> Result<()> {
         Check { what: "architecture", outcome: architecture() },
         Check { what: "kernel", outcome: kernel() },
         Check { what: "privilege", outcome: privilege() },
+        Check { what: "sandbox", outcome: sandbox() },
         Check { what: "pid namespace", outcome: pid_namespace() },
         Check { what: "BTF", outcome: btf() },
         Check { what: "uprobes", outcome: uprobes() },
@@ -86,10 +89,36 @@ fn kernel() -> Outcome {
 }
 
 fn privilege() -> Outcome {
-    if rustix::process::geteuid().is_root() {
-        Outcome::Good("root".to_owned())
+    if let Err(error) = require_trace() {
+        return Outcome::Bad(error.to_string());
+    }
+    let lacking =
+        privilege::missing(&EXTRA).into_iter().map(|demand| format!("without {} to {}", demand.name, demand.purpose));
+    let lacking: Vec<String> = lacking.collect();
+    let names: Vec<&str> = TRACE.iter().map(|demand| demand.name).collect();
+    if lacking.is_empty() {
+        Outcome::Good(names.join(" "))
     } else {
-        Outcome::Bad("not root: run `sudo tracer ...`".to_owned())
+        Outcome::Lacking(format!("{}; {}", names.join(" "), lacking.join(", and ")))
+    }
+}
+
+/// What a session gives up, as far as this kernel can.
+fn sandbox() -> Outcome {
+    let filters = privilege::has_filters();
+    match (privilege::landlock_status(), filters) {
+        (Some(RulesetStatus::FullyEnforced), true) => {
+            Outcome::Good("no_new_privs and a seccomp filter; exporters have no capabilities, and Landlock".to_owned())
+        }
+        (landlock, _) => {
+            let seccomp = if filters { "a seccomp filter" } else { "no seccomp filter (CONFIG_SECCOMP_FILTER)" };
+            let landlock = match landlock {
+                Some(RulesetStatus::FullyEnforced) => "Landlock",
+                Some(RulesetStatus::PartiallyEnforced) => "Landlock older than Linux 6.12",
+                _ => "no Landlock (CONFIG_SECURITY_LANDLOCK, and `landlock` in the list of `lsm=`)",
+            };
+            Outcome::Lacking(format!("no_new_privs; {seccomp}; exporters have no capabilities; {landlock}"))
+        }
     }
 }
 

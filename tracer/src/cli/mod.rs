@@ -10,6 +10,7 @@ mod record;
 mod replay;
 mod run;
 mod sample;
+mod sandbox;
 mod top;
 
 use std::io::IsTerminal as _;
@@ -18,6 +19,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::agent::AgentError;
+use crate::privilege::MissingCapabilities;
 use crate::probe::LoadError;
 use crate::target::ProcessError;
 
@@ -72,8 +74,8 @@ mod exit {
 /// Parses the arguments, does what they say, and tells how it went.
 pub fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().collect();
-    if arguments.get(1).is_some_and(|first| first == run::GATE) {
-        return match run::gate(&arguments[2..]) {
+    if arguments.get(1).is_some_and(|first| first == run::gate::GATE) {
+        return match run::gate::main(&arguments[2..]) {
             Ok(never) => match never {},
             Err(error) => {
                 eprintln!("error: {error:#}");
@@ -98,6 +100,7 @@ pub fn main() -> ExitCode {
             Ok(())
         }
     };
+    sandbox::report_refusals();
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
@@ -146,6 +149,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
             return exit::NO_TARGET;
         }
         let privilege = cause.is::<NoPrivilege>()
+            || cause.is::<MissingCapabilities>()
             || matches!(cause.downcast_ref(), Some(ProcessError::Permission { .. }))
             || matches!(cause.downcast_ref(), Some(LoadError::Permission(_) | LoadError::Kernel(_)));
         if privilege {
@@ -168,12 +172,4 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         cause.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
     })
-}
-
-/// Without root nothing can be attached: said before anything else is tried.
-fn require_root() -> anyhow::Result<()> {
-    if rustix::process::geteuid().is_root() {
-        return Ok(());
-    }
-    Err(NoPrivilege("tracer must run as root to attach to processes; try `sudo tracer ...`".to_owned()).into())
 }

@@ -1,5 +1,7 @@
 //! Flags that several subcommands share, as a layer of [`Config`].
 
+use std::fs::File;
+use std::io::Write as _;
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -49,9 +51,24 @@ pub struct Targets {
     /// Name the arguments of targets (`process.command_args`): options, but no values that may be credentials.
     #[arg(long)]
     pub command_args: bool,
+    /// How the session starts.
+    #[command(flatten)]
+    pub start: Start,
     /// A command to start and trace; the session ends with it.
     #[arg(last = true, value_name = "COMMAND")]
     pub command: Vec<String>,
+}
+
+/// With which rights the agent and its command run.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Rights")]
+pub struct Start {
+    /// The user, with all groups, whom the command runs as: NAME, UID or UID:GID [default: the agent's own].
+    #[arg(long, value_name = "USER")]
+    pub user: Option<String>,
+    /// Keep all capabilities, and filter no system calls: to find out whether the sandbox is in the way.
+    #[arg(long)]
+    pub no_sandbox: bool,
 }
 
 /// What becomes of the spans.
@@ -145,6 +162,13 @@ pub fn config(targets: Targets, spans: Spans) -> Result<Config> {
     Ok(flags.over(environment).over(file))
 }
 
+/// Writes the balance where it was asked for.
+pub fn write_stats(file: Option<File>, balance: &agent::Balance) -> Result<()> {
+    let Some(mut file) = file else { return Ok(()) };
+    let text = serde_json::to_string_pretty(&balance.json())?;
+    writeln!(file, "{text}").context("cannot write the balance")
+}
+
 impl Config {
     /// Which processes are meant.
     pub(super) fn selector(&self, has_command: bool) -> Result<Selector> {
@@ -168,6 +192,7 @@ impl Config {
             ring_bytes: self.ring_size.unwrap_or(DEFAULT_RING_BYTES),
             sockets: self.socket_probe.unwrap_or_default(),
             redis_servers: self.redis_server.unwrap_or_default() == RedisServer::Auto,
+            filter_calls: false,
         })
     }
 
@@ -182,11 +207,9 @@ impl Config {
         Correlator::new(TraceOptions { seed, sampler: self.sampler.unwrap_or_default(), query_text, slow_query_ns })
     }
 
-    /// Writes the balance where it was asked for.
-    pub(super) fn write_stats(&self, balance: &agent::Balance) -> Result<()> {
-        let Some(path) = &self.stats_json else { return Ok(()) };
-        let text = serde_json::to_string_pretty(&balance.json())?;
-        output_file::write(path, &(text + "\n")).context("the balance")
+    /// Opens the file for the balance, if there is to be one. At the end there may be no right to.
+    pub(super) fn stats_file(&self) -> Result<Option<File>> {
+        self.stats_json.as_deref().map(output_file::create).transpose().context("the balance")
     }
 
     /// How long exporters may take at the end.

@@ -5,6 +5,7 @@ use comfy_table::{Table, presets};
 use serde::Serialize;
 
 use crate::inspect::{ProbePlan, inspect_file};
+use crate::privilege::{self, TRACE};
 use crate::target::Process;
 
 /// Arguments of `tracer ps`.
@@ -39,7 +40,7 @@ pub fn main(args: &Args) -> Result<()> {
     if rows.is_empty() {
         println!(
             "no Rust process is visible{}",
-            if rustix::process::geteuid().is_root() { "" } else { "; try as root" }
+            if privilege::missing(&TRACE[2..]).is_empty() { "" } else { "; others are by CAP_SYS_PTRACE, try as root" }
         );
         return Ok(());
     }

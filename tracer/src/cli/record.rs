@@ -6,8 +6,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::{Context as _, Result};
 
 use super::options::{self, Spans, Targets};
-use super::require_root;
-use super::run::Session;
+use super::run::{Gate, Session};
+use super::sandbox::{Sandbox, require_trace};
 use crate::agent::{Agent, Balance, Recorder, monotonic_ns};
 use crate::capture::recording::{Footer, Header, Writer};
 
@@ -24,10 +24,10 @@ pub struct Args {
 
 /// Records until the session ends.
 pub fn main(args: Args) -> Result<()> {
-    let command = args.targets.command.clone();
+    let (command, start) = (args.targets.command.clone(), args.targets.start.clone());
     let config = options::config(args.targets, Spans::default())?;
-    let agent_options = config.agent_options(!command.is_empty())?;
-    require_root()?;
+    let mut agent_options = config.agent_options(!command.is_empty())?;
+    require_trace()?;
     let seed = rand::random();
     let header = Header { seed, clock_offset_ns: clock_offset_ns()? };
     let writer = Writer::create(&args.output, &header)?;
@@ -35,8 +35,10 @@ pub fn main(args: Args) -> Result<()> {
         "{} will hold what the targets send and receive as it is, passwords and messages included: keep it as safe as those",
         args.output.display()
     );
+    let gate = Gate::close(&command, start.user.as_deref())?;
+    agent_options.filter_calls = Sandbox::enter(start.no_sandbox, Vec::new())?.is_on();
     let agent = Agent::start(agent_options, Recorder::new(writer, config.correlator(seed)))?;
-    let agent = Session::begin(agent, &command, config.duration)?.run(|_, _| {})?;
+    let agent = Session::begin(agent, gate, config.duration)?.run(|_, _| {})?;
     let (recorder, kernel, _attached) = agent.finish()?;
     let (writer, counts) = recorder.finish()?;
     let counters = kernel.0.iter().map(|(name, number)| ((*name).to_owned(), *number)).collect();

@@ -42,6 +42,6 @@ pub fn main(args: Args) -> Result<()> {
     for line in balance.text().lines() {
         tracing::info!("{line}");
     }
-    config.write_stats(&balance)?;
+    options::write_stats(config.stats_file()?, &balance)?;
     damage.map_or(Ok(()), |error| Err(error.into()))
 }

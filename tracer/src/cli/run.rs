@@ -9,15 +9,17 @@ use anyhow::{Context as _, Result};
 use super::blame::{self, Report};
 use super::config::process_env;
 use super::options::{self, Spans, Targets};
-use super::require_root;
+use super::sandbox::{Sandbox, require_trace};
 use crate::agent::{Agent, Balance, Sink, SpanSink};
 use crate::export::Pipeline;
 use crate::export::metrics::{MetricsExporter, Snapshot, histograms};
 use crate::trace::span::{Attribute, Value};
 
+pub mod gate;
 mod session;
 
-pub use session::{GATE, Occasion, Session, gate};
+pub use gate::Gate;
+pub use session::{Occasion, Session};
 
 /// How often the balance goes out as metrics.
 const METRICS_EVERY: Duration = Duration::from_secs(10);
@@ -42,13 +44,18 @@ pub struct Args {
 
 /// Runs the session to its end and prints the balance.
 pub fn main(args: Args) -> Result<()> {
-    let command = args.targets.command.clone();
+    let (command, start) = (args.targets.command.clone(), args.targets.start.clone());
     let config = options::config(args.targets, args.spans)?;
-    let agent_options = config.agent_options(!command.is_empty())?;
-    require_root()?;
+    let mut agent_options = config.agent_options(!command.is_empty())?;
+    require_trace()?;
     let exporters = config.exporters(&process_env)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    let pipeline = Pipeline::start(config.pipeline_options(), exporters).context("cannot start the exporters")?;
+    let stats = config.stats_file()?;
+    let gate = Gate::close(&command, start.user.as_deref())?;
+    let sandbox = Sandbox::enter(start.no_sandbox, config.spool.clone().into_iter().collect())?;
+    agent_options.filter_calls = sandbox.is_on();
+    let runtime = sandbox.runtime()?;
+    let pipeline =
+        Pipeline::start(sandbox.confine(config.pipeline_options()), exporters).context("cannot start the exporters")?;
     let mut correlator = config.correlator(rand::random());
     let mut report = args.blame.then(Report::default);
     if report.is_some() {
@@ -57,7 +64,7 @@ pub fn main(args: Args) -> Result<()> {
     let sink = SpanSink::new(correlator, pipeline.handle());
 
     let agent = Agent::start(agent_options, sink)?;
-    let session = Session::begin(agent, &command, config.duration)?;
+    let session = Session::begin(agent, gate, config.duration)?;
     let (stop, exporting) = (session.stopper(), pipeline.handle());
     runtime.spawn(async move {
         // Nobody reads what is exported any more (`tracer run | head`).
@@ -114,7 +121,7 @@ pub fn main(args: Args) -> Result<()> {
         report.commands(counts.commands, counts.commands_served, counts.commands_estimated);
         blame::show(&report, &blame::Show::default())?;
     }
-    config.write_stats(&balance)
+    options::write_stats(stats, &balance)
 }
 
 /// The agent's own resource: the metrics are its, not its targets'.

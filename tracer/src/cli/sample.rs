@@ -2,7 +2,8 @@
 
 use anyhow::{Result, bail};
 
-use super::{NoTarget, require_root};
+use super::NoTarget;
+use crate::privilege::{self, EXTRA, TRACE};
 use crate::target::{Process, Sampling, SamplingError, Selector, set_sampling};
 
 /// Arguments of `tracer sample`.
@@ -35,7 +36,8 @@ fn rule(text: &str) -> Result<(String, f64), String> {
 
 /// Tells every matching process.
 pub fn main(args: &Args) -> Result<()> {
-    require_root()?;
+    let ([_, _, look, read], [open, _]) = (&TRACE, &EXTRA);
+    privilege::require([look, read, open])?;
     let selector = Selector::new(&args.name, &[], &args.pid)?;
     for &pid in &args.pid {
         Process::read(pid)?;

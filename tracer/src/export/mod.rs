@@ -36,5 +36,5 @@ pub mod top;
 
 pub use batch::Batch;
 pub use clock::Clock;
-pub use pipeline::{Exporter, Feed, Handle, Options, Pipeline, WhenFull};
+pub use pipeline::{Exporter, Feed, Handle, Options, Pipeline, ThreadStart, WhenFull};
 pub use tally::{Cause, ExportReport, ExporterStats, Tally};

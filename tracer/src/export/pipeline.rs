@@ -1,5 +1,6 @@
 //! One queue and one thread per exporter, fed with shared batches.
 
+use std::fmt;
 use std::future::Future;
 use std::io;
 use std::num::NonZeroUsize;
@@ -34,6 +35,35 @@ pub struct Options {
     pub when_full: WhenFull,
     /// Wall-clock time.
     pub clock: Clock,
+    /// The first thing that each thread does.
+    pub thread_start: ThreadStart,
+}
+
+/// Something that threads do first, such as giving up rights.
+#[derive(Clone)]
+pub struct ThreadStart(Arc<dyn Fn() + Send + Sync>);
+
+impl ThreadStart {
+    /// Threads begin with this.
+    pub fn new(start: impl Fn() + Send + Sync + 'static) -> Self {
+        Self(Arc::new(start))
+    }
+
+    fn run(&self) {
+        (self.0)();
+    }
+}
+
+impl Default for ThreadStart {
+    fn default() -> Self {
+        Self::new(|| ())
+    }
+}
+
+impl fmt::Debug for ThreadStart {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ThreadStart")
+    }
 }
 
 /// What happens to a batch that an exporter has no room for.
@@ -56,6 +86,7 @@ impl Default for Options {
             max_batch_size: NonZeroUsize::new(2_048).expect("not zero"),
             when_full: WhenFull::Drop,
             clock: Clock::System,
+            thread_start: ThreadStart::default(),
         }
     }
 }
@@ -154,7 +185,7 @@ impl Pipeline {
             let (sender, queue) = mpsc::unbounded_channel();
             let max_queue_size = options.max_queue_size.get() as u64;
             let feed = Feed { queue, tally: Arc::clone(&tally), max_queue_size };
-            cancel.push(start_worker(exporter, feed, running_sender.clone())?);
+            cancel.push(start_worker(exporter, feed, running_sender.clone(), options.thread_start.clone())?);
             queues.push(sender);
             tallies.push(tally);
         }
@@ -175,7 +206,10 @@ impl Pipeline {
             changed: Condvar::new(),
         });
         let handover = Arc::clone(&shared);
-        thread::Builder::new().name("export-handover".into()).spawn(move || handover.hand_over_on_time())?;
+        thread::Builder::new().name("export-handover".into()).spawn(move || {
+            options.thread_start.run();
+            handover.hand_over_on_time();
+        })?;
         Ok(Self { handle: Handle { shared }, cancel })
     }
 
@@ -206,10 +240,12 @@ fn start_worker(
     exporter: Box<dyn Exporter>,
     feed: Feed,
     running: watch::Sender<usize>,
+    thread_start: ThreadStart,
 ) -> io::Result<oneshot::Sender<()>> {
     let (cancel, cancelled) = oneshot::channel::<()>();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     thread::Builder::new().name("export".into()).spawn(move || {
+        thread_start.run();
         let tally = Arc::clone(feed.tally());
         // Nothing of the exporter is used after a panic.
         let exporting = AssertUnwindSafe(|| {

@@ -2,32 +2,17 @@
 //! 1,024 unless it asks for more.
 
 use std::fs;
-use std::sync::OnceLock;
 
-use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit, setrlimit};
-
-/// The limits before they were raised.
-static BEFORE: OnceLock<Rlimit> = OnceLock::new();
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Descriptors that are kept free of probes: for exporters, for `/proc`, and for the file of a process that comes.
 const RESERVE: usize = 128;
 
-/// Raises the soft limit to the hard one.
+/// Raises the soft limit to the hard one. The command of `tracer run` was started before, with the limits that the agent had.
 pub fn raise_limit() {
-    let before = *BEFORE.get_or_init(|| getrlimit(Resource::Nofile));
-    let Rlimit { maximum, .. } = before;
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
-        tracing::debug!("the limit of descriptors stays at {:?}: {error}", before.current);
-    }
-}
-
-/// Gives a child the limits that the agent had: what it runs is to run as without the agent.
-pub fn restore_limit(child: u32) {
-    let child = i32::try_from(child).ok().and_then(Pid::from_raw);
-    if let (Some(before), Some(child)) = (BEFORE.get(), child)
-        && let Err(error) = prlimit(Some(child), Resource::Nofile, *before)
-    {
-        tracing::warn!("process {} has the agent's limit of descriptors: {error}", child.as_raw_nonzero());
+        tracing::debug!("the limit of descriptors stays at {current:?}: {error}");
     }
 }
 

@@ -314,6 +314,17 @@ pub(super) fn opened(fd: libc::c_long) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
+/// Whether this thread, as it is now, may have uprobes by perf events: the kernel asks for rights before it looks at the path.
+pub(super) fn events_are_allowed() -> bool {
+    let kind = fs::read_to_string(PMU).ok().and_then(|text| text.trim().parse().ok());
+    let Some(kind) = kind else { return false };
+    let size = size_of::<PerfEventAttr>() as u32;
+    let attr = PerfEventAttr { kind, size, config1: c"".as_ptr() as u64, ..PerfEventAttr::default() };
+    // SAFETY: `attr` and the empty path live through the call, which reads them only.
+    let fd = unsafe { libc::syscall(libc::SYS_perf_event_open, &raw const attr, -1, 0, -1, PERF_FLAG_FD_CLOEXEC) };
+    opened(fd).map_or_else(|error| error.kind() != io::ErrorKind::PermissionDenied, |_| true)
+}
+
 /// Whether the running kernel has such links, by what it says to one for a folder.
 pub(super) fn multi_links_are_known(program: BorrowedFd<'_>) -> io::Result<()> {
     match for_a_folder(program, 0) {

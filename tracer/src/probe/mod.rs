@@ -15,5 +15,5 @@ mod sockets;
 pub use events::Events;
 pub use kernel::{KernelError, has_tracepoint, kernel_offsets};
 pub use link::{Attached, Link, LinkError, Program, Site, Target as LinkTarget};
-pub use programs::{LoadError, Options, Programs};
+pub use programs::{LoadError, Options, Programs, uprobes_need_admin};
 pub use sockets::{SocketProbe, Watching};

@@ -159,6 +159,24 @@ const BPF_PROG_LOAD: libc::c_long = 5;
 const BPF_BTF_LOAD: libc::c_long = 18;
 const BPF_PROG_TYPE_KPROBE: u32 = 2;
 
+/// Whether the kernel has such links, asked with a program that does nothing.
+pub(super) fn links_are_known() -> bool {
+    // `r0 = 0; exit`
+    const INSTRUCTIONS: [u64; 2] = [0xb7, 0x95];
+    let attr = ProgramLoadAttr {
+        kind: BPF_PROG_TYPE_KPROBE,
+        instruction_count: INSTRUCTIONS.len() as u32,
+        instructions: INSTRUCTIONS.as_ptr() as u64,
+        license: c"GPL".as_ptr() as u64,
+        attach_type: link::BPF_TRACE_UPROBE_MULTI,
+        ..ProgramLoadAttr::default()
+    };
+    // SAFETY: `attr` and all that it points to live through the call, which reads them only.
+    let fd =
+        opened(unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_LOAD, &raw const attr, size_of::<ProgramLoadAttr>()) });
+    fd.is_ok_and(|fd| link::multi_links_are_known(fd.as_fd()).is_ok())
+}
+
 fn load_btf(bytes: &[u8]) -> Result<OwnedFd, MultiError> {
     let attr = BtfLoadAttr { btf: bytes.as_ptr() as u64, size: bytes.len() as u32, ..BtfLoadAttr::default() };
     // SAFETY: `attr` and `bytes` live through the call, which reads them only.

@@ -13,7 +13,7 @@ use tracer_common::map::{
 use super::events::Events;
 use super::features::Features;
 use super::link;
-use super::multi::{MultiError, MultiPrograms};
+use super::multi::{self, MultiError, MultiPrograms};
 use super::sockets::{SWEEP, SocketProbe, Watching};
 use super::{KernelError, kernel_offsets};
 
@@ -26,7 +26,9 @@ static OLD_KERNEL_OBJECT: &[u8] = aya::include_bytes_aligned!(env!("TRACER_EBPF_
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// The kernel refused `bpf()`.
-    #[error("not permitted to load eBPF programs: run as root, or with CAP_BPF, CAP_PERFMON and CAP_SYS_PTRACE")]
+    #[error(
+        "not permitted to load eBPF programs, which takes CAP_BPF and CAP_PERFMON; `tracer doctor` says what is missing"
+    )]
     Permission(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The kernel's types are not known.
     #[error(transparent)]
@@ -300,6 +302,13 @@ const PROCESS_PROGRAMS: [(&str, &str); 3] = [
 
 /// Set, to anything, it makes the agent use perf events where the kernel has `uprobe_multi`.
 const PERF_EVENTS_ONLY: &str = "TRACER_PERF_UPROBES";
+
+/// Whether attaching uprobes takes CAP_SYS_ADMIN as well: `uprobe_multi` does not, perf events do on many kernels. To be asked by a
+/// thread that does not have it in effect.
+pub fn uprobes_need_admin() -> bool {
+    let multi = std::env::var_os(PERF_EVENTS_ONLY).is_none() && multi::links_are_known();
+    !multi && !link::events_are_allowed()
+}
 
 /// Loads the uprobe programs in the best form that the kernel has.
 fn uprobes(ebpf: &mut Ebpf, object: &[u8]) -> Result<Option<MultiPrograms>, LoadError> {

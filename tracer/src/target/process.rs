@@ -20,7 +20,7 @@ pub enum ProcessError {
     #[error("no process has the number {0}: `tracer ps` lists those that can be traced")]
     NotFound(u32),
     /// It may not be looked at.
-    #[error("process {pid} cannot be looked at: run tracer as root")]
+    #[error("process {pid} cannot be looked at: CAP_SYS_PTRACE is needed, which root has")]
     Permission {
         /// The process.
         pid: u32,

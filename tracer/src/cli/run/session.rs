@@ -1,18 +1,15 @@
 //! When a session ends: by a signal, after a time, or with the command or the last process that it was for.
 
-use std::convert::Infallible;
-use std::fs::File;
-use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
-use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
-use std::process::{Child, Command};
+use std::process::Child;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 
+use super::gate::Gate;
 use crate::agent::{Agent, Sink};
+use crate::cli::sandbox::report_refusals;
 
 /// Why the counters are looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,19 +29,16 @@ pub struct Session<S> {
 }
 
 impl<S: Sink> Session<S> {
-    /// Starts `command`, if there is one, with the probes already in place.
+    /// Lets the command begin, if there is one, with the probes already in place.
     ///
     /// # Errors
     /// When signals cannot be caught or the command cannot be started.
-    pub fn begin(mut agent: Agent<S>, command: &[String], duration: Option<u64>) -> Result<Self> {
+    pub fn begin(mut agent: Agent<S>, command: Option<Gate>, duration: Option<u64>) -> Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         for signal in [libc::SIGINT, libc::SIGTERM] {
             signal_hook::flag::register(signal, Arc::clone(&stop)).context("cannot catch signals")?;
         }
-        let child = match command.split_first() {
-            Some((program, arguments)) => Some(start(&mut agent, program, arguments)?),
-            None => None,
-        };
+        let child = command.map(|gate| gate.open(&mut agent)).transpose()?;
         super::announce(&agent);
         let until = duration.map(|seconds| Instant::now() + Duration::from_secs(seconds));
         Ok(Self { agent, child, until, stop })
@@ -69,6 +63,7 @@ impl<S: Sink> Session<S> {
                 each_second(&mut self.agent, Occasion::Asked);
             } else if Instant::now() >= next {
                 next = Instant::now() + Duration::from_secs(1);
+                report_refusals();
                 each_second(&mut self.agent, Occasion::Second);
             }
             if self.stop.load(Ordering::Relaxed)
@@ -87,48 +82,4 @@ impl<S: Sink> Session<S> {
             None => self.agent.is_over(),
         }
     }
-}
-
-/// Starts a command that waits, before it becomes the program, until the probes are attached.
-fn start<S: Sink>(agent: &mut Agent<S>, program: &str, arguments: &[String]) -> Result<Child> {
-    let executable = find(program).with_context(|| format!("cannot start {program}: there is no such program"))?;
-    if let Err(error) = agent.expect(&executable) {
-        tracing::debug!("{}: {}", executable.display(), crate::agent::chain(&error));
-    }
-    let (gate, key) = std::io::pipe().context("cannot make a pipe")?;
-    // The child inherits this end; reading it ends when the other end is closed.
-    rustix::io::fcntl_setfd(&gate, rustix::io::FdFlags::empty()).context("cannot share a pipe")?;
-    let child = Command::new("/proc/self/exe")
-        .arg(GATE)
-        .arg(gate.as_raw_fd().to_string())
-        .arg(program)
-        .args(arguments)
-        .spawn()
-        .with_context(|| format!("cannot start {program}"))?;
-    crate::probe::descriptors::restore_limit(child.id());
-    agent.add_pid(child.id());
-    drop(key);
-    Ok(child)
-}
-
-/// First argument of the agent's own binary when it is the gate of a command.
-pub const GATE: &str = "__gate";
-
-/// The gate: waits until the descriptor named first is closed by the agent, then becomes the program named next.
-pub fn gate(arguments: &[String]) -> Result<Infallible> {
-    let [fd, program, rest @ ..] = arguments else { bail!("{GATE} is for the agent itself") };
-    let mut pipe = File::open(format!("/proc/self/fd/{fd}")).context("the gate has no pipe")?;
-    let fd: i32 = fd.parse().context("the gate has no pipe")?;
-    std::io::copy(&mut pipe, &mut std::io::sink()).context("the gate's pipe")?;
-    // SAFETY: the descriptor was inherited from the agent for this purpose, and nothing else here owns it.
-    drop(unsafe { OwnedFd::from_raw_fd(fd) });
-    Err(Command::new(program).args(rest).exec()).with_context(|| format!("cannot start {program}"))
-}
-
-/// The file of a program, as the shell would find it.
-fn find(program: &str) -> Option<PathBuf> {
-    if program.contains('/') {
-        return Some(PathBuf::from(program)).filter(|path| path.is_file());
-    }
-    std::env::split_paths(&std::env::var_os("PATH")?).map(|folder| folder.join(program)).find(|path| path.is_file())
 }

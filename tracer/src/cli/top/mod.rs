@@ -15,8 +15,8 @@ use ratatui::crossterm::event::{self, Event, KeyEventKind};
 use self::screen::{Screen, Wish};
 use super::config::process_env;
 use super::options::{self, Spans, Targets};
-use super::require_root;
 use super::run::Session;
+use super::sandbox::{Sandbox, require_trace};
 use crate::agent::{Agent, Balance, SpanSink};
 use crate::export::top::{Board, TopExporter};
 use crate::export::{Exporter, Pipeline};
@@ -42,26 +42,30 @@ pub struct Args {
 
 /// Runs a session with the screen as its exporter, and others only where they were asked for.
 pub fn main(args: Args) -> Result<()> {
-    let command = args.targets.command.clone();
-    if !command.is_empty() {
+    let start = args.targets.start.clone();
+    if !args.targets.command.is_empty() {
         bail!("the command would write over the screen: start it by itself, then `tracer top -n NAME`");
     }
     let config = options::config(args.targets, args.spans)?;
-    let agent_options = config.agent_options(false)?;
+    let mut agent_options = config.agent_options(false)?;
     if !io::stdout().is_terminal() || !io::stdin().is_terminal() {
         bail!("`tracer top` needs a terminal; `tracer run` writes to anything");
     }
-    require_root()?;
+    require_trace()?;
     let board = Arc::<Board>::default();
     let mut exporters: Vec<Box<dyn Exporter>> = vec![Box::new(TopExporter::new(Arc::clone(&board)))];
     if !config.export.is_empty() {
         exporters.extend(config.exporters(&process_env)?);
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    let pipeline = Pipeline::start(config.pipeline_options(), exporters).context("cannot start the exporters")?;
+    let stats = config.stats_file()?;
+    let sandbox = Sandbox::enter(start.no_sandbox, config.spool.clone().into_iter().collect())?;
+    agent_options.filter_calls = sandbox.is_on();
+    let runtime = sandbox.runtime()?;
+    let pipeline =
+        Pipeline::start(sandbox.confine(config.pipeline_options()), exporters).context("cannot start the exporters")?;
     let sink = SpanSink::new(config.correlator(rand::random()), pipeline.handle());
     let agent = Agent::start(agent_options, sink)?;
-    let session = Session::begin(agent, &command, config.duration)?;
+    let session = Session::begin(agent, None, config.duration)?;
     let stop = session.stopper();
     let over = Arc::new(AtomicBool::new(false));
     let screen = {
@@ -78,7 +82,7 @@ pub fn main(args: Args) -> Result<()> {
     for line in balance.text().lines() {
         tracing::info!("{line}");
     }
-    config.write_stats(&balance)?;
+    options::write_stats(stats, &balance)?;
     shown
 }
 
