@@ -93,7 +93,7 @@ fn without_root() {
     let copy = folder.path().join("tracer");
     std::fs::copy(program("tracer"), &copy).expect("it can be copied");
     let output = Command::new(&copy).args(["run", "-n", "x"]).uid(65_534).gid(65_534).output().expect("it runs");
-    assert_says(&output, 4, &["root", "sudo"]);
+    assert_says(&output, 4, &["CAP_BPF", "setcap", "sudo"]);
     let output = Command::new(&copy).arg("doctor").uid(65_534).gid(65_534).output().expect("it runs");
     assert_eq!(output.status.code(), Some(4));
     assert!(String::from_utf8_lossy(&output.stdout).contains("sudo"));

@@ -82,6 +82,7 @@ pub fn to_test() -> Vec<Box<dyn Tool>> {
     tools.push(Box::new(packages::RSYNC));
     tools.push(Box::new(packages::XZ));
     tools.push(Box::new(packages::IPROUTE));
+    tools.push(Box::new(packages::SETCAP));
     tools.push(Box::new(packages::IPTABLES));
     tools.push(Box::new(rotel::Rotel));
     tools

@@ -51,6 +51,10 @@ pub const XZ: Program = Program { program: "xz", package: "xz-utils", purpose: "
 pub const IPROUTE: Program =
     Program { program: "ip", package: "iproute2", purpose: "the second host of a test is a network namespace" };
 
+/// For the tests of an agent without root.
+pub const SETCAP: Program =
+    Program { program: "setcap", package: "libcap2-bin", purpose: "gives capabilities to the agent of a test" };
+
 /// For a test with a server behind another address.
 pub const IPTABLES: Program =
     Program { program: "iptables", package: "iptables", purpose: "address translation before a server of a test" };
