@@ -6,11 +6,12 @@
 use libc::c_long;
 
 /// Commands of bpf(2) that act on what is loaded. Loading programs, making maps and BTF is over.
-pub(super) const BPF_COMMANDS: [u64; 14] = [
+pub(super) const BPF_COMMANDS: [u64; 15] = [
     1,  // MAP_LOOKUP_ELEM
     2,  // MAP_UPDATE_ELEM
     3,  // MAP_DELETE_ELEM
     4,  // MAP_GET_NEXT_KEY
+    10, // PROG_TEST_RUN, of loaded ones: the sweep of closed sockets
     15, // OBJ_GET_INFO_BY_FD
     17, // RAW_TRACEPOINT_OPEN
     21, // MAP_LOOKUP_AND_DELETE_ELEM
