@@ -103,7 +103,9 @@ fn without_root() {
 fn tracer_without(folder: &str, arguments: &str) -> Output {
     let tracer = program("tracer");
     let script = format!("mount -t tmpfs none {folder} && exec {} {arguments}", tracer.display());
-    Command::new("unshare").args(["--mount", "sh", "-c", &script]).output().expect("util-linux")
+    let mut unshare = Command::new("unshare");
+    // Kernels without uprobe_multi are those that need perf events.
+    unshare.args(["--mount", "sh", "-c", &script]).env("TRACER_PERF_UPROBES", "1").output().expect("util-linux")
 }
 
 #[test]
