@@ -151,7 +151,10 @@ fn exit_code(error: &anyhow::Error) -> u8 {
         let privilege = cause.is::<NoPrivilege>()
             || cause.is::<MissingCapabilities>()
             || matches!(cause.downcast_ref(), Some(ProcessError::Permission { .. }))
-            || matches!(cause.downcast_ref(), Some(LoadError::Permission(_) | LoadError::Kernel(_)));
+            || matches!(
+                cause.downcast_ref(),
+                Some(LoadError::Permission(_) | LoadError::Kernel(_) | LoadError::NoUprobes(_))
+            );
         if privilege {
             return exit::NO_PRIVILEGE;
         }
@@ -160,7 +163,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
             Some(AgentError::Process(ProcessError::NotFound(_))) => return exit::NO_TARGET,
             Some(
                 AgentError::Process(ProcessError::Permission { .. })
-                | AgentError::Load(LoadError::Permission(_) | LoadError::Kernel(_)),
+                | AgentError::Load(LoadError::Permission(_) | LoadError::Kernel(_) | LoadError::NoUprobes(_)),
             ) => return exit::NO_PRIVILEGE,
             _ => {}
         }

@@ -8,7 +8,7 @@ use tokio::runtime::Runtime;
 
 use crate::export::{Options, ThreadStart};
 use crate::privilege::{self, ADMIN, Confinement, EXTRA, MissingCapabilities, TRACE};
-use crate::probe::uprobes_need_admin;
+use crate::probe::{descriptors, uprobes_need_admin};
 
 /// Fails unless this process may trace; the error names what is missing.
 ///
@@ -41,6 +41,8 @@ impl Sandbox {
             tracing::warn!("--no-sandbox: the agent keeps all rights that it was started with");
             return Ok(Self { exporters: None });
         }
+        // The right to do so goes next.
+        descriptors::raise_locked_memory();
         let kept = privilege::give_up(TRACE.iter().chain(&EXTRA), uprobes_need_admin)
             .context("cannot give up capabilities; `--no-sandbox` goes without")?;
         tracing::debug!("kept of all capabilities: {kept}");

@@ -1,4 +1,4 @@
-//! How many descriptors the agent may have. Each link is one, each perf event another, and shells and systemd give a process
+//! How many descriptors the agent may have, and how much memory the kernel may lock for it. Each link is one, each perf event another, and shells and systemd give a process
 //! 1,024 unless it asks for more.
 
 use std::fs;
@@ -13,6 +13,15 @@ pub fn raise_limit() {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
         tracing::debug!("the limit of descriptors stays at {current:?}: {error}");
+    }
+}
+
+/// Raises the limit of locked memory, on which kernels before 5.11 count maps and programs; it takes CAP_SYS_RESOURCE. Later kernels
+/// do not ask, so a refusal does not matter there, and where it does the loading says so.
+pub fn raise_locked_memory() {
+    let unlimited = Rlimit { current: None, maximum: None };
+    if let Err(error) = setrlimit(Resource::Memlock, unlimited) {
+        tracing::debug!("the limit of locked memory stays: {error}");
     }
 }
 

@@ -157,8 +157,7 @@ fn split(program: Program<'_>, target: &Target<'_>, sites: &[Site], first: usize
 const MAX_BAD_SITES: usize = 64;
 
 fn one_by_one(program: Program<'_>, target: &Target<'_>, sites: &[Site], attached: &mut Attached) {
-    let kind = fs::read_to_string(PMU).and_then(|text| text.trim().parse().map_err(io::Error::other));
-    let kind = match kind {
+    let kind = match event_kind() {
         Ok(kind) => kind,
         Err(error) => {
             attached.failed.extend(0..sites.len());
@@ -183,6 +182,11 @@ fn one_by_one(program: Program<'_>, target: &Target<'_>, sites: &[Site], attache
             None => attached.failed.push(index),
         }
     }
+}
+
+/// The number by which this kernel knows uprobes among its perf events.
+pub(super) fn event_kind() -> io::Result<u32> {
+    fs::read_to_string(PMU)?.trim().parse().map_err(io::Error::other)
 }
 
 const PMU: &str = "/sys/bus/event_source/devices/uprobe/type";

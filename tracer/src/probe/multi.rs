@@ -19,9 +19,6 @@ use super::link::{self, opened};
 /// Why the programs cannot be had for `uprobe_multi`; perf events do the work then.
 #[derive(Debug, thiserror::Error)]
 pub enum MultiError {
-    /// The kernel has no such links.
-    #[error("the kernel has no uprobe_multi links (Linux 6.6 has them)")]
-    NotSupported(#[source] io::Error),
     /// The object was not understood.
     #[error("cannot read the eBPF object")]
     Object(#[from] aya_obj::ParseError),
@@ -82,9 +79,6 @@ impl MultiPrograms {
             let program = object.programs.get(name).ok_or(MultiError::NoProgram(name))?;
             let function = object.functions.get(&program.function_key()).ok_or(MultiError::NoProgram(name))?;
             let fd = load_program(name, function, &program.license, btf.as_ref())?;
-            if programs.is_empty() {
-                link::multi_links_are_known(fd.as_fd()).map_err(MultiError::NotSupported)?;
-            }
             programs.insert(name, fd);
         }
         let filters_processes =

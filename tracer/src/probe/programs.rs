@@ -14,7 +14,7 @@ use super::events::Events;
 use super::features::Features;
 use super::link;
 use super::map_sizes::MapSizes;
-use super::multi::{self, MultiError, MultiPrograms};
+use super::multi::{self, MultiPrograms};
 use super::sockets::{SWEEP, SocketProbe, Watching};
 use super::{KernelError, kernel_offsets};
 
@@ -37,6 +37,9 @@ pub enum LoadError {
     /// The kernel's types are not understood.
     #[error("cannot read the kernel's type information")]
     Btf(#[source] aya::BtfError),
+    /// The kernel has no uprobes of either kind.
+    #[error("the kernel has no uprobes: one with CONFIG_UPROBE_EVENTS=y is needed")]
+    NoUprobes(#[source] std::io::Error),
     /// The object could not be loaded.
     #[error("cannot load the eBPF object")]
     Object(#[source] aya::EbpfError),
@@ -348,13 +351,19 @@ pub fn uprobes_need_admin() -> bool {
 
 /// Loads the uprobe programs in the best form that the kernel has.
 fn uprobes(ebpf: &mut Ebpf, object: &[u8]) -> Result<Option<MultiPrograms>, LoadError> {
+    // Asked first, and with a program of its own: an old kernel takes these programs with the attach type that it does not know,
+    // and then refuses them with another one, because they share the map `NO_PROGRAM`.
     if std::env::var_os(PERF_EVENTS_ONLY).is_none() {
-        match MultiPrograms::load(object, ebpf, &UPROBES) {
-            Ok(multi) => return Ok(Some(multi)),
-            Err(error @ MultiError::NotSupported(_)) => tracing::debug!("{error}: using perf events"),
-            Err(error) => tracing::warn!("using perf events for uprobes: {:#}", anyhow::Error::new(error)),
+        if multi::links_are_known() {
+            match MultiPrograms::load(object, ebpf, &UPROBES) {
+                Ok(multi) => return Ok(Some(multi)),
+                Err(error) => tracing::warn!("using perf events for uprobes: {:#}", anyhow::Error::new(error)),
+            }
+        } else {
+            tracing::debug!("the kernel has no uprobe_multi links (Linux 6.6 has them): using perf events");
         }
     }
+    link::event_kind().map_err(LoadError::NoUprobes)?;
     for name in UPROBES {
         let program: &mut UProbe = program(ebpf, name)?;
         program.load().map_err(|source| LoadError::Program { name, source })?;
