@@ -59,7 +59,7 @@ fn too_few_descriptors_cost_sites_and_nothing_else() {
     let mut messages = Target::start("prost_target");
     let mut commands = Target::start("redis_target");
     let (first, second) = (messages.pid().to_string(), commands.pid().to_string());
-    let agent = within(220, 220, &["-p", &first, "-p", &second], true);
+    let agent = within(280, 280, &["-p", &first, "-p", &second], true);
     let made = calls(&mut messages);
     let sent = commands.ask(&format!("sync {} 100", redis.address()));
     let outcome = agent.stop();
