@@ -9,7 +9,7 @@ use super::NoPrivilege;
 use super::sandbox::require_trace;
 use crate::privilege::{self, EXTRA, RulesetStatus, TRACE};
 use crate::probe::features::{Feature, Features, Support};
-use crate::probe::{Options, Programs, SocketProbe, kernel_offsets};
+use crate::probe::{KernelTypes, Options, Programs, SocketProbe};
 
 /// Arguments of `tracer doctor`.
 #[derive(Debug, clap::Args)]
@@ -133,7 +133,7 @@ fn pid_namespace() -> Outcome {
 }
 
 fn btf() -> Outcome {
-    match kernel_offsets() {
+    match KernelTypes::read().and_then(|types| types.offsets()) {
         Ok(_) => Outcome::Good("/sys/kernel/btf/vmlinux has every field that is needed".to_owned()),
         Err(error) => Outcome::Bad(error.to_string()),
     }

@@ -19,10 +19,28 @@ pub enum KernelError {
     NoField(&'static str),
 }
 
-/// Reads the offsets that the programs need.
-pub fn kernel_offsets() -> Result<KernelOffsets, KernelError> {
-    let btf = Btf::from_file(Path::new(BTF_PATH)).map_err(KernelError::NoBtf)?;
-    let at = |path: &'static str| offset_of(&btf, path).ok_or(KernelError::NoField(path));
+/// The kernel's types. Reading them takes 25 MB and some 50 ms: once is enough.
+pub struct KernelTypes(Btf);
+
+impl KernelTypes {
+    /// Reads them.
+    pub fn read() -> Result<Self, KernelError> {
+        Btf::from_file(Path::new(BTF_PATH)).map(Self).map_err(KernelError::NoBtf)
+    }
+
+    /// Whether the running kernel has a tracepoint that eBPF programs can be attached to.
+    pub fn has_tracepoint(&self, name: &str) -> bool {
+        self.0.resolve_types_by_name(&format!("btf_trace_{name}")).is_ok_and(|types| !types.is_empty())
+    }
+
+    /// The offsets that the programs need.
+    pub fn offsets(&self) -> Result<KernelOffsets, KernelError> {
+        offsets(&self.0)
+    }
+}
+
+fn offsets(btf: &Btf) -> Result<KernelOffsets, KernelError> {
+    let at = |path: &'static str| offset_of(btf, path).ok_or(KernelError::NoField(path));
     Ok(KernelOffsets {
         task_tgid: at("task_struct.tgid")?,
         task_mm: at("task_struct.mm")?,
@@ -33,7 +51,7 @@ pub fn kernel_offsets() -> Result<KernelOffsets, KernelError> {
         mm_start_code: at("mm_struct.start_code")?,
         mm_exe_file: at("mm_struct.exe_file")?,
         task_flags: at("task_struct.flags")?,
-        task_uring: offset_of(&btf, "task_struct.io_uring").unwrap_or(0),
+        task_uring: offset_of(btf, "task_struct.io_uring").unwrap_or(0),
         task_files: at("task_struct.files")?,
         task_fsbase: at("task_struct.thread.fsbase")?,
         files_fdt: at("files_struct.fdt")?,
@@ -68,12 +86,6 @@ pub fn kernel_offsets() -> Result<KernelOffsets, KernelError> {
         unix_peer: at("unix_sock.peer")?,
         known: 1,
     })
-}
-
-/// Whether the running kernel has a tracepoint that eBPF programs can be attached to.
-pub fn has_tracepoint(name: &str) -> Result<bool, KernelError> {
-    let btf = Btf::from_file(Path::new(BTF_PATH)).map_err(KernelError::NoBtf)?;
-    Ok(btf.resolve_types_by_name(&format!("btf_trace_{name}")).is_ok_and(|types| !types.is_empty()))
 }
 
 /// Byte offset of `struct.field.field`; anonymous members are looked through.
@@ -120,7 +132,7 @@ fn resolve(btf: &Btf, mut found: Type) -> Option<Type> {
 mod tests {
     #[test]
     fn running_kernel_has_every_field() {
-        let offsets = super::kernel_offsets().expect("BTF");
+        let offsets = super::KernelTypes::read().and_then(|types| types.offsets()).expect("BTF");
         assert_eq!(offsets.known, 1);
         assert_ne!(offsets.task_fsbase, 0);
         assert_ne!(offsets.sock_daddr6, offsets.sock_saddr6);

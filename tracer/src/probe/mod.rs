@@ -14,7 +14,7 @@ mod programs;
 mod sockets;
 
 pub use events::Events;
-pub use kernel::{KernelError, has_tracepoint, kernel_offsets};
+pub use kernel::{KernelError, KernelTypes};
 pub use link::{Attached, Link, LinkError, Program, Site, Target as LinkTarget};
 pub use map_sizes::{MapSizes, MapSizesError};
 pub use programs::{LoadError, Options, Programs, uprobes_need_admin};

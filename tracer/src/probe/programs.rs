@@ -16,7 +16,7 @@ use super::link;
 use super::map_sizes::MapSizes;
 use super::multi::{self, MultiPrograms};
 use super::sockets::{SWEEP, SocketProbe, Watching};
-use super::{KernelError, kernel_offsets};
+use super::{KernelError, KernelTypes};
 
 /// The object that `cargo xtask build-ebpf` made.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("TRACER_EBPF_OBJECT"));
@@ -121,9 +121,11 @@ impl Programs {
     }
 
     fn load_object(object: &[u8], options: &Options) -> Result<Self, LoadError> {
-        let offsets = kernel_offsets()?;
+        let kernel = KernelTypes::read()?;
+        let offsets = kernel.offsets()?;
         let ring_bytes = options.ring_bytes.next_power_of_two().max(1 << 16);
-        let watching = Watching::choose(options.sockets)?;
+        let watching = Watching::choose(options.sockets, &kernel);
+        drop(kernel);
         let transfers = watching.transfers();
         let mut loader = EbpfLoader::new();
         loader.map_max_entries("EVENTS", ring_bytes).override_global("TRANSFERS", &transfers, true);

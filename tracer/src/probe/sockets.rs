@@ -7,8 +7,8 @@
 use aya::programs::{BtfTracePoint, RawTracePoint};
 use aya::{Btf, Ebpf};
 
+use super::KernelTypes;
 use super::programs::{LoadError, program};
-use super::{KernelError, has_tracepoint};
 
 /// How the socket calls of targets should be seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -45,17 +45,19 @@ pub struct Watching {
     begins: bool,
     enter: bool,
     exit: bool,
+    uring: bool,
 }
 
 impl Watching {
     /// Chooses, before the programs are loaded: they are told which of them is to see what clients do.
-    pub(super) fn choose(probe: SocketProbe) -> Result<Self, KernelError> {
+    pub(super) fn choose(probe: SocketProbe, kernel: &KernelTypes) -> Self {
         let sockets = match probe {
             SocketProbe::Off | SocketProbe::SystemCalls => false,
             SocketProbe::Sockets => true,
-            SocketProbe::Auto => has_tracepoint(SENT.1)? && has_tracepoint(RECEIVED.1)?,
+            SocketProbe::Auto => kernel.has_tracepoint(SENT.1) && kernel.has_tracepoint(RECEIVED.1),
         };
-        Ok(Self { sockets, begins: sockets && has_tracepoint(BEGINS.1)?, ..Self::default() })
+        let begins = sockets && kernel.has_tracepoint(BEGINS.1);
+        Self { sockets, begins, uring: kernel.has_tracepoint(URING.1), ..Self::default() }
     }
 
     /// Value of the programs' `TRANSFERS`.
@@ -72,7 +74,7 @@ impl Watching {
             (SENT, self.sockets),
             (RECEIVED, self.sockets),
             (BEGINS, self.begins),
-            (URING, has_tracepoint(URING.1)?),
+            (URING, self.uring),
         ];
         for ((name, tracepoint), _) in wanted.into_iter().filter(|(_, wanted)| *wanted) {
             let program: &mut RawTracePoint = program(ebpf, name)?;
