@@ -19,13 +19,13 @@ fn number(calls: &BTreeMap<String, (u64, u64)>) -> u64 {
     calls.values().map(|(count, _)| count).sum()
 }
 
-/// The ring buffer holds some thousand records: it would be full long before the second service is planned.
+/// The ring buffer holds a seventh of a second of records: it would be full long before the second service is planned.
 #[test]
 fn a_second_service_costs_the_first_none_of_its_records() {
     require_root();
     let service = large();
     let mut first = Target::start("prost_target");
-    let (pid, ring) = (first.pid().to_string(), (1 << 20).to_string());
+    let (pid, ring) = (first.pid().to_string(), (8 << 20).to_string());
     let mut agent = Agent::run(&["-p", &pid, "-n", service.name(), "--ring-size", &ring]);
     let mut second = service.start();
     let traced = AtomicBool::new(false);

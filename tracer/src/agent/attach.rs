@@ -122,6 +122,8 @@ impl Attachments {
                 }
                 // Without the executable there is nothing to trace; a strange library is passed over.
                 Err(error) if index == 0 => return Err(error),
+                // It is gone with its process: there is nothing to say about it.
+                Err(_) if is_gone(pid) => {}
                 Err(error) => tracing::warn!("{}: {}", file.shown.display(), super::chain(&error)),
             }
         }
@@ -273,9 +275,12 @@ impl Attachments {
     pub(super) fn ended(&mut self, pid: u32, programs: &mut Programs) {
         self.headless.remove(&pid);
         self.numbers.ended(pid);
-        for entry in self.files.values_mut() {
+        for (key, entry) in &mut self.files {
             if entry.processes.remove(&pid) && entry.processes.is_empty() {
                 entry.idle = Some(Instant::now());
+                // Probes of one process are no good for what it runs now: after an exec in another thread than the main one the
+                // kernel does not know them as its own.
+                entry.over_with_process |= key.pid == Some(pid);
             }
         }
         self.tidy(programs);
@@ -401,7 +406,8 @@ impl Attachments {
             }
         });
         let placed = placed.ok_or_else(|| AttachError::Changed(entry.shown.clone()))??;
-        if let Some(why) = &placed.why {
+        // Of a process that has ended in the meantime nothing is missing.
+        if let Some(why) = placed.why.as_ref().filter(|_| !key.pid.is_some_and(is_gone)) {
             let (missing, all) = (placed.missing, sites.len());
             tracing::warn!("{missing} of {all} probe sites of {} are missing: {why}", entry.shown.display());
             self.missing += missing as u64;
@@ -418,6 +424,11 @@ impl Attachments {
             },
         })
     }
+}
+
+/// Whether a process has ended.
+fn is_gone(pid: u32) -> bool {
+    !Path::new(&format!("/proc/{pid}")).exists()
 }
 
 /// Where the threads of an executable have a variable. Those of shared objects have no fixed place.

@@ -139,6 +139,7 @@ impl<S: Sink> Agent<S> {
             && self.knows(process.id)
             && !process.has_main_thread()
             && self.attachments.per_process()
+            && self.programs.probes_end_with_a_thread()
         {
             self.forget(pid);
             self.adopt_or_say(process);

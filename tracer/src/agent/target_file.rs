@@ -43,6 +43,8 @@ pub struct TargetFile {
     pub expected: bool,
     /// When its last process ended.
     pub idle: Option<Instant>,
+    /// Its probes were for one process, which has ended or runs another program.
+    pub over_with_process: bool,
     /// Processes that run it are targets from their first instruction on.
     pub watched: Option<Executable>,
 }
@@ -71,6 +73,7 @@ impl TargetFile {
             processes: HashSet::new(),
             expected: false,
             idle: None,
+            over_with_process: false,
             watched: None,
         }
     }
@@ -115,6 +118,6 @@ impl TargetFile {
         }
         let harmless = self.file.is_leased() || !matches!(self.stage, Stage::Attached(Attached { sites: 1.., .. }));
         let soon = self.idle.is_none_or(|idle| harmless && (self.expected || idle.elapsed() < GRACE));
-        soon && !self.file.is_deleted()
+        soon && !self.over_with_process && !self.file.is_deleted()
     }
 }

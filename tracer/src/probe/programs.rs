@@ -203,6 +203,12 @@ impl Programs {
         Ok(link::Program { fd, multi: false })
     }
 
+    /// Whether a probe for a single process goes with the main thread of that process: a perf event does, a `uprobe_multi` link is
+    /// for all threads as long as there are any.
+    pub fn probes_end_with_a_thread(&self) -> bool {
+        self.multi.is_none()
+    }
+
     /// Whether probes can be for single processes: others that run the same file then pay nothing.
     pub fn probes_filter_processes(&self) -> bool {
         self.multi.as_ref().is_none_or(|multi| multi.filters_processes)
