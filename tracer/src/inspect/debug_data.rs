@@ -57,11 +57,11 @@ mod tests {
     fn pack(bytes: impl IntoIterator<Item = Vec<u8>>) -> Vec<u8> {
         let mut options = XzOptions::with_preset(0);
         options.set_block_size(NonZeroU64::new(1 << 26));
-        let mut writer = XzWriter::new(Vec::new(), options).unwrap();
+        let mut writer = XzWriter::new(Vec::new(), options).expect("valid options");
         for part in bytes {
-            writer.write_all(&part).unwrap();
+            writer.write_all(&part).expect("a Vec takes all");
         }
-        writer.finish().unwrap()
+        writer.finish().expect("a Vec takes all")
     }
 
     #[test]
