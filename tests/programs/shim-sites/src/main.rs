@@ -1,9 +1,8 @@
 //! A service with the shim that obeys one command per line.
 //!
 //! `flows ADDRESS N`: N orders on 16 tokio tasks without any scope, and a GET at a Redis server for each; answers with the trace of
-//! each order. `child ADDRESS N`: the same in a forked process. `messages N`: N messages there and back. `filter`: from now on, the
-//! system calls of an optimised probe kill the process. `strict N`: the same messages on a thread in seccomp's strict mode, which may
-//! read, write and end, and nothing else.
+//! each order.
+//! `messages N`: N messages there and back. `filter`: from now on, the system calls of an optimised probe kill the process.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -31,13 +30,11 @@ fn main() {
         let words: Vec<&str> = line.split(' ').collect();
         match words[..] {
             ["flows", address, count] => println!("[{}]", flows(address, number(count))),
-            ["child", address, count] => child(address, number(count)),
             ["messages", count] => println!("{}", messages(number(count))),
             ["filter"] => {
                 filter();
                 println!("true");
             }
-            ["strict", count] => println!("{}", strict(number(count))),
             _ => panic!("unknown command {line:?}"),
         }
     }
@@ -85,22 +82,6 @@ fn flows(address: &str, count: u64) -> String {
     })
 }
 
-fn child(address: &str, count: u64) {
-    // SAFETY: this process has one thread, so the child may do anything.
-    match unsafe { libc::fork() } {
-        0 => {
-            println!("[{}]", flows(address, count));
-            std::process::exit(0);
-        }
-        child => {
-            let mut status = 0;
-            // SAFETY: the status is a live local.
-            assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
-            assert_eq!(status, 0, "the child has failed");
-        }
-    }
-}
-
 fn messages(count: u64) -> u64 {
     for id in 0..count {
         let bytes = Order { id, symbol: String::new() }.encode_to_vec();
@@ -126,22 +107,4 @@ fn filter() {
         assert_eq!(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
         assert_eq!(libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program), 0);
     }
-}
-
-fn strict(count: u64) -> u64 {
-    let (mut done, told) = std::io::pipe().expect("a pipe");
-    std::thread::spawn(move || {
-        // The first messages allocate what the thread needs.
-        messages(64);
-        // SAFETY: a plain call. From here on, the thread only makes messages, writes and ends.
-        assert_eq!(unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_STRICT) }, 0);
-        messages(count);
-        (&told).write_all(&count.to_le_bytes()).expect("the pipe is open");
-        // Not `exit_group`, which strict mode does not allow.
-        // SAFETY: ends this thread alone; nobody joins it.
-        unsafe { libc::syscall(libc::SYS_exit, 0) };
-    });
-    let mut bytes = [0; 8];
-    done.read_exact(&mut bytes).expect("the thread lives until it has written");
-    u64::from_le_bytes(bytes)
 }
