@@ -18,7 +18,7 @@ use anyhow::{Context, Result, bail};
 use self::{initramfs::Initramfs, qemu::Outcome};
 use crate::{build_ebpf, run, setup, workspace};
 
-/// Before bpf_loop and attach cookies; before uprobe_multi; with it, before the nop5 rewrite; with both; the newest.
+/// Before bpf_loop and attach cookies; before uprobe_multi; with it, before the nop5 rewrite; with both.
 ///
 /// `cargo xtask vm 7` boots Debian's newest. It is not in the list yet: there the first bytes of a process that is traced from its first
 /// instruction are counted as unseen (`socket_bytes_unseen`), and the cause is not known.
