@@ -67,6 +67,12 @@ fn head(kind: u16, tid: u32, at_ms: u64, payload: usize) -> Head {
     Head { kind, pid, tid, start_ns, end_ns: start_ns + 1_000, payload_len: payload as u32, ..Head::default() }
 }
 
+fn exit(correlator: &mut Correlator, pid: u32, at_ms: u64) {
+    let head = Short { kind: KIND_EXIT, pid, tid: pid, ..Short::default() };
+    let record = Lifecycle { head, at_ns: at_ms * MS + 1_000, ..Lifecycle::default() };
+    correlator.feed(&Item::Record(bytes_of(&record)));
+}
+
 fn call(
     correlator: &mut Correlator,
     probe: u32,
@@ -246,11 +252,11 @@ fn a_connection_outlives_the_process_that_opened_it() {
     let mut correlator = correlator("always_on");
     open(&mut correlator);
     socket(&mut correlator, PEER, 11, DIRECTION_SENT, 0, b"*1\r\n$4\r\nPING\r\n");
-    correlator.feed(&Item::Record(bytes_of(&head(KIND_EXIT, 1, 12, 0))));
+    exit(&mut correlator, PID, 12);
     correlator.tick(5_000 * MS);
     socket(&mut correlator, PEER, 13, DIRECTION_RECEIVED, 0, b"+PONG\r\n");
     socket(&mut correlator, PEER, 14, DIRECTION_SENT, 14, b"*1\r\n$6\r\nDBSIZE\r\n");
-    correlator.feed(&Item::Record(bytes_of(&head(KIND_EXIT, PEER, 15, 0))));
+    exit(&mut correlator, PEER, 15);
     let spans = spans(correlator);
     let (answered, left) = (named(&spans, "PING"), named(&spans, "DBSIZE"));
     assert_eq!((answered.process.pid, answered.end_ns), (PEER, 13 * MS + 1_000));
