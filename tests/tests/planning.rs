@@ -1,6 +1,7 @@
 //! A large program is inspected while others are traced.
 
 use std::collections::BTreeMap;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tracer_tests::service::{Service, enlarge, messages};
@@ -26,7 +27,11 @@ fn a_second_service_costs_the_first_none_of_its_records() {
     let service = large();
     let mut first = Target::start("prost_target");
     let (pid, ring) = (first.pid().to_string(), (8 << 20).to_string());
-    let mut agent = Agent::run(&["-p", &pid, "-n", service.name(), "--ring-size", &ring]);
+    // Without plans of earlier runs.
+    let cache = tempfile::TempDir::new().expect("a temporary folder");
+    let mut command = Command::new(program("tracer"));
+    command.env("XDG_CACHE_HOME", cache.path());
+    let mut agent = Agent::run_by(command, &["-p", &pid, "-n", service.name(), "--ring-size", &ring]);
     let mut second = service.start();
     let traced = AtomicBool::new(false);
     let mut calls = 0;

@@ -71,16 +71,12 @@ fn main_thread_ends(by: By, name: &str, before: bool) {
         target.ask("leave");
         assert_eq!(state(pid), Some('Z'));
     }
-    let mut agent = agent(by, &program, &target);
+    let agent = agent(by, &program, &target);
     let mut rounds = 0;
     if !before {
         work(&mut target, "work", &server);
         target.ask("leave");
         rounds += ROUNDS;
-        if matches!(by, By::Number) {
-            // The probes were tied to the main thread: others take their place.
-            agent.wait_until(&format!("tracing {name}"));
-        }
     }
     // More than one sweep, which must not take the process for one that has ended.
     let start = std::time::Instant::now();
