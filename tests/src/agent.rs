@@ -58,6 +58,11 @@ impl Agent {
         agent
     }
 
+    /// Starts `tracer run` by a command, such as the agent itself with other variables.
+    pub fn start_by(command: Command, arguments: &[&str]) -> Self {
+        Self::spawn(command, arguments)
+    }
+
     /// Starts `tracer run` with a file exporter.
     pub fn start(arguments: &[&str]) -> Self {
         Self::spawn(Command::new(crate::program("tracer")), arguments)

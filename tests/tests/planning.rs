@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use tempfile::TempDir;
 use tracer_tests::service::{Service, enlarge, messages};
 use tracer_tests::{Agent, Target, program, require_root};
 
@@ -14,6 +15,13 @@ fn large() -> Service {
     let service = Service::new(&program("prost_target"));
     enlarge(&program("prost_target"), service.path(), SIZE);
     service
+}
+
+/// The agent without the plans of earlier runs.
+fn without_plans(cache: &TempDir) -> Command {
+    let mut command = Command::new(program("tracer"));
+    command.env("XDG_CACHE_HOME", cache.path());
+    command
 }
 
 fn number(calls: &BTreeMap<String, (u64, u64)>) -> u64 {
@@ -27,11 +35,8 @@ fn a_second_service_costs_the_first_none_of_its_records() {
     let service = large();
     let mut first = Target::start("prost_target");
     let (pid, ring) = (first.pid().to_string(), (8 << 20).to_string());
-    // Without plans of earlier runs.
-    let cache = tempfile::TempDir::new().expect("a temporary folder");
-    let mut command = Command::new(program("tracer"));
-    command.env("XDG_CACHE_HOME", cache.path());
-    let mut agent = Agent::run_by(command, &["-p", &pid, "-n", service.name(), "--ring-size", &ring]);
+    let cache = TempDir::new().expect("a temporary folder");
+    let mut agent = Agent::run_by(without_plans(&cache), &["-p", &pid, "-n", service.name(), "--ring-size", &ring]);
     let mut second = service.start();
     let traced = AtomicBool::new(false);
     let mut calls = 0;
@@ -58,7 +63,8 @@ fn a_process_that_ends_while_it_is_planned_is_no_target_for_ever() {
     require_root();
     let service = large();
     let target = service.start();
-    let mut agent = Agent::start(&["-v", "-p", &target.pid().to_string()]);
+    let cache = TempDir::new().expect("a temporary folder");
+    let mut agent = Agent::start_by(without_plans(&cache), &["-v", "-p", &target.pid().to_string()]);
     agent.wait_until("while its files are inspected");
     assert!(target.end().success());
     let outcome = agent.wait();
