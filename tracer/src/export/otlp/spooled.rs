@@ -6,7 +6,7 @@
 //! collector asks for. When it takes one, the spool is sent in the order of its requests, turn by turn with new spans, and
 //! with a pause after each that is as long as that one took: half of what the collector can do is left to others.
 //!
-//! What is in memory is at most one request and an eighth of the queue (twice that where the disk refuses); what comes while a collector is slow or
+//! What is in memory is at most one request and an eighth of the queue; what comes while a collector is slow or
 //! does not answer goes to the spool, the request on its way with it. At the end, and when the time for that is
 //! over, everything goes there that could not be sent.
 
@@ -139,7 +139,7 @@ impl Sender {
                 true => self.closing || now >= self.old_after,
                 false => now >= self.not_before,
             };
-            // With nothing on disk, a new one has to find out: the disk refuses too, or it is the first of this life.
+            // With nothing on disk, because that refuses too, a new one has to find out.
             let probe = may_try && self.spool.is_empty();
             if !self.up && !probe {
                 self.spill();
@@ -151,9 +151,7 @@ impl Sender {
                 }
                 continue;
             }
-            if (self.up || probe)
-                && let Some(request) = self.fresh.pop_front()
-            {
+            if let Some(request) = self.fresh.pop_front() {
                 self.current = Some(Current { request, segment: None });
                 self.old_turn = true;
                 break;
@@ -162,9 +160,8 @@ impl Sender {
             if self.closing {
                 return None;
             }
-            let waiting = !self.spool.is_empty() || !self.fresh.is_empty();
-            let next_try = waiting.then_some(if self.up { self.old_after } else { self.not_before });
-            let wake = [next_try, (self.held_spans > 0).then_some(due)].into_iter().flatten().min();
+            let old = (!self.spool.is_empty()).then_some(if self.up { self.old_after } else { self.not_before });
+            let wake = [old, (self.held_spans > 0).then_some(due)].into_iter().flatten().min();
             tokio::select! {
                 biased;
                 batch = self.feed.next() => self.hold(batch),
@@ -205,7 +202,7 @@ impl Sender {
                     segment.outrun += u8::from(self.up);
                     self.spool.put_back(segment);
                 }
-                Err(_) => self.fresh.push_front(request),
+                Err(cause) => self.tally.dropped(cause, spans),
             }
             self.down(after);
             return;
@@ -255,27 +252,13 @@ impl Sender {
         self.fresh.extend(encoded.requests);
     }
 
-    /// Moves what is encoded to disk. Where the disk refuses it, it stays as far as there is room, and the oldest is lost.
+    /// Moves what is encoded to disk.
     fn spill(&mut self) {
         while let Some(request) = self.fresh.pop_front() {
             match self.spool.write(&request, &self.tally) {
                 Ok(segment) => self.spool.put_back(segment),
-                Err(cause) => {
-                    self.fresh.push_front(request);
-                    return self.trim(self.max_held, cause);
-                }
+                Err(cause) => self.tally.dropped(cause, request.spans),
             }
-        }
-    }
-
-    /// Drops the oldest of what is encoded until so many spans are left.
-    fn trim(&mut self, max_spans: u64, cause: Cause) {
-        let mut spans: u64 = self.fresh.iter().map(|request| request.spans).sum();
-        while spans > max_spans
-            && let Some(oldest) = self.fresh.pop_front()
-        {
-            spans -= oldest.spans;
-            self.tally.dropped(cause, oldest.spans);
         }
     }
 
@@ -351,8 +334,6 @@ impl Drop for Sender {
         while let Some(batch) = self.feed.try_next() {
             self.hold(Some(batch));
         }
-        // Nothing can stay in memory any more.
-        self.max_held = 0;
         self.secure();
     }
 }

@@ -307,27 +307,3 @@ async fn nothing_comes_twice_from_a_collector_that_answers() {
     seen.sort();
     assert_eq!(seen, expected(0..200));
 }
-
-/// The folder is gone, which is as good as a full disk.
-#[tokio::test]
-async fn a_disk_that_refuses_costs_nothing_while_the_collector_is_only_busy() {
-    let directory = TempDir::new().unwrap();
-    let mut answers = ["503 Busy", "503 Busy", "200 OK", "429 Slow"].into_iter();
-    let collector = HttpCollector::judging("127.0.0.1:0", move |_| answers.next().unwrap_or("200 OK")).await;
-    let pipeline = start(&format!("http://{}", collector.address), directory.path());
-    std::fs::remove_dir_all(directory.path()).unwrap();
-    for n in 0..3 {
-        give(&pipeline, n..n + 1);
-        wait_for("its fate", || pipeline.stats()[0].on_the_way == 0).await;
-    }
-    let report = pipeline.shutdown(LONG).await;
-    assert_balanced(&report.exporters[0]);
-    assert_eq!((report.exporters[0].exported, report.exporters[0].retries), (30, 3), "{report:?}");
-
-    let pipeline = start(&format!("http://{}", nowhere()), directory.path());
-    std::fs::remove_dir_all(directory.path()).unwrap();
-    give(&pipeline, 0..100);
-    let report = pipeline.shutdown(LONG).await;
-    assert_balanced(&report.exporters[0]);
-    assert_eq!(report.exporters[0].dropped(Cause::SpoolWriteFailed), 1_000, "{report:?}");
-}
