@@ -61,6 +61,7 @@ const EXEC: u8 = 2;
 const DYN: u8 = 3;
 
 #[test]
+#[ignore = "builds programs of its own, minutes long; `cargo xtask test --full` runs it"]
 fn flows_of_a_position_independent_program() {
     let program = linked("pie", &[]);
     assert_eq!(kind(&program), DYN);
@@ -68,6 +69,7 @@ fn flows_of_a_position_independent_program() {
 }
 
 #[test]
+#[ignore = "builds programs of its own, minutes long; `cargo xtask test --full` runs it"]
 fn flows_of_a_program_that_is_not_position_independent() {
     let program = linked("fixed", &["-Crelocation-model=static"]);
     assert_eq!(kind(&program), EXEC);
@@ -75,6 +77,7 @@ fn flows_of_a_program_that_is_not_position_independent() {
 }
 
 #[test]
+#[ignore = "builds programs of its own, minutes long; `cargo xtask test --full` runs it"]
 fn flows_of_static_programs() {
     let program = linked("static", &["-Crelocation-model=static", "-Ctarget-feature=+crt-static"]);
     assert_eq!(kind(&program), EXEC);
@@ -86,6 +89,7 @@ fn flows_of_static_programs() {
 
 /// Segments that are aligned to huge pages, and a program whose first one is not at the beginning of the file's addresses.
 #[test]
+#[ignore = "builds programs of its own, minutes long; `cargo xtask test --full` runs it"]
 fn flows_of_programs_whose_segments_lie_elsewhere() {
     let program = linked("huge", &["-Clink-arg=-Wl,-z,max-page-size=0x200000"]);
     flows(&program);
@@ -96,6 +100,7 @@ fn flows_of_programs_whose_segments_lie_elsewhere() {
 
 /// On kernels that make a system call of the probe, a filter that does not know that call must not end the target.
 #[test]
+#[ignore = "builds programs of its own, minutes long; `cargo xtask test --full` runs it"]
 fn a_seccomp_filter_does_not_make_the_probe_deadly() {
     require_root();
     const MESSAGES: u64 = 2_000;
