@@ -59,3 +59,14 @@ pub fn lifecycle(kind: u16, flags: u16, subject: u64, device: u32) {
         entry.submit(WAKE);
     }
 }
+
+/// Tells the agent about a process, when it looks next.
+#[inline(always)]
+pub fn lifecycle_later(kind: u16) {
+    if let Some(mut entry) = reserve::<Head>(Counter::Lifecycle, Counter::LifecycleRingFull) {
+        // SAFETY: reading the clock has no preconditions.
+        let now = unsafe { bpf_ktime_get_ns() };
+        entry.write(head(kind, now, now));
+        entry.submit(QUIET);
+    }
+}

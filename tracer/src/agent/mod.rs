@@ -6,7 +6,9 @@
 mod adopt;
 mod attach;
 mod balance;
+mod descendants;
 mod guard;
+mod libraries;
 mod numbers;
 mod planner;
 mod plans;
@@ -20,7 +22,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use rustix::event::Timespec;
 use tracer_common::map::{Counter, TARGET_SOCKETS, Target};
-use tracer_common::record::{self, FLAG_FRESH, FLAG_SERVER, FLAG_WATCHED, Head};
+use tracer_common::record::{self, FLAG_FOLLOWED, FLAG_FRESH, FLAG_SERVER, FLAG_WATCHED, Head};
 
 use crate::capture::{Event, Item};
 use crate::probe::{Events, LoadError, Options as ProbeOptions, Programs, SocketProbe, descriptors};
@@ -29,10 +31,12 @@ use crate::target::{
 };
 use crate::trace::span::ProcessId;
 
-use adopt::Waiting;
+use adopt::{Start, Waiting};
 pub use attach::AttachError;
 use attach::{Attached, Attachments};
 pub use balance::{Balance, KernelCounts};
+use descendants::Descendants;
+use libraries::Libraries;
 use servers::KnownServers;
 pub use sink::{Recorder, Sink, SpanSink};
 
@@ -76,6 +80,8 @@ pub struct Options {
     pub sockets: SocketProbe,
     /// Attach to the Redis servers of this host that targets talk to.
     pub redis_servers: bool,
+    /// A command will be started, and all that it starts is traced.
+    pub command: bool,
 }
 
 /// A live session.
@@ -99,6 +105,8 @@ pub struct Agent<S> {
     descriptors: HashMap<ProcessId, Descriptors>,
     /// Processes that use io_uring, of which that has been said.
     uring: HashSet<ProcessId>,
+    descendants: Descendants,
+    libraries: Libraries,
     sink: S,
 }
 
@@ -118,9 +126,10 @@ impl<S: Sink> Agent<S> {
         }
         tracing::debug!("socket calls are seen by tracepoints: {}", programs.watching());
         let ring = programs.take_events().ok_or(LoadError::NoMap("EVENTS"))?;
-        let per_process = options.selector.only_pids() && programs.probes_filter_processes();
+        // Who comes from a command is not known when its files are attached to.
+        let per_process = options.selector.only_pids() && !options.command && programs.probes_filter_processes();
         let attachments = Attachments::new(per_process).map_err(AttachError::from)?;
-        let own_executable = MappedFile::open("/proc/self/exe".as_ref()).ok().map(|file| file.key);
+        let own_executable = MappedFile::at("/proc/self/exe".as_ref()).ok().map(|file| file.key);
         let mut agent = Self {
             programs,
             ring,
@@ -136,17 +145,19 @@ impl<S: Sink> Agent<S> {
             next_sweep_ns: 0,
             descriptors: HashMap::new(),
             uring: HashSet::new(),
+            descendants: Descendants::default(),
+            libraries: Libraries::default(),
             sink,
         };
         for path in agent.options.selector.executables_to_come() {
-            if let Err(error) = agent.expect(&path) {
+            if let Err(error) = agent.expect(&path, 0) {
                 tracing::debug!("{}: {}", path.display(), chain(&error));
             }
         }
         for process in Process::all() {
             if agent.options.selector.matches(&process) && agent.processes.get(&process.id.pid) != Some(&process.id) {
                 let asked_by_number = agent.options.selector.pids().contains(&process.id.pid);
-                match agent.adopt(process) {
+                match agent.adopt(process, Start::Earlier) {
                     Err(error) if asked_by_number => return Err(error),
                     Err(error) => tracing::warn!("{}", chain(&error)),
                     Ok(()) => {}
@@ -156,11 +167,6 @@ impl<S: Sink> Agent<S> {
         agent.settle()?;
         agent.starting = false;
         Ok(agent)
-    }
-
-    /// The process `pid` is a target too, whatever its name.
-    pub fn add_pid(&mut self, pid: u32) {
-        self.options.selector.add_pid(pid);
     }
 
     /// Number of targets now.
@@ -269,9 +275,10 @@ impl<S: Sink> Agent<S> {
         while let Some(lifecycle) = self.next_record() {
             match lifecycle {
                 Lifecycle::Executed(head) => self.executed(&head),
-                Lifecycle::Started(pid) => self.started(pid),
+                Lifecycle::Forked(head) => self.started(head.task_id as u32, head.flags, Start::Forked),
                 Lifecycle::Ended(pid) => self.ended(pid),
                 Lifecycle::Connected(record) => {
+                    self.descendants.connected(record.head.pid, record.connection);
                     if record.family == AF_UNIX
                         && let Err(error) = self.programs.watch_sends()
                     {
@@ -280,13 +287,16 @@ impl<S: Sink> Agent<S> {
                     self.connected(&record);
                 }
                 Lifecycle::Uring(pid) => self.uring(pid),
+                Lifecycle::Loaded(head) => self.libraries.grew(head.pid, head.end_ns),
                 Lifecycle::Unchanged => {}
             }
         }
+        self.request_libraries();
         self.attach_found_servers();
         self.attachments.drained(&mut self.programs);
         for (connection, advice) in self.sink.take_advice() {
             self.known_servers.decided(connection, advice);
+            self.descendants.decided(connection, advice.verdict);
             if let Err(error) = self.programs.advise(connection, advice) {
                 tracing::debug!("{}", chain(&error));
             }
@@ -320,17 +330,20 @@ impl<S: Sink> Agent<S> {
         }
         Some(match event {
             Ok(Event::Exec(head)) => Lifecycle::Executed(head),
-            Ok(Event::Fork(head)) => Lifecycle::Started(head.task_id as u32),
+            Ok(Event::Fork(head)) => Lifecycle::Forked(head),
             Ok(Event::Exit(head)) => Lifecycle::Ended(head.pid),
             Ok(Event::Open(record)) => Lifecycle::Connected(record),
             Ok(Event::Uring(head)) => Lifecycle::Uring(head.pid),
+            Ok(Event::Loaded(head)) => Lifecycle::Loaded(head),
             _ => Lifecycle::Unchanged,
         })
     }
 
     /// A process began to run a program.
     fn executed(&mut self, head: &Head) {
-        self.started(head.pid);
+        let watched = self.attachments.watches(head.task_id, head.trace_flags);
+        let flags = head.flags | if watched { FLAG_WATCHED } else { 0 };
+        self.started(head.pid, flags, Start::Executed(head.end_ns));
         // The programs trace what runs a watched executable from its first instruction on; it may have ended by now.
         if head.flags & FLAG_WATCHED != 0
             && !self.processes.contains_key(&head.pid)
@@ -343,23 +356,29 @@ impl<S: Sink> Agent<S> {
         }
     }
 
-    /// A process began to run a program, or was forked from a target.
-    fn started(&mut self, pid: u32) {
+    /// A process began to run a program, or was forked from a target; `flags` are those of the record.
+    fn started(&mut self, pid: u32, flags: u16, start: Start) {
         if let Some(id) = self.processes.remove(&pid) {
             self.descriptors.remove(&id);
             self.waiting.remove(&pid);
             self.attachments.ended(pid, &mut self.programs);
         }
+        self.descendants.remove(pid);
+        self.libraries.remove(pid);
         // It may have ended already, or be a kernel thread: then there is nothing to attach to.
-        let Ok(process) = Process::read(pid) else { return };
-        let file = process.executable();
+        let Ok(process) = Process::read(pid) else {
+            self.programs.remove_target(pid);
+            return;
+        };
         // The gate of a command becomes the command.
-        if file.as_ref().map(|file| file.key) == self.own_executable {
+        if process.executable().map(|file| file.key) == self.own_executable {
             return;
         }
-        let watched = file.is_some_and(|file| self.attachments.watches(&file));
-        if watched || self.options.selector.matches(&process) {
-            if let Err(error) = self.adopt(process) {
+        if flags & FLAG_FOLLOWED != 0 {
+            self.descendants.add(pid);
+        }
+        if flags & (FLAG_WATCHED | FLAG_FOLLOWED) != 0 || self.options.selector.matches(&process) {
+            if let Err(error) = self.adopt(process, start) {
                 tracing::warn!("{}", chain(&error));
             }
         } else {
@@ -377,9 +396,14 @@ impl<S: Sink> Agent<S> {
             }
             self.uring.remove(&id);
             self.descriptors.remove(&id);
+            let is_quiet = self.libraries.nothing_attached(pid);
             self.forget(pid);
             self.programs.forget_process(pid);
-            tracing::info!("process {pid} has ended");
+            if is_quiet {
+                tracing::debug!("process {pid} has ended");
+            } else {
+                tracing::info!("process {pid} has ended");
+            }
         }
     }
 
@@ -417,10 +441,11 @@ fn is_new_unix(
 
 enum Lifecycle {
     Executed(Head),
-    Started(u32),
+    Forked(Head),
     Ended(u32),
     Connected(record::Connection),
     Uring(u32),
+    Loaded(Head),
     Unchanged,
 }
 

@@ -32,6 +32,8 @@ pub enum Event<'a> {
     Fork(Head),
     /// A target has made an io_uring.
     Uring(Head),
+    /// A target has loaded libraries.
+    Loaded(Head),
     /// A span of the shim.
     Shim(Short, &'a [u8]),
     /// What the main thread of a server did: whole [`record::Step`]s.
@@ -61,6 +63,7 @@ impl<'a> Event<'a> {
             record::KIND_EXIT => Self::Exit(head),
             record::KIND_FORK => Self::Fork(head),
             record::KIND_URING => Self::Uring(head),
+            record::KIND_LOADED => Self::Loaded(head),
             record::KIND_STEPS if (head.payload_len as usize).is_multiple_of(size_of::<record::Step>()) => {
                 Self::Steps(head, payload(head, fixed::<Head>(bytes)?.1)?)
             }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use super::NoPrivilege;
+use super::{NoPrivilege, namespace};
 use crate::probe::features::{Feature, Features, Support};
 use crate::probe::{Options, Programs, SocketProbe, kernel_offsets};
 
@@ -93,14 +93,8 @@ fn privilege() -> Outcome {
     }
 }
 
-/// The kernel reports process numbers of the first namespace; another one would name the wrong processes.
 fn pid_namespace() -> Outcome {
-    const FIRST: &str = "pid:[4026531836]";
-    match std::fs::read_link("/proc/self/ns/pid") {
-        Ok(link) if link == Path::new(FIRST) => Outcome::Good("the host's".to_owned()),
-        Ok(_) => Outcome::Bad("a nested one: run tracer on the host, or its container with --pid=host".to_owned()),
-        Err(error) => Outcome::Lacking(format!("cannot tell ({error})")),
-    }
+    namespace::foreign().map_or_else(|| Outcome::Good("the host's".to_owned()), Outcome::Bad)
 }
 
 fn btf() -> Outcome {

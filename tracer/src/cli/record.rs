@@ -6,8 +6,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::{Context as _, Result};
 
 use super::options::{self, Spans, Targets};
-use super::require_root;
 use super::run::Session;
+use super::{require_process_numbers, require_root};
 use crate::agent::{Agent, Balance, Recorder, monotonic_ns};
 use crate::capture::recording::{Footer, Header, Writer};
 
@@ -28,6 +28,7 @@ pub fn main(args: Args) -> Result<()> {
     let config = options::config(args.targets, Spans::default())?;
     let agent_options = config.agent_options(!command.is_empty())?;
     require_root()?;
+    require_process_numbers()?;
     let seed = rand::random();
     let header = Header { seed, clock_offset_ns: clock_offset_ns()? };
     let writer = Writer::create(&args.output, &header)?;

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result};
 use super::blame::{self, Report};
 use super::config::process_env;
 use super::options::{self, Spans, Targets};
-use super::require_root;
+use super::{require_process_numbers, require_root};
 use crate::agent::{Agent, Balance, Sink, SpanSink};
 use crate::export::Pipeline;
 use crate::export::metrics::{MetricsExporter, Snapshot, histograms};
@@ -46,6 +46,7 @@ pub fn main(args: Args) -> Result<()> {
     let config = options::config(args.targets, args.spans)?;
     let agent_options = config.agent_options(!command.is_empty())?;
     require_root()?;
+    require_process_numbers()?;
     let exporters = config.exporters(&process_env)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let pipeline = Pipeline::start(config.pipeline_options(), exporters).context("cannot start the exporters")?;
@@ -126,10 +127,13 @@ fn agent_resource() -> Vec<Attribute> {
     ]
 }
 
-/// Tells that there is nothing to trace yet.
-fn announce<S: Sink>(agent: &Agent<S>) {
-    match agent.targets() {
-        0 => tracing::info!("no matching process runs yet; waiting for one (Ctrl-C ends)"),
-        targets => tracing::info!("tracing {targets} process{}; Ctrl-C ends", if targets == 1 { "" } else { "es" }),
+/// Tells what is traced so far.
+fn announce<S: Sink>(agent: &Agent<S>, command: Option<&str>) {
+    match (agent.targets(), command) {
+        (0, Some(command)) => tracing::info!("tracing {command} and everything that it starts; Ctrl-C ends"),
+        (0, None) => tracing::info!("no matching process runs yet; waiting for one (Ctrl-C ends)"),
+        (targets, _) => {
+            tracing::info!("tracing {targets} process{}; Ctrl-C ends", if targets == 1 { "" } else { "es" });
+        }
     }
 }

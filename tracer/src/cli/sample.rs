@@ -36,7 +36,7 @@ fn rule(text: &str) -> Result<(String, f64), String> {
 /// Tells every matching process.
 pub fn main(args: &Args) -> Result<()> {
     require_root()?;
-    let selector = Selector::new(&args.name, &[], &args.pid)?;
+    let selector = Selector::new(&args.name, &[], &args.pid, &[])?;
     for &pid in &args.pid {
         Process::read(pid)?;
     }

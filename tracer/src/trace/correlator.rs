@@ -194,7 +194,7 @@ impl Correlator {
             Event::Exec(head) | Event::Exit(head) => self.end_process(head.pid, head.end_ns),
             Event::Shim(head, bytes) => self.shim(&head, bytes),
             Event::Steps(head, bytes) => self.counts.server_steps += self.servers.steps(head.pid, bytes),
-            Event::Fork(_) | Event::Uring(_) => {}
+            Event::Fork(_) | Event::Uring(_) | Event::Loaded(_) => {}
         }
         self.look(0, false);
     }

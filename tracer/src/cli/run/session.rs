@@ -1,4 +1,5 @@
-//! When a session ends: by a signal, after a time, or with the command or the last process that it was for.
+//! When a session ends: by a signal, after a time, with the command and what it has started and left behind, or with the last process
+//! that it was for.
 
 use std::convert::Infallible;
 use std::fs::File;
@@ -27,6 +28,10 @@ pub enum Occasion {
 pub struct Session<S> {
     agent: Agent<S>,
     child: Option<Child>,
+    /// The command has ended; what it has left behind may go on.
+    child_ended: bool,
+    /// The user knows that.
+    said: bool,
     until: Option<Instant>,
     stop: Arc<AtomicBool>,
 }
@@ -45,9 +50,9 @@ impl<S: Sink> Session<S> {
             Some((program, arguments)) => Some(start(&mut agent, program, arguments)?),
             None => None,
         };
-        super::announce(&agent);
+        super::announce(&agent, command.first().map(String::as_str));
         let until = duration.map(|seconds| Instant::now() + Duration::from_secs(seconds));
-        Ok(Self { agent, child, until, stop })
+        Ok(Self { agent, child, child_ended: false, said: false, until, stop })
     }
 
     /// Setting it ends the session.
@@ -81,20 +86,30 @@ impl<S: Sink> Session<S> {
     }
 
     fn has_ended(&mut self) -> bool {
-        match &mut self.child {
+        let Some(child) = &mut self.child else { return self.agent.is_over() };
+        if !self.child_ended {
             // An error means that somebody else has waited for it: it is gone as well.
-            Some(child) => !matches!(child.try_wait(), Ok(None)),
-            None => self.agent.is_over(),
+            self.child_ended = !matches!(child.try_wait(), Ok(None));
+            // What it has started is known when the next records have been read.
+            return false;
         }
+        if !self.agent.goes_on() {
+            return true;
+        }
+        if !std::mem::replace(&mut self.said, true) {
+            let names = self.agent.left_behind().join(", ");
+            tracing::info!(
+                "the command has ended, but not what it has started: tracing {names} to the end; Ctrl-C ends"
+            );
+        }
+        false
     }
 }
 
 /// Starts a command that waits, before it becomes the program, until the probes are attached.
 fn start<S: Sink>(agent: &mut Agent<S>, program: &str, arguments: &[String]) -> Result<Child> {
     let executable = find(program).with_context(|| format!("cannot start {program}: there is no such program"))?;
-    if let Err(error) = agent.expect(&executable) {
-        tracing::debug!("{}: {}", executable.display(), crate::agent::chain(&error));
-    }
+    agent.expect_command(&executable, arguments);
     let (gate, key) = std::io::pipe().context("cannot make a pipe")?;
     // The child inherits this end; reading it ends when the other end is closed.
     rustix::io::fcntl_setfd(&gate, rustix::io::FdFlags::empty()).context("cannot share a pipe")?;
@@ -106,7 +121,7 @@ fn start<S: Sink>(agent: &mut Agent<S>, program: &str, arguments: &[String]) -> 
         .spawn()
         .with_context(|| format!("cannot start {program}"))?;
     crate::probe::descriptors::restore_limit(child.id());
-    agent.add_pid(child.id());
+    agent.follow(child.id()).context("cannot trace the command")?;
     drop(key);
     Ok(child)
 }

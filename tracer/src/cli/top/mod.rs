@@ -15,8 +15,8 @@ use ratatui::crossterm::event::{self, Event, KeyEventKind};
 use self::screen::{Screen, Wish};
 use super::config::process_env;
 use super::options::{self, Spans, Targets};
-use super::require_root;
 use super::run::Session;
+use super::{require_process_numbers, require_root};
 use crate::agent::{Agent, Balance, SpanSink};
 use crate::export::top::{Board, TopExporter};
 use crate::export::{Exporter, Pipeline};
@@ -52,6 +52,7 @@ pub fn main(args: Args) -> Result<()> {
         bail!("`tracer top` needs a terminal; `tracer run` writes to anything");
     }
     require_root()?;
+    require_process_numbers()?;
     let board = Arc::<Board>::default();
     let mut exporters: Vec<Box<dyn Exporter>> = vec![Box::new(TopExporter::new(Arc::clone(&board)))];
     if !config.export.is_empty() {
