@@ -18,8 +18,8 @@ use std::path::PathBuf;
 
 pub use agent::{Agent, Outcome};
 pub use mariadb::MariaDb;
-pub use network::{Network, Translation};
 pub use mounts::Mount;
+pub use network::{Network, Translation};
 pub use pipeline::Pipeline;
 pub use redis::RedisServer;
 pub use secrets::Secrets;
