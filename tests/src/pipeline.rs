@@ -10,7 +10,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::redis::free_port;
-use crate::{MariaDb, Network, RedisServer};
+use crate::{MariaDb, Network, RedisServer, Span};
 
 /// The services, in the order in which an order meets them.
 pub const SERVICES: [&str; 4] = ["ufes", "risk_control", "msg_order_engine", "counter"];
@@ -276,6 +276,12 @@ impl Drop for Sender {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+/// The order that a span names: Redis keys do, except those of accounts.
+pub fn order(span: &Span) -> Option<u64> {
+    let key = span.attribute("db.query.text").split(' ').nth(1)?;
+    key.strip_prefix("order:").or_else(|| key.strip_prefix("engine:"))?.parse().ok()
 }
 
 /// As an operator does; it has to end well.

@@ -138,6 +138,15 @@ struct Received {
     more: Condvar,
 }
 
+impl Received {
+    /// Puts a request into one of the lists.
+    fn keep<T>(&self, list: &Mutex<Vec<T>>, request: Request<T>) -> Result<(), Status> {
+        list.lock().map_err(|_| Status::internal("a test panicked"))?.push(request.into_inner());
+        self.more.notify_all();
+        Ok(())
+    }
+}
+
 #[derive(Clone)]
 struct Service(Arc<Received>);
 
@@ -147,8 +156,7 @@ impl TraceService for Service {
         &self,
         request: Request<ExportTraceServiceRequest>,
     ) -> Result<Response<ExportTraceServiceResponse>, Status> {
-        self.0.requests.lock().map_err(|_| Status::internal("a test panicked"))?.push(request.into_inner());
-        self.0.more.notify_all();
+        self.0.keep(&self.0.requests, request)?;
         Ok(Response::new(ExportTraceServiceResponse::default()))
     }
 }
@@ -159,8 +167,7 @@ impl MetricsService for Service {
         &self,
         request: Request<ExportMetricsServiceRequest>,
     ) -> Result<Response<ExportMetricsServiceResponse>, Status> {
-        self.0.metrics.lock().map_err(|_| Status::internal("a test panicked"))?.push(request.into_inner());
-        self.0.more.notify_all();
+        self.0.keep(&self.0.metrics, request)?;
         Ok(Response::new(ExportMetricsServiceResponse::default()))
     }
 }

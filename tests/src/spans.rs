@@ -1,6 +1,6 @@
 //! Spans as the file exporter writes them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use serde_json::Value;
 
@@ -59,6 +59,15 @@ impl Span {
     pub fn nanos(&self) -> u64 {
         self.end - self.start
     }
+}
+
+/// The spans of each trace.
+pub fn by_trace<'a>(spans: impl IntoIterator<Item = &'a Span>) -> HashMap<&'a str, Vec<&'a Span>> {
+    let mut traces: HashMap<&str, Vec<&Span>> = HashMap::new();
+    for span in spans {
+        traces.entry(&span.trace).or_default().push(span);
+    }
+    traces
 }
 
 /// Reads OTLP-JSON lines.

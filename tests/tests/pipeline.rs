@@ -8,9 +8,10 @@ use std::path::Path;
 use tracer_proto::order::Outcome::Filled;
 use tracer_proto::order::{Order, OrderReply, SubOrder};
 use tracer_shim::{Context, Message};
-use tracer_tests::pipeline::{Build, FIRST_WARM_UP, Load, Pipeline, SERVICES, Step, Truth};
+use tracer_tests::pipeline::{Build, FIRST_WARM_UP, Load, Pipeline, SERVICES, Step, Truth, order};
 use tracer_tests::redis::free_port;
 use tracer_tests::rotel::{self, Collector, Sink};
+use tracer_tests::spans::by_trace;
 use tracer_tests::{Agent, Network, Outcome, Span, require_root};
 
 /// The clock of the spans is that of the services but for the offset to wall-clock time, which is measured anew for each batch.
@@ -43,20 +44,6 @@ const SHAPE: [[&str; 4]; 20] = [
 /// Starts the agent on the services and everything that is started from their files.
 fn attach(pipeline: &Pipeline) -> Agent {
     Agent::run(&["-e", &pipeline.glob(), "--query-text", "full"])
-}
-
-fn by_trace(spans: &[Span]) -> HashMap<&str, Vec<&Span>> {
-    let mut traces: HashMap<&str, Vec<&Span>> = HashMap::new();
-    for span in spans {
-        traces.entry(&span.trace).or_default().push(span);
-    }
-    traces
-}
-
-/// The order that a span names: Redis keys do, except those of accounts.
-fn order(span: &Span) -> Option<u64> {
-    let key = span.attribute("db.query.text").split(' ').nth(1)?;
-    key.strip_prefix("order:").or_else(|| key.strip_prefix("engine:"))?.parse().ok()
 }
 
 /// The order of a trace; the test fails if its spans name more than one, or none.

@@ -3,7 +3,8 @@
 
 use std::collections::{HashMap, HashSet};
 
-use tracer_tests::pipeline::{Build, Load, Pipeline, Truth};
+use tracer_tests::pipeline::{Build, Load, Pipeline, Truth, order};
+use tracer_tests::spans::by_trace;
 use tracer_tests::{Agent, Outcome, Span, require_root};
 
 /// How far a span may reach out of what its service says about the step, in nanoseconds: the spans' clock is set anew for
@@ -72,12 +73,6 @@ fn is(span: &Span, row: &Row) -> bool {
     said == row.name || said.strip_suffix(" unknown").is_some_and(|verb| row.name.starts_with(verb))
 }
 
-/// The order that a command names: Redis keys do, except those of accounts.
-fn order(span: &Span) -> Option<u64> {
-    let key = span.attribute("db.query.text").split(' ').nth(1)?;
-    key.strip_prefix("order:").or_else(|| key.strip_prefix("engine:"))?.parse().ok()
-}
-
 /// Parents found.
 #[derive(Debug, Default)]
 struct Score {
@@ -112,10 +107,7 @@ fn score(outcome: &Outcome, truth: &Truth, orders: u64) -> Score {
     };
     let spans: Vec<&Span> =
         outcome.spans.iter().filter(|span| span.service != "redis-server" && !again(span)).collect();
-    let mut traces: HashMap<&str, Vec<&Span>> = HashMap::new();
-    for span in &spans {
-        traces.entry(&span.trace).or_default().push(span);
-    }
+    let traces = by_trace(spans.iter().copied());
     // One thread decodes the orders, so they are in the same order in both.
     let mut steps: Vec<(u64, u64)> = (1..=orders)
         .map(|order| (truth[&(UFES.to_owned(), "decode Order".to_owned(), order)][0].start, order))

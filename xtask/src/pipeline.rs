@@ -12,6 +12,7 @@ use std::{
 use anyhow::{Context, Result};
 
 pub use self::chain::{Chain, Load, SERVICES, outcome};
+use crate::variant::Variant::FatLto;
 use crate::{run, setup, workspace};
 
 /// The package of the services.
@@ -66,25 +67,16 @@ pub fn build(variant: Variant) -> Result<()> {
         build.args(["--features", variant.name()]);
     }
     run::visible(&mut build)?;
-    let dir = dir(variant);
-    fs::create_dir_all(&dir)?;
-    for program in SERVICES.iter().chain(&["orders", "media_driver"]) {
-        replace(&workspace::target().join("release").join(program), &dir.join(program))?;
-    }
-    Ok(())
+    copy(&[&SERVICES[..], &["orders", "media_driver"]].concat(), &workspace::target().join("release"), &dir(variant))
 }
 
 /// Builds the unmodified services with fat link-time optimisation and line tables.
 pub fn build_with_lto() -> Result<()> {
     let mut build = cargo("build");
     build.args(SERVICES.iter().flat_map(|service| ["--bin", service]));
-    crate::variant::Variant::FatLto.apply(&mut build);
+    FatLto.apply(&mut build);
     run::visible(&mut build)?;
-    let to = folder().join("lto");
-    fs::create_dir_all(&to)?;
-    SERVICES
-        .iter()
-        .try_for_each(|service| replace(&crate::variant::Variant::FatLto.programs().join(service), &to.join(service)))
+    copy(&SERVICES, &FatLto.programs(), &folder().join("lto"))
 }
 
 /// Makes of the unmodified programs what a release build without line tables is: the same code without debug info.
@@ -100,6 +92,12 @@ pub fn strip_debug_info() -> Result<()> {
         fs::rename(&scratch, to.join(program))?;
     }
     Ok(())
+}
+
+/// Copies programs from one folder to another.
+fn copy(programs: &[&str], from: &Path, to: &Path) -> Result<()> {
+    fs::create_dir_all(to)?;
+    programs.iter().try_for_each(|program| replace(&from.join(program), &to.join(program)))
 }
 
 /// Copies a program unless it is there. Another file takes the place of the old one, which may be running.
