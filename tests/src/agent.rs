@@ -39,33 +39,31 @@ pub struct Outcome {
 impl Agent {
     /// Starts `tracer run` with a file exporter and waits until it has attached.
     pub fn run(arguments: &[&str]) -> Self {
-        let mut agent = Self::start(arguments);
-        agent.wait_until("Ctrl-C ends");
-        agent
+        Self::run_by(Command::new(crate::program("tracer")), arguments)
     }
 
     /// The same on another host.
     pub fn run_in(network: &Network, arguments: &[&str]) -> Self {
-        let mut agent = Self::spawn(network.command(&crate::program("tracer")), arguments);
-        agent.wait_until("Ctrl-C ends");
-        agent
+        Self::run_by(network.command(&crate::program("tracer")), arguments)
     }
 
     /// The same by a command that runs the agent with the arguments that follow: as `prlimit` does, or as another user.
     pub fn run_by(command: Command, arguments: &[&str]) -> Self {
-        let mut agent = Self::spawn(command, arguments);
+        let mut agent = Self::start_by(command, arguments);
         agent.wait_until("Ctrl-C ends");
         agent
     }
 
-    /// Starts `tracer run` by a command, such as the agent itself with other variables.
-    pub fn start_by(command: Command, arguments: &[&str]) -> Self {
-        Self::spawn(command, arguments)
-    }
-
     /// Starts `tracer run` with a file exporter.
     pub fn start(arguments: &[&str]) -> Self {
-        Self::spawn(Command::new(crate::program("tracer")), arguments)
+        Self::start_by(Command::new(crate::program("tracer")), arguments)
+    }
+
+    /// The same by a command, such as the agent itself with other variables.
+    pub fn start_by(mut command: Command, arguments: &[&str]) -> Self {
+        let folder = TempDir::new().expect("a temporary folder");
+        command.arg("run").args(["--export", &format!("file:{}", folder.path().join("spans.jsonl").display())]);
+        Self::launch(&mut command, folder, arguments)
     }
 
     /// The same without the file exporter, for more spans than a test can hold.
@@ -74,12 +72,6 @@ impl Agent {
         let mut agent = Self::launch(Command::new(crate::program("tracer")).arg("run"), folder, arguments);
         agent.wait_until("Ctrl-C ends");
         agent
-    }
-
-    fn spawn(mut command: Command, arguments: &[&str]) -> Self {
-        let folder = TempDir::new().expect("a temporary folder");
-        command.arg("run").args(["--export", &format!("file:{}", folder.path().join("spans.jsonl").display())]);
-        Self::launch(&mut command, folder, arguments)
     }
 
     fn launch(command: &mut Command, folder: TempDir, arguments: &[&str]) -> Self {
@@ -100,6 +92,19 @@ impl Agent {
     /// Its process number.
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Descriptors that it has open.
+    pub fn descriptors(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("it runs").count()
+    }
+
+    /// A figure of its memory, by the name that the kernel has for it: `VmRSS` now, `VmHWM` at its highest.
+    pub fn memory_kb(&self, figure: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix(figure)?.strip_prefix(':'));
+        let number = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse().ok());
+        number.unwrap_or_else(|| panic!("no {figure} in {status}"))
     }
 
     /// Reads standard error until a line contains `text`.

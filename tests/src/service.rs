@@ -26,6 +26,14 @@ impl Service {
         Self { path, _folder: Some(folder) }
     }
 
+    /// A copy of `process_target` under this name, in a folder of its own: other tests run the program at the same time.
+    pub fn process_target(name: &str) -> Self {
+        let folder = TempDir::new().expect("a temporary folder");
+        let path = folder.path().join(name);
+        fs::copy(crate::program("process_target"), &path).expect("there is room for it");
+        Self { path, _folder: Some(folder) }
+    }
+
     /// A program that is there.
     pub fn at(path: PathBuf) -> Self {
         Self { path, _folder: None }

@@ -1,11 +1,10 @@
 //! Processes and connections come and go: at the end the agent has what it had at the beginning.
 
 use std::collections::BTreeMap;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
-use tempfile::TempDir;
-use tracer_tests::{Agent, RedisServer, Target, kernel_maps, program, require_root, wait_for};
+use tracer_tests::service::Service;
+use tracer_tests::{Agent, RedisServer, Target, kernel_maps, require_root, wait_for};
 
 /// How much.
 struct Size {
@@ -25,13 +24,12 @@ struct Held {
     maps: BTreeMap<String, usize>,
 }
 
-fn held(agent: u32) -> Held {
-    let descriptors = std::fs::read_dir(format!("/proc/{agent}/fd")).expect("the agent runs").count();
-    Held { descriptors, maps: kernel_maps::entries(agent) }
+fn held(agent: &Agent) -> Held {
+    Held { descriptors: agent.descriptors(), maps: kernel_maps::entries(agent.pid()) }
 }
 
 /// What an agent holds when it holds the same for a second.
-fn held_at_rest(agent: u32) -> Held {
+fn held_at_rest(agent: &Agent) -> Held {
     let (mut since, mut last) = (Instant::now(), held(agent));
     wait_for("the agent to hold the same for a second", || {
         let now = held(agent);
@@ -42,29 +40,20 @@ fn held_at_rest(agent: u32) -> Held {
     })
 }
 
-fn memory_kb(agent: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{agent}/status")).expect("the agent runs");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("it has memory");
-    line.trim().trim_end_matches(" kB").parse().expect("a number")
-}
-
 fn churn(size: &Size) {
     require_root();
     let server = RedisServer::start();
-    let folder = TempDir::new().expect("a temporary folder");
-    let name = "churned";
-    std::fs::copy(program("process_target"), folder.path().join(name)).expect("there is room for it");
-    let start = || Target::spawn(&mut Command::new(folder.path().join(name)));
-    let mut stays = start();
-    let mut agent = Agent::run(&["-n", name, "--redis-server", "off"]);
+    let program = Service::process_target("churned");
+    let mut stays = program.start();
+    let mut agent = Agent::run(&["-n", program.name(), "--redis-server", "off"]);
     let work = |target: &mut Target| target.ask(&format!("work {} 10", server.address()));
     // Everything has been used once.
     work(&mut stays);
-    restart(&start, work);
+    restart(&program, work);
     agent.wait_until("has ended");
     // The sweep of connections is at its end when two looks a second apart agree.
-    let settled = held_at_rest(agent.pid());
-    let memory_before = memory_kb(agent.pid());
+    let settled = held_at_rest(&agent);
+    let memory_before = agent.memory_kb("VmRSS");
 
     stays.ask(&format!("spawned {}", size.short_processes));
     let begin = Instant::now();
@@ -78,11 +67,11 @@ fn churn(size: &Size) {
         std::thread::yield_now();
     }
     for _ in 0..size.restarts {
-        restart(&start, work);
+        restart(&program, work);
     }
 
-    assert_eq!(held_at_rest(agent.pid()), settled);
-    let memory_after = memory_kb(agent.pid());
+    assert_eq!(held_at_rest(&agent), settled);
+    let memory_after = agent.memory_kb("VmRSS");
     println!("{connections} connections; resident before {memory_before} kB, after {memory_after} kB; {settled:?}");
     assert!(memory_after < memory_before + MEMORY_GROWTH_KB, "from {memory_before} kB to {memory_after} kB");
     let outcome = agent.stop();
@@ -92,8 +81,8 @@ fn churn(size: &Size) {
 }
 
 /// A process that starts, works and ends.
-fn restart(start: &impl Fn() -> Target, work: impl Fn(&mut Target) -> serde_json::Value) {
-    let mut target = start();
+fn restart(program: &Service, work: impl Fn(&mut Target) -> serde_json::Value) {
+    let mut target = program.start();
     work(&mut target);
     assert!(target.end().success());
 }

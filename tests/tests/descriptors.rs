@@ -14,10 +14,6 @@ fn within(soft: u32, hard: u32, arguments: &[&str], perf_events: bool) -> Agent 
     Agent::run_by(command, arguments)
 }
 
-fn descriptors(agent: &Agent) -> usize {
-    std::fs::read_dir(format!("/proc/{}/fd", agent.pid())).expect("it runs").count()
-}
-
 /// Encodes and decodes; returns the number of calls.
 fn calls(target: &mut Target) -> u64 {
     let truth = target.ask("messages 100");
@@ -29,7 +25,7 @@ fn the_soft_limit_is_raised() {
     require_root();
     let mut target = Target::start("prost_target");
     let agent = within(100, 4096, &["-p", &target.pid().to_string()], true);
-    assert!(descriptors(&agent) > 100, "each site is a perf event and a link");
+    assert!(agent.descriptors() > 100, "each site is a perf event and a link");
     let calls = calls(&mut target);
     let outcome = agent.stop();
     outcome.assert_complete();
@@ -43,7 +39,7 @@ fn many_sites_of_a_file_are_a_few_descriptors() {
     let nothing = within(1024, 1024, &["-n", "no-such-program"], false);
     let agent = within(1024, 1024, &["-p", &target.pid().to_string()], false);
     // A link for each program that has sites in it, the file, and the libraries that it has mapped; not one for each site.
-    assert!(descriptors(&agent) <= descriptors(&nothing) + 12, "{} {}", descriptors(&agent), descriptors(&nothing));
+    assert!(agent.descriptors() <= nothing.descriptors() + 12, "{} {}", agent.descriptors(), nothing.descriptors());
     let calls = calls(&mut target);
     let outcome = agent.stop();
     outcome.assert_complete();

@@ -1,11 +1,10 @@
 //! What befalls the agent does not befall its targets: it is stopped, killed and runs out of memory while they work.
 
 use std::net::TcpListener;
-use std::process::Command;
 
 use serde_json::Value;
-use tempfile::TempDir;
-use tracer_tests::{Agent, RedisServer, Target, program, require_root, wait_for};
+use tracer_tests::service::Service;
+use tracer_tests::{Agent, RedisServer, Target, require_root, wait_for};
 
 /// At the 99th percentile a round of a target may take so many times as long as without an agent, and what other work of the
 /// machine took. A target that waited for its agent would take seconds.
@@ -15,16 +14,14 @@ const SLACK_NS: u64 = 10_000_000;
 struct Worker {
     target: Target,
     server: RedisServer,
-    _folder: TempDir,
+    _program: Service,
 }
 
 impl Worker {
     fn start(name: &str) -> Self {
         require_root();
-        let folder = TempDir::new().expect("a temporary folder");
-        std::fs::copy(program("process_target"), folder.path().join(name)).expect("there is room for it");
-        let target = Target::spawn(&mut Command::new(folder.path().join(name)));
-        Self { target, server: RedisServer::start(), _folder: folder }
+        let program = Service::process_target(name);
+        Self { target: program.start(), server: RedisServer::start(), _program: program }
     }
 
     /// Works for so long, and returns the 99th percentile of a round in nanoseconds.

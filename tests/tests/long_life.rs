@@ -20,12 +20,10 @@ fn held(agent: &Agent) -> Held {
         .expect("it runs")
         .filter_map(|entry| fs::read_link(entry.ok()?.path()).ok())
         .collect();
-    let status = fs::read_to_string(format!("{proc}/status")).expect("it runs");
-    let memory = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a figure");
     Held {
         descriptors: files.len(),
         deleted: files.iter().filter(|file| file.to_string_lossy().ends_with(" (deleted)")).count(),
-        memory_kib: memory.trim().trim_end_matches(" kB").parse().expect("a number"),
+        memory_kib: agent.memory_kb("VmRSS"),
     }
 }
 

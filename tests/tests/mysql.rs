@@ -153,11 +153,7 @@ fn values_of_20_mb_pass_and_the_agent_keeps_none_of_them() {
     let before = server.status();
     target.ask(&format!("large {} 20971520", server.url()));
     target.ask(&format!("text {} 300", server.url()));
-    let status = std::fs::read_to_string(format!("/proc/{}/status", agent.pid())).expect("it runs");
-    let peak: u64 = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse().ok())
-        .expect("the kernel says it");
+    let peak = agent.memory_kb("VmHWM");
     assert!(target.end().success());
     let outcome = agent.stop();
     assert_same(&server, &before, &outcome);

@@ -6,25 +6,8 @@ use std::process::Command;
 
 use serde_json::Value;
 use tempfile::TempDir;
+use tracer_tests::service::Service;
 use tracer_tests::{Agent, Outcome, RedisServer, Target, program, require_root, wait_for};
-
-/// The target under a name of its own: the tests of this file run at the same time.
-struct Program {
-    folder: TempDir,
-    name: String,
-}
-
-impl Program {
-    fn new(name: &str) -> Self {
-        let folder = TempDir::new().expect("a temporary folder");
-        std::fs::copy(program("process_target"), folder.path().join(name)).expect("there is room for it");
-        Self { folder, name: name.to_owned() }
-    }
-
-    fn start(&self) -> Target {
-        Target::spawn(&mut Command::new(self.folder.path().join(&self.name)))
-    }
-}
 
 fn with_maps(sizes: &str, arguments: &[&str]) -> Agent {
     let mut command = Command::new(program("tracer"));
@@ -56,9 +39,9 @@ fn causes(outcome: &Outcome) -> Vec<&str> {
 fn with_a_small_ring_each_message_is_a_span_or_counted_as_lost() {
     require_root();
     let server = RedisServer::start();
-    let program = Program::new("small_ring");
+    let program = Service::process_target("small_ring");
     let mut target = program.start();
-    let agent = Agent::run(&["-n", &program.name, "--ring-size", "65536", "--redis-server", "off"]);
+    let agent = Agent::run(&["-n", program.name(), "--ring-size", "65536", "--redis-server", "off"]);
     // The agent does not get to empty the ring while it is stopped.
     agent.stop_for_a_while();
     let rounds = 5_000;
@@ -80,10 +63,10 @@ fn with_a_small_ring_each_message_is_a_span_or_counted_as_lost() {
 fn after_a_loss_of_records_of_processes_the_state_is_right_again() {
     require_root();
     let server = RedisServer::start();
-    let program = Program::new("lost_lives");
+    let program = Service::process_target("lost_lives");
     let mut ends = program.start();
     let mut stays = program.start();
-    let mut agent = with_maps("LIFECYCLE=4096", &["-n", &program.name, "--redis-server", "off"]);
+    let mut agent = with_maps("LIFECYCLE=4096", &["-n", program.name(), "--redis-server", "off"]);
     agent.stop_for_a_while();
     // 73 records fit, and each of these makes one.
     stays.ask("spawned 200");
@@ -93,7 +76,7 @@ fn after_a_loss_of_records_of_processes_the_state_is_right_again() {
     let mut begins = program.start();
     agent.go_on();
     agent.wait_until("records of processes that start or end were lost");
-    agent.wait_until(&format!("tracing {} (process {})", program.name, begins.pid()));
+    agent.wait_until(&format!("tracing {} (process {})", program.name(), begins.pid()));
     for target in [&mut stays, &mut begins] {
         target.ask(&format!("work {} 50", server.address()));
     }
@@ -111,9 +94,9 @@ fn after_a_loss_of_records_of_processes_the_state_is_right_again() {
 #[test]
 fn more_targets_than_the_map_holds_are_counted_and_said() {
     require_root();
-    let program = Program::new("many_targets");
+    let program = Service::process_target("many_targets");
     let targets: Vec<Target> = (0..4).map(|_| program.start()).collect();
-    let agent = with_maps("TARGETS=2", &["-n", &program.name]);
+    let agent = with_maps("TARGETS=2", &["-n", program.name()]);
     let outcome = agent.stop();
     drop(targets);
     assert_balanced(&outcome);
@@ -127,9 +110,9 @@ fn more_targets_than_the_map_holds_are_counted_and_said() {
 fn children_for_which_the_map_of_targets_has_no_room_are_counted() {
     require_root();
     let server = RedisServer::start();
-    let program = Program::new("many_children");
+    let program = Service::process_target("many_children");
     let mut target = program.start();
-    let agent = with_maps("TARGETS=1", &["-n", &program.name, "--redis-server", "off"]);
+    let agent = with_maps("TARGETS=1", &["-n", program.name(), "--redis-server", "off"]);
     target.ask(&format!("fork {} 10", server.address()));
     let outcome = agent.stop();
     assert_balanced(&outcome);
@@ -140,9 +123,9 @@ fn children_for_which_the_map_of_targets_has_no_room_are_counted() {
 fn threads_for_whose_calls_the_maps_have_no_room_are_counted() {
     require_root();
     let server = RedisServer::start();
-    let program = Program::new("many_threads");
+    let program = Service::process_target("many_threads");
     let mut target = program.start();
-    let agent = with_maps("CALLS=1,SOCKET_CALLS=1", &["-n", &program.name, "--redis-server", "off"]);
+    let agent = with_maps("CALLS=1,SOCKET_CALLS=1", &["-n", program.name(), "--redis-server", "off"]);
     // The thread that works first has the only place for as long as it lives.
     target.ask(&format!("work {} 10", server.address()));
     target.ask(&format!("threads {} 10 4", server.address()));
@@ -160,9 +143,9 @@ fn threads_for_whose_calls_the_maps_have_no_room_are_counted() {
 fn connections_for_which_the_map_has_no_room_are_counted() {
     require_root();
     let server = RedisServer::start();
-    let program = Program::new("many_connections");
+    let program = Service::process_target("many_connections");
     let mut target = program.start();
-    let agent = with_maps("CONNECTIONS=2", &["-n", &program.name, "--redis-server", "off"]);
+    let agent = with_maps("CONNECTIONS=2", &["-n", program.name(), "--redis-server", "off"]);
     target.ask(&format!("threads {} 10 8", server.address()));
     let outcome = agent.stop();
     assert_balanced(&outcome);
@@ -175,11 +158,11 @@ fn connections_for_which_the_map_has_no_room_are_counted() {
 fn a_full_disk_is_a_cause_of_its_own() {
     require_root();
     let server = RedisServer::start();
-    let program = Program::new("full_disk");
+    let program = Service::process_target("full_disk");
     let mut target = program.start();
     let disk = SmallDisk::mount();
     let file = format!("file:{}", disk.path().join("spans").display());
-    let agent = Agent::run(&["-n", &program.name, "--export", &file, "--redis-server", "off"]);
+    let agent = Agent::run(&["-n", program.name(), "--export", &file, "--redis-server", "off"]);
     target.ask(&format!("work {} 2000", server.address()));
     let outcome = agent.stop();
     assert_eq!(outcome.stats["balanced"], true, "{:#}\n{}", outcome.stats, outcome.said);
@@ -198,13 +181,13 @@ fn a_full_disk_is_a_cause_of_its_own() {
 fn a_full_queue_is_a_cause_of_its_own() {
     require_root();
     let server = RedisServer::start();
-    let program = Program::new("full_queue");
+    let program = Service::process_target("full_queue");
     let mut target = program.start();
     // It accepts connections, by the kernel's backlog, and never answers.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback works");
     let collector = format!("otlp:http://{}", silent.local_addr().expect("it is bound"));
     let mut agent =
-        Agent::run(&["-n", &program.name, "--export", &collector, "--max-queue-size", "100", "--redis-server", "off"]);
+        Agent::run(&["-n", program.name(), "--export", &collector, "--max-queue-size", "100", "--redis-server", "off"]);
     target.ask(&format!("work {} 2000", server.address()));
     agent.wait_until("losing queue_full");
     let outcome = agent.stop();

@@ -1,32 +1,13 @@
 //! Processes that fork, run other programs, lose their main thread, and end while nobody looks.
 
 use std::path::Path;
-use std::process::Command;
 
-use tempfile::TempDir;
-use tracer_tests::{Agent, Outcome, RedisServer, Target, program, require_root, wait_for};
+use tracer_tests::service::Service;
+use tracer_tests::{Agent, Outcome, RedisServer, Target, require_root, wait_for};
 
 const ROUNDS: usize = 50;
 /// Room for all spans of a test: the file exporter may be slower than the targets.
 const QUEUE: &str = "2000000";
-
-/// The target under a name of its own: the tests of this file run at the same time.
-struct Program {
-    folder: TempDir,
-    name: String,
-}
-
-impl Program {
-    fn new(name: &str) -> Self {
-        let folder = TempDir::new().expect("a temporary folder");
-        std::fs::copy(program("process_target"), folder.path().join(name)).expect("there is room for it");
-        Self { folder, name: name.to_owned() }
-    }
-
-    fn start(&self) -> Target {
-        Target::spawn(&mut Command::new(self.folder.path().join(&self.name)))
-    }
-}
 
 /// How the process is asked for.
 #[derive(Clone, Copy, Debug)]
@@ -35,9 +16,9 @@ enum By {
     Number,
 }
 
-fn agent(by: By, program: &Program, target: &Target) -> Agent {
+fn agent(by: By, program: &Service, target: &Target) -> Agent {
     match by {
-        By::Name => Agent::run(&["-n", &program.name, "--max-queue-size", QUEUE]),
+        By::Name => Agent::run(&["-n", program.name(), "--max-queue-size", QUEUE]),
         By::Number => Agent::run(&["-p", &target.pid().to_string(), "--max-queue-size", QUEUE]),
     }
 }
@@ -64,7 +45,7 @@ fn state(pid: u32) -> Option<char> {
 fn main_thread_ends(by: By, name: &str, before: bool) {
     require_root();
     let server = RedisServer::start();
-    let program = Program::new(name);
+    let program = Service::process_target(name);
     let mut target = program.start();
     let pid = target.pid();
     if before {
@@ -119,7 +100,7 @@ fn a_child_without_a_program_of_its_own_is_traced_like_its_parent() {
     require_root();
     let server = RedisServer::start();
     for (by, name) in [(By::Name, "forks"), (By::Number, "forks_p")] {
-        let program = Program::new(name);
+        let program = Service::process_target(name);
         let mut target = program.start();
         let agent = agent(by, &program, &target);
         let child = work(&mut target, "fork", &server);
@@ -145,7 +126,7 @@ fn a_child_with_a_program_of_its_own_is_traced_if_it_was_asked_for() {
     require_root();
     let server = RedisServer::start();
     for (by, name, expected) in [(By::Name, "spawns", ROUNDS), (By::Number, "spawns_p", 0)] {
-        let program = Program::new(name);
+        let program = Service::process_target(name);
         let mut target = program.start();
         let agent = agent(by, &program, &target);
         let child = work(&mut target, "spawn", &server);
@@ -161,7 +142,7 @@ fn a_child_with_a_program_of_its_own_is_traced_if_it_was_asked_for() {
 #[test]
 fn running_other_programs_makes_no_targets() {
     require_root();
-    let program = Program::new("runs_others");
+    let program = Service::process_target("runs_others");
     for by in [By::Name, By::Number] {
         let mut target = program.start();
         let agent = agent(by, &program, &target);
@@ -177,7 +158,7 @@ fn an_exec_in_another_thread_than_the_main_one_leaves_the_process_a_target() {
     require_root();
     let server = RedisServer::start();
     let name = "executes";
-    let program = Program::new(name);
+    let program = Service::process_target(name);
     for by in [By::Name, By::Number] {
         let mut target = program.start();
         let mut agent = agent(by, &program, &target);
@@ -197,10 +178,10 @@ fn an_exec_in_another_thread_than_the_main_one_leaves_the_process_a_target() {
 fn a_stranger_with_the_number_of_a_target_is_not_traced() {
     require_root();
     let server = RedisServer::start();
-    let (program, stranger) = (Program::new("numbered"), Program::new("stranger"));
+    let (program, stranger) = (Service::process_target("numbered"), Service::process_target("stranger"));
     let mut strange = stranger.start();
     let keeps_the_session = program.start();
-    let agent = Agent::run(&["-n", &program.name]);
+    let agent = Agent::run(&["-n", program.name()]);
     let mut target = program.start();
     let pid = target.pid();
     work(&mut target, "work", &server);
@@ -217,7 +198,7 @@ fn a_stranger_with_the_number_of_a_target_is_not_traced() {
 #[test]
 fn a_session_ends_with_a_process_that_ends_while_it_is_attached_to() {
     require_root();
-    let program = Program::new("short_lived");
+    let program = Service::process_target("short_lived");
     let mut sessions = 0;
     for _ in 0..10 {
         let target = program.start();
@@ -236,9 +217,9 @@ fn a_session_ends_with_a_process_that_ends_while_it_is_attached_to() {
 #[test]
 fn a_killed_process_has_ended() {
     require_root();
-    let program = Program::new("killed");
+    let program = Service::process_target("killed");
     let target = program.start();
-    let mut agent = Agent::run(&["-n", &program.name]);
+    let mut agent = Agent::run(&["-n", program.name()]);
     let pid = target.pid();
     drop(target);
     agent.wait_until(&format!("process {pid} has ended"));

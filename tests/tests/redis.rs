@@ -158,11 +158,7 @@ fn a_value_of_100_mb_passes_and_the_agent_keeps_none_of_it() {
     let before = server.command_calls();
     target.ask(&format!("large {} 104857600", server.address()));
     target.ask(&format!("sync {} 100", server.address()));
-    let status = std::fs::read_to_string(format!("/proc/{}/status", agent.pid())).expect("it runs");
-    let peak: u64 = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse().ok())
-        .expect("the kernel says it");
+    let peak = agent.memory_kb("VmHWM");
     assert!(target.end().success());
     let outcome = agent.stop();
     assert_same(&server, &before, &outcome);

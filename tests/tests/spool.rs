@@ -292,7 +292,7 @@ async fn endure(time: Duration) {
         }
     }
     agent.wait_until("is empty again");
-    let memory = peak_memory(agent.pid());
+    let memory = agent.memory_kb("VmHWM") << 10;
     let outcome = agent.stop();
     outcome.assert_complete();
     let exporter = |name: &str| outcome.count(&format!("/exporters/0/{name}"));
@@ -317,12 +317,6 @@ fn disk_usage(spool: &Path) -> u64 {
     let folders = spool.read_dir().unwrap().flatten();
     let files = folders.flat_map(|folder| folder.path().read_dir().unwrap()).flatten();
     files.map(|file| file.metadata().map_or(0, |metadata| metadata.len())).sum()
-}
-
-fn peak_memory(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -22,7 +22,7 @@ use super::{Sink, usdt};
 use crate::capture::{Item, ProbeInfo};
 use crate::inspect::{self, InspectError, MessageFn, ProbePlan, TlsSymbol};
 use crate::probe::{LinkTarget, LoadError, Programs, Site, descriptors};
-use crate::target::MappedFile;
+use crate::target::{MappedFile, Process, ProcessError};
 use crate::trace::packs::PACK;
 
 /// How often files are looked at of which nothing was heard.
@@ -428,7 +428,7 @@ impl Attachments {
 
 /// Whether a process has ended.
 fn is_gone(pid: u32) -> bool {
-    !Path::new(&format!("/proc/{pid}")).exists()
+    matches!(Process::read(pid), Err(ProcessError::NotFound(_)))
 }
 
 /// Where the threads of an executable have a variable. Those of shared objects have no fixed place.

@@ -133,7 +133,7 @@ impl<S: Sink> Agent<S> {
         }
     }
 
-    /// The main thread of a target has ended and others go on. Probes of this process alone are tied to that thread.
+    /// The main thread of a target has ended and others go on. Perf events of this process alone are tied to that thread.
     pub(super) fn lost_main_thread(&mut self, pid: u32) {
         if let Ok(process) = Process::read(pid)
             && self.knows(process.id)

@@ -9,8 +9,15 @@ use super::Balance;
 pub struct SaidLosses(BTreeSet<String>);
 
 impl SaidLosses {
+    /// Says what is lost, of each cause once.
+    pub fn tell(&mut self, balance: &Balance) {
+        for loss in self.news(balance) {
+            tracing::warn!("{loss}");
+        }
+    }
+
     /// One line for each cause that is new: what is lost, and what helps.
-    pub fn news(&mut self, balance: &Balance) -> Vec<String> {
+    fn news(&mut self, balance: &Balance) -> Vec<String> {
         let dropped = balance.exporters.iter().flat_map(|exporter| {
             exporter.dropped.iter().map(|(cause, number)| (format!("{} of {}", cause, exporter.name), *number))
         });

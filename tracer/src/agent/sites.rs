@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use tracer_common::map::{Cookie, MAX_PROBES};
 
 use crate::inspect;
-use crate::probe::{Attached, Link, LinkError, LinkTarget, LoadError, Programs, Site};
+use crate::probe::{Attached, Link, LinkError, LinkTarget, LoadError, Programs, Site, Way};
 
 /// A function whose calls are seen.
 #[derive(Clone, Copy, Debug)]
@@ -75,7 +75,7 @@ impl Sites<'_> {
             placed.sites += sites.len() - failed.len();
             target.descriptors = target.descriptors.saturating_sub(2 * sites.len());
         }
-        let functions = self.functions_within(&target, programs.uprobe("message_exit")?.multi);
+        let functions = self.functions_within(&target, programs.uprobe("message_exit")?.way);
         let site = |site: &inspect::Site, function: &Function<'_>| {
             let cookie = Cookie { probe: function.number, sp_delta: site.sp_delta }.pack();
             Site { offset: site.offset, cookie, counter: None }
@@ -113,8 +113,8 @@ impl Sites<'_> {
     }
 
     /// The functions that the descriptors are enough for; a link for many sites needs few.
-    fn functions_within(&self, target: &LinkTarget<'_>, multi: bool) -> &[Function<'_>] {
-        if multi {
+    fn functions_within(&self, target: &LinkTarget<'_>, way: Way) -> &[Function<'_>] {
+        if way == Way::Multi {
             return &self.functions;
         }
         let mut left = target.descriptors;

@@ -42,9 +42,7 @@ pub fn main(args: Args) -> Result<()> {
     let agent = Session::begin(agent, gate, config.duration)?.run(|agent, _| {
         let Ok(kernel) = agent.kernel_counts() else { return };
         let balance = Balance { kernel, counts: agent.sink().counts(), exporters: Vec::new() };
-        for loss in said.news(&balance) {
-            tracing::warn!("{loss}");
-        }
+        said.tell(&balance);
     })?;
     let (recorder, kernel, _attached) = agent.finish()?;
     let (writer, counts) = recorder.finish()?;

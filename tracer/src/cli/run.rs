@@ -86,9 +86,7 @@ pub fn main(args: Args) -> Result<()> {
     let agent = session.run(|agent, occasion| {
         let Ok(kernel) = agent.kernel_counts() else { return };
         let balance = Balance { kernel, counts: agent.sink().counts(), exporters: exporters.stats() };
-        for loss in said.news(&balance) {
-            tracing::warn!("{loss}");
-        }
+        said.tell(&balance);
         if occasion == Occasion::Asked {
             tracing::info!("so far:\n{}", balance.text());
         }

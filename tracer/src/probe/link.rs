@@ -16,9 +16,6 @@ use std::path::Path;
 /// Why a place was not attached to.
 #[derive(Debug, thiserror::Error)]
 pub enum LinkError {
-    /// The kernel has no uprobe perf events.
-    #[error("the kernel has no uprobes ({PMU}): a kernel with CONFIG_UPROBE_EVENTS=y is needed")]
-    NoUprobes(#[source] io::Error),
     /// Perf events need two descriptors for each place.
     #[error("the limit of descriptors is reached: raise the hard limit (`ulimit -Hn`, LimitNOFILE= of a systemd unit)")]
     Descriptors,
@@ -69,8 +66,17 @@ pub struct Site {
 pub struct Program<'a> {
     /// Its descriptor.
     pub fd: BorrowedFd<'a>,
-    /// It was loaded for `uprobe_multi`.
-    pub multi: bool,
+    /// What it was loaded for.
+    pub way: Way,
+}
+
+/// How programs are attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// By one `uprobe_multi` link for all sites.
+    Multi,
+    /// By perf events of this kind, one for each site.
+    Events(u32),
 }
 
 /// Attached probes; dropping it detaches.
@@ -108,10 +114,9 @@ impl Link {
     /// Attaches a program to as many of the sites as can be: one that fails does not cost the others.
     pub fn attach(program: Program<'_>, target: &Target<'_>, sites: &[Site]) -> Attached {
         let mut attached = Attached::default();
-        if program.multi {
-            split(program, target, sites, 0, &mut attached);
-        } else {
-            one_by_one(program, target, sites, &mut attached);
+        match program.way {
+            Way::Multi => split(program, target, sites, 0, &mut attached),
+            Way::Events(kind) => one_by_one(kind, program, target, sites, &mut attached),
         }
         attached
     }
@@ -156,15 +161,7 @@ fn split(program: Program<'_>, target: &Target<'_>, sites: &[Site], first: usize
 /// Bad sites of a file that are looked for one by one.
 const MAX_BAD_SITES: usize = 64;
 
-fn one_by_one(program: Program<'_>, target: &Target<'_>, sites: &[Site], attached: &mut Attached) {
-    let kind = match event_kind() {
-        Ok(kind) => kind,
-        Err(error) => {
-            attached.failed.extend(0..sites.len());
-            attached.error = Some(LinkError::NoUprobes(error));
-            return;
-        }
-    };
+fn one_by_one(kind: u32, program: Program<'_>, target: &Target<'_>, sites: &[Site], attached: &mut Attached) {
     let mut over = false;
     for (index, site) in sites.iter().enumerate() {
         let result = match over {

@@ -15,7 +15,7 @@ mod sockets;
 
 pub use events::Events;
 pub use kernel::{KernelError, KernelTypes};
-pub use link::{Attached, Link, LinkError, Program, Site, Target as LinkTarget};
+pub use link::{Attached, Link, LinkError, Program, Site, Target as LinkTarget, Way};
 pub use map_sizes::{MapSizes, MapSizesError};
 pub use programs::{LoadError, Options, Programs, uprobes_need_admin};
 pub use sockets::{SocketProbe, Watching};

@@ -12,7 +12,7 @@ use tracer_common::map::{
 
 use super::events::Events;
 use super::features::Features;
-use super::link;
+use super::link::{self, Way};
 use super::map_sizes::MapSizes;
 use super::multi::{self, MultiPrograms};
 use super::sockets::{SWEEP, SocketProbe, Watching};
@@ -83,8 +83,7 @@ pub struct Options {
 /// All programs, loaded; those that watch processes and sockets are attached as well.
 pub struct Programs {
     ebpf: Ebpf,
-    /// The uprobe programs, where the kernel has `uprobe_multi`; else aya has loaded them.
-    multi: Option<MultiPrograms>,
+    uprobes: Uprobes,
     watching: Watching,
     targets: HashMap<MapData, u32, Target>,
     server_owners: Array<MapData, u32>,
@@ -99,6 +98,14 @@ pub struct Programs {
     counters: PerCpuArray<MapData, u64>,
     events: Option<Events>,
     full: FullMaps,
+}
+
+/// How the uprobe programs were loaded.
+enum Uprobes {
+    /// For `uprobe_multi`.
+    Multi(MultiPrograms),
+    /// By aya, for perf events of this kind.
+    Events(u32),
 }
 
 /// Entries that the agent could not make because a map was full.
@@ -133,7 +140,7 @@ impl Programs {
             loader.map_max_entries(name, *size);
         }
         let mut ebpf = loader.load(object).map_err(object_error)?;
-        let multi = uprobes(&mut ebpf, object)?;
+        let uprobes = uprobes(&mut ebpf, object)?;
         let mut array: Array<_, KernelOffsets> = map(&mut ebpf, "OFFSETS")?;
         array.set(0, offsets, 0).map_err(|source| LoadError::Map { name: "OFFSETS", source })?;
         let programs = Self {
@@ -149,7 +156,7 @@ impl Programs {
             counters: map(&mut ebpf, "COUNTERS")?,
             events: Some(Events::new(map(&mut ebpf, "LIFECYCLE")?, map(&mut ebpf, "EVENTS")?)),
             full: FullMaps::default(),
-            multi,
+            uprobes,
             ebpf,
             watching,
         };
@@ -194,24 +201,31 @@ impl Programs {
 
     /// A loaded uprobe program, to be attached with [`super::Link`].
     pub fn uprobe(&self, name: &'static str) -> Result<link::Program<'_>, LoadError> {
-        if let Some(multi) = &self.multi {
-            return multi.program(name).map(|fd| link::Program { fd, multi: true }).ok_or(LoadError::NoProgram(name));
-        }
+        let kind = match &self.uprobes {
+            Uprobes::Multi(multi) => {
+                let fd = multi.program(name).ok_or(LoadError::NoProgram(name))?;
+                return Ok(link::Program { fd, way: Way::Multi });
+            }
+            Uprobes::Events(kind) => *kind,
+        };
         let found = self.ebpf.program(name).and_then(|program| <&UProbe>::try_from(program).ok());
         let program = found.ok_or(LoadError::NoProgram(name))?;
         let fd = program.fd().map_err(|source| LoadError::Program { name, source })?.as_fd();
-        Ok(link::Program { fd, multi: false })
+        Ok(link::Program { fd, way: Way::Events(kind) })
     }
 
     /// Whether a probe for a single process goes with the main thread of that process: a perf event does, a `uprobe_multi` link is
     /// for all threads as long as there are any.
     pub fn probes_end_with_a_thread(&self) -> bool {
-        self.multi.is_none()
+        matches!(self.uprobes, Uprobes::Events(_))
     }
 
     /// Whether probes can be for single processes: others that run the same file then pay nothing.
     pub fn probes_filter_processes(&self) -> bool {
-        self.multi.as_ref().is_none_or(|multi| multi.filters_processes)
+        match &self.uprobes {
+            Uprobes::Multi(multi) => multi.filters_processes,
+            Uprobes::Events(_) => true,
+        }
     }
 
     /// Makes a process a target, or changes what is known of it.
@@ -353,30 +367,32 @@ const PERF_EVENTS_ONLY: &str = "TRACER_PERF_UPROBES";
 /// Whether attaching uprobes takes CAP_SYS_ADMIN as well: `uprobe_multi` does not, perf events do on many kernels. To be asked by a
 /// thread that does not have it in effect.
 pub fn uprobes_need_admin() -> bool {
-    let multi = std::env::var_os(PERF_EVENTS_ONLY).is_none() && multi::links_are_known();
-    !multi && !link::events_are_allowed()
+    !uses_multi_links() && !link::events_are_allowed()
+}
+
+/// Whether the kernel has `uprobe_multi`, and nobody forbids it.
+fn uses_multi_links() -> bool {
+    std::env::var_os(PERF_EVENTS_ONLY).is_none() && multi::links_are_known()
 }
 
 /// Loads the uprobe programs in the best form that the kernel has.
-fn uprobes(ebpf: &mut Ebpf, object: &[u8]) -> Result<Option<MultiPrograms>, LoadError> {
+fn uprobes(ebpf: &mut Ebpf, object: &[u8]) -> Result<Uprobes, LoadError> {
     // Asked first, and with a program of its own: an old kernel takes these programs with the attach type that it does not know,
     // and then refuses them with another one, because they share the map `NO_PROGRAM`.
-    if std::env::var_os(PERF_EVENTS_ONLY).is_none() {
-        if multi::links_are_known() {
-            match MultiPrograms::load(object, ebpf, &UPROBES) {
-                Ok(multi) => return Ok(Some(multi)),
-                Err(error) => tracing::warn!("using perf events for uprobes: {:#}", anyhow::Error::new(error)),
-            }
-        } else {
-            tracing::debug!("the kernel has no uprobe_multi links (Linux 6.6 has them): using perf events");
+    if uses_multi_links() {
+        match MultiPrograms::load(object, ebpf, &UPROBES) {
+            Ok(multi) => return Ok(Uprobes::Multi(multi)),
+            Err(error) => tracing::warn!("using perf events for uprobes: {:#}", anyhow::Error::new(error)),
         }
+    } else {
+        tracing::debug!("no uprobe_multi links (Linux 6.6 has them): using perf events");
     }
-    link::event_kind().map_err(LoadError::NoUprobes)?;
+    let kind = link::event_kind().map_err(LoadError::NoUprobes)?;
     for name in UPROBES {
         let program: &mut UProbe = program(ebpf, name)?;
         program.load().map_err(|source| LoadError::Program { name, source })?;
     }
-    Ok(None)
+    Ok(Uprobes::Events(kind))
 }
 
 pub(super) fn program<'a, P>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut P, LoadError>
