@@ -21,16 +21,19 @@ impl Service {
     /// A copy of a program in a folder of its own.
     pub fn new(program: &Path) -> Self {
         let folder = TempDir::new().expect("a temporary folder");
-        let path = folder.path().join(Self::name_in(folder.path()));
-        fs::copy(program, &path).expect("the program is copied");
-        Self { path, _folder: Some(folder) }
+        let name = Self::name_in(folder.path());
+        Self::copy(program, folder, &name)
     }
 
     /// A copy of `process_target` under this name, in a folder of its own: other tests run the program at the same time.
     pub fn process_target(name: &str) -> Self {
         let folder = TempDir::new().expect("a temporary folder");
+        Self::copy(&crate::program("process_target"), folder, name)
+    }
+
+    fn copy(program: &Path, folder: TempDir, name: &str) -> Self {
         let path = folder.path().join(name);
-        fs::copy(crate::program("process_target"), &path).expect("there is room for it");
+        fs::copy(program, &path).expect("the program is copied");
         Self { path, _folder: Some(folder) }
     }
 
