@@ -69,8 +69,25 @@ pub struct Walk {
 
 /// Sends the `total` bytes that a call moved, in chunks. [`Walk::record`] describes the call: it must be filled already. The first
 /// `skip` bytes are not needed, and bytes that are not copied are reported all the same.
+///
+/// # Safety
+/// `walk` is that of the current thread's call, and no reference to it is used any more. (A reference would let the compiler keep
+/// [`Walk::left`] over the steps, which change it through a pointer of their own where there is no `bpf_loop`.)
 #[inline(always)]
-pub fn send(walk: &mut Walk, buffers: &Buffers, total: u64, skip: u64) {
+pub unsafe fn send(walk: *mut Walk, buffers: &Buffers, total: u64, skip: u64) {
+    // SAFETY: the caller's promise; the reference ends before the first step.
+    begin(unsafe { &mut *walk }, buffers, total, skip);
+    repeat(walk);
+    // SAFETY: the caller's promise; no step follows.
+    let walk = unsafe { &*walk };
+    if walk.left > 0 {
+        without_bytes(&walk.record, walk.left);
+    }
+}
+
+/// Goes to the first byte that is needed.
+#[inline(always)]
+fn begin(walk: &mut Walk, buffers: &Buffers, total: u64, skip: u64) {
     if skip > 0 {
         without_bytes(&walk.record, skip);
         walk.record.offset += skip;
@@ -88,32 +105,27 @@ pub fn send(walk: &mut Walk, buffers: &Buffers, total: u64, skip: u64) {
         walk.element = buffers.pointer;
         walk.end = buffers.pointer + 16 * if buffers.count > MAX_VECTOR { MAX_VECTOR } else { buffers.count };
     }
-    repeat(walk);
-    if walk.left > 0 {
-        without_bytes(&walk.record, walk.left);
-    }
 }
 
 /// Takes steps until one is the last. By `bpf_loop` (Linux 5.17): the verifier walks an ordinary loop step by step, and would give up.
 #[cfg(not(feature = "old-kernel"))]
 #[inline(always)]
-fn repeat(walk: &mut Walk) {
+fn repeat(mut walk: *mut Walk) {
     use core::ffi::c_void;
 
     extern "C" fn callback(_index: u32, place: *mut c_void) -> i64 {
         // SAFETY: `bpf_loop` passes what it was given: the address of a pointer to the current thread's map value.
         step(unsafe { &mut **place.cast::<*mut Walk>() })
     }
-    let mut place: *mut Walk = walk;
-    // SAFETY: `callback` has the signature that the helper calls, and `place` outlives the call.
-    unsafe { aya_ebpf::helpers::generated::bpf_loop(STEPS, callback as *mut c_void, (&raw mut place).cast(), 0) };
+    // SAFETY: `callback` has the signature that the helper calls, and `walk` outlives the call.
+    unsafe { aya_ebpf::helpers::generated::bpf_loop(STEPS, callback as *mut c_void, (&raw mut walk).cast(), 0) };
 }
 
 /// Takes steps until one is the last: few, and each a function that the verifier looks at once and not in every round. Such a
 /// function takes no pointers, so it looks the thread's call up.
 #[cfg(feature = "old-kernel")]
 #[inline(always)]
-fn repeat(_walk: &mut Walk) {
+fn repeat(_walk: *mut Walk) {
     for _ in 0..STEPS {
         if copy_step() != 0 {
             return;

@@ -141,7 +141,8 @@ pub fn passed(key: SocketKey, target: &Target, transfer: &Transfer, buffers: imp
         count_all(Counter::SocketBytesUnseen, len);
     }
     let skip = unneeded(&walk.record, len);
-    copy::send(walk, &buffers, len, skip);
+    // SAFETY: it is that of this thread's call, and not used after this.
+    unsafe { copy::send(walk, &buffers, len, skip) };
 }
 
 /// The current thread's [`SocketCall`], made at its first use.

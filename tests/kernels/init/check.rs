@@ -217,6 +217,7 @@ impl Talker {
                 .lines
                 .recv_timeout(ends.saturating_duration_since(Instant::now()))
                 .with_context(|| format!("process {} did not say \"{word}\"", self.child.id()))?;
+            ensure!(!line.contains("the sandbox refused"), "{line}");
             if line.contains(word) {
                 return Ok(line);
             }

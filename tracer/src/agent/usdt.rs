@@ -8,6 +8,7 @@ use tracer_common::map::TaskFlow;
 use tracer_shim::record::{FLOW_LEN, FLOWS_VERSION};
 
 use crate::inspect::{ProbePlan, UsdtNote};
+use crate::privilege::UPROBE;
 
 const _: () = assert!(size_of::<TaskFlow>() == FLOW_LEN);
 
@@ -45,10 +46,9 @@ pub fn best_offset(file: &File, note: &UsdtNote) -> u64 {
 
 /// Which of the three instructions the running kernel optimises.
 ///
-/// System call 336 is `uprobe`, the kernel's own way back from an optimised probe. Called from anywhere else it fails with
+/// The system call `uprobe` is the kernel's own way back from an optimised probe. Called from anywhere else it fails with
 /// ENXIO where a nop5 is optimised (Linux 6.18), with EPROTO where a nop10 is, and with ENOSYS where nothing is.
 fn optimised() -> u64 {
-    const UPROBE: libc::c_long = 336;
     // SAFETY: the call takes no arguments and, not coming from a probe, does nothing but fail.
     let result = unsafe { libc::syscall(UPROBE) };
     match (result, std::io::Error::last_os_error().raw_os_error()) {

@@ -5,6 +5,10 @@
 
 use libc::c_long;
 
+/// The system call `uprobe` of x86-64, for which libc has no name. The agent asks it what the kernel optimises. A kernel that has
+/// it passes it by all filters; an older one does not, and then the filter has to let it through to be told that there is none.
+pub const UPROBE: c_long = 336;
+
 /// Commands of bpf(2) that act on what is loaded. Loading programs, making maps and BTF is over.
 pub(super) const BPF_COMMANDS: [u64; 15] = [
     1,  // MAP_LOOKUP_ELEM
@@ -200,4 +204,5 @@ pub(super) const CALLS: &[c_long] = &[
     libc::SYS_seccomp,
     // Probes.
     libc::SYS_perf_event_open,
+    UPROBE,
 ];

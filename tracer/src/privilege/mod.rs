@@ -14,6 +14,7 @@ mod landlock;
 mod user;
 
 pub use ::landlock::RulesetStatus;
+pub use calls::UPROBE;
 pub use capabilities::{
     ADMIN, CHANGE_USER, Demand, EXTRA, Kept, MissingCapabilities, TRACE, clean_for_command, give_up, missing, remedy,
     require,
