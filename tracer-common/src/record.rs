@@ -71,7 +71,7 @@ pub struct Head {
     pub pid: u32,
     /// Thread number.
     pub tid: u32,
-    /// When the call began.
+    /// When the call began; `end_ns` where that was not seen.
     pub start_ns: u64,
     /// When the call ended.
     pub end_ns: u64,
