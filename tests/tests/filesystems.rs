@@ -116,7 +116,7 @@ fn fuse_of_another_user() {
     let outcome = agent.stop();
     outcome.assert_complete();
     let commands = server.command_calls().values().sum::<u64>() - before.values().sum::<u64>();
-    let spans = outcome.spans.iter().filter(|span| span.attributes.contains_key("db.system.name")).count() as u64;
+    let spans = outcome.spans.iter().filter(|span| span.service == "on_fuse").count() as u64;
     assert!(spans > 0 && spans <= commands, "{spans} of {commands}: {}", outcome.said);
     assert_eq!(outcome.said.matches("WARN").count(), 1, "{}", outcome.said);
 }

@@ -9,10 +9,14 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, fstatfs, open as open_at, openat2};
+use rustix::fs::{
+    AtFlags, FileType, Mode, OFlags, ResolveFlags, StatxFlags, fstat, fstatfs, open as open_at, openat2, statx,
+};
 
 /// `f_type` of FUSE file systems.
 const FUSE: i64 = 0x6573_5546;
+/// `f_type` of overlayfs.
+const OVERLAYFS: i64 = 0x794c_7630;
 
 /// Opens a regular file for reading.
 ///
@@ -49,10 +53,22 @@ pub fn readable(located: &OwnedFd) -> io::Result<File> {
 
 /// What tells a file from others: device and inode as `stat` has them.
 ///
+/// Containers of one image show the same file on a device each, and a probe in it must be there once: on overlayfs the time
+/// at which the file below was made stands for the device. A file that is copied up is another one from then on.
+///
 /// # Errors
 /// When the file system does not say.
 pub fn identity(located: &OwnedFd) -> io::Result<(u64, u64)> {
     let stat = fstat(located)?;
+    if is_on_overlayfs(located) {
+        let extended = statx(located, "", AtFlags::EMPTY_PATH, StatxFlags::BTIME)?;
+        if extended.stx_mask & StatxFlags::BTIME.bits() != 0 {
+            let made = &extended.stx_btime;
+            let seconds = made.tv_sec.cast_unsigned();
+            // Far from the numbers of devices.
+            return Ok((!seconds.wrapping_mul(1_000_000_000).wrapping_add(made.tv_nsec.into()), stat.st_ino));
+        }
+    }
     Ok((stat.st_dev, stat.st_ino))
 }
 
@@ -66,6 +82,11 @@ pub fn size(path: &Path) -> Option<u64> {
 /// Whether a file is on a FUSE file system, which may keep even root out.
 pub fn is_on_fuse(located: impl AsFd) -> bool {
     fstatfs(located).is_ok_and(|system| system.f_type == FUSE)
+}
+
+/// Whether a file is on overlayfs, as those of containers are.
+pub fn is_on_overlayfs(located: impl AsFd) -> bool {
+    fstatfs(located).is_ok_and(|system| system.f_type == OVERLAYFS)
 }
 
 /// The root of the file system of a process, and a path in it, of a path such as `/proc/PID/root/lib/x.so` or

@@ -27,7 +27,7 @@ pub struct MappedFile {
     pub path: PathBuf,
     /// As the process sees it.
     pub shown: PathBuf,
-    /// Device and inode as `stat` has them: what tells files apart, but not what the kernel's own records call them.
+    /// Tells files apart ([`files::identity`]); the kernel's own records call them otherwise.
     pub key: (u64, u64),
 }
 
