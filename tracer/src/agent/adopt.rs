@@ -177,7 +177,7 @@ impl<S: Sink> Agent<S> {
 
     /// Everything that is known of a process is attached to.
     fn complete(&mut self, waiting: &Waiting, attached: Result<Attached, AttachError>) -> Result<(), AgentError> {
-        let Waiting { process, service, files, start, .. } = waiting;
+        let Waiting { process, service, files, .. } = waiting;
         let pid = process.id.pid;
         let before = self.libraries.of(pid);
         let mut news = before.is_none_or(|before| attached.as_ref().is_ok_and(|now| *now != before));
@@ -199,8 +199,7 @@ impl<S: Sink> Agent<S> {
             }
         };
         let has_spans = attached.functions > 0 || attached.with_shim;
-        // A service that runs other programs forks first, each time.
-        if news && *start != Start::Forked && (has_spans || waiting.is_named) {
+        if news && (has_spans || waiting.is_named) {
             tracing::info!("{}", traced_line(waiting, &attached));
         }
         self.libraries.attached(pid, attached);

@@ -51,8 +51,7 @@ impl<S: Sink> Agent<S> {
     /// Has planned what targets have loaded since the last call.
     pub(super) fn request_libraries(&mut self) {
         for (pid, since_ns) in std::mem::take(&mut self.libraries.grown) {
-            let Some(id) = self.processes.get(&pid) else { continue };
-            let Some(process) = Process::read(pid).ok().filter(|process| process.id == *id) else { continue };
+            let Some(process) = Process::read(pid).ok().filter(|process| self.knows(process.id)) else { continue };
             let files = process.mapped_files();
             let requested = self.attachments.request(pid, &files, &mut self.programs);
             let waiting = match self.waiting.remove(&pid) {

@@ -247,18 +247,18 @@ impl<S: Sink> Agent<S> {
         let targets: HashMap<u32, bool> = self.programs.followed_targets();
         for process in Process::all() {
             let pid = process.id.pid;
-            let known = self.processes.get(&pid);
             let followed = targets.get(&pid).copied().unwrap_or(false);
-            if let Some(known) = known {
+            // The programs made it a target: it runs a watched executable, or was forked from a target.
+            let mut watched = targets.contains_key(&pid);
+            if let Some(known) = self.processes.get(&pid) {
                 if known.id == process.id && known.program == program(&process) {
                     continue;
                 }
+                watched = false;
                 self.notice(if known.id == process.id { KIND_EXEC } else { KIND_EXIT }, pid);
                 self.forget(pid);
             }
-            // The programs made it a target: it runs a watched executable, or was forked from a target.
-            let is_target = known.is_none() && targets.contains_key(&pid);
-            let watched = is_target || self.runs_watched(&process);
+            watched = watched || self.runs_watched(&process);
             self.consider(process, watched, followed, Start::Earlier);
         }
         for pid in targets.into_keys() {

@@ -7,7 +7,7 @@ use aya::programs::{RawTracePoint, RawTracePointRunOptions, TestRun as _, UProbe
 use aya::{Ebpf, EbpfLoader};
 use tracer_common::map::{
     Advice, ConnectionState, Cookie, Counter, DescriptorKey, Executable, KernelOffsets, Place, Probe, SERVER_PLACES,
-    SWEEP_SOCKETS, SocketKey, TARGET_SERVER, Target,
+    SWEEP_SOCKETS, SocketKey, TARGET_FOLLOW, TARGET_SERVER, Target,
 };
 
 use super::events::Events;
