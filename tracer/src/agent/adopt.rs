@@ -47,7 +47,8 @@ impl Waiting {
     /// A target that has loaded a library.
     pub fn loaded(process: Process, files: Vec<MappedFile>, since_ns: u64) -> Self {
         let service = process.name();
-        Self { process, service, files, is_named: true, start: Start::Loaded(since_ns), late_since_ns: None }
+        // It was announced: libraries without anything to trace are no news.
+        Self { process, service, files, is_named: false, start: Start::Loaded(since_ns), late_since_ns: None }
     }
 
     /// The same target, which has mapped more by now.
@@ -57,7 +58,7 @@ impl Waiting {
 
     /// The process has ended too early.
     pub fn say_unplanned(&self) {
-        if self.is_named && !matches!(self.start, Start::Loaded(_)) {
+        if self.is_named {
             tracing::info!("tracing {} (process {}): {UNPLANNED}", self.service, self.process.id.pid);
         }
     }
