@@ -56,11 +56,9 @@ impl Waiting {
         Self { process, files, ..self }
     }
 
-    /// The process has ended too early.
-    pub fn say_unplanned(&self) {
-        if self.is_named {
-            tracing::info!("tracing {} (process {}): {UNPLANNED}", self.service, self.process.id.pid);
-        }
+    /// What is said if the process has ended too early.
+    pub fn unplanned_line(&self) -> Option<String> {
+        self.is_named.then(|| format!("tracing {} (process {}): {UNPLANNED}", self.service, self.process.id.pid))
     }
 }
 
@@ -201,7 +199,7 @@ impl<S: Sink> Agent<S> {
         };
         let has_spans = attached.functions > 0 || attached.with_shim;
         if news && (has_spans || waiting.is_named) {
-            tracing::info!("{}", traced_line(waiting, &attached));
+            self.announce(pid, &traced_line(waiting, &attached));
         }
         self.libraries.attached(pid, attached);
         if let Some(since_ns) = waiting.late_since_ns {

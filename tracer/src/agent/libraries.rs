@@ -36,11 +36,6 @@ impl Libraries {
         self.attached.get(&pid).copied()
     }
 
-    /// Whether a process has been attached to and nothing was found in it to probe.
-    pub(super) fn nothing_attached(&self, pid: u32) -> bool {
-        self.attached.get(&pid).is_some_and(|attached| attached.sites == attached.loads)
-    }
-
     pub(super) fn remove(&mut self, pid: u32) {
         self.attached.remove(&pid);
         self.grown.remove(&pid);

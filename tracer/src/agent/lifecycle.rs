@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use tracer_common::map::Counter;
 use tracer_common::record::{FLAG_FOLLOWED, FLAG_NOTICED, FLAG_WATCHED, KIND_EXEC, KIND_EXIT, Lifecycle, Short};
 
-use super::adopt::{Start, UNPLANNED};
+use super::adopt::{Start, UNPLANNED, Waiting};
 use super::{Agent, Sink, chain, monotonic_ns};
 use crate::capture::Item;
 use crate::target::{Process, ended_process_info};
@@ -33,6 +33,8 @@ pub struct Known {
     executable: PathBuf,
     /// When it became a target.
     since_ns: u64,
+    /// The user was told that it is traced.
+    announced: bool,
 }
 
 /// When the last sweep was, and what it knew.
@@ -53,8 +55,16 @@ impl<S: Sink> Agent<S> {
     /// A process has been read and becomes a target.
     pub(super) fn know(&mut self, process: &Process) {
         let (program, executable) = (program(process), process.exe.clone());
-        let known = Known { id: process.id, program, executable, since_ns: monotonic_ns() };
+        let known = Known { id: process.id, program, executable, since_ns: monotonic_ns(), announced: false };
         self.processes.insert(process.id.pid, known);
+    }
+
+    /// Tells the user that a process is traced; its end will be told too.
+    pub(super) fn announce(&mut self, pid: u32, line: &str) {
+        tracing::info!("{line}");
+        if let Some(known) = self.processes.get_mut(&pid) {
+            known.announced = true;
+        }
     }
 
     /// Whether this very process is a target.
@@ -167,16 +177,14 @@ impl<S: Sink> Agent<S> {
 
     /// The last thread of a process has ended.
     pub(super) fn ended(&mut self, pid: u32) {
-        if let Some(waiting) = self.waiting.get(&pid) {
-            waiting.say_unplanned();
+        if let Some(line) = self.waiting.get(&pid).and_then(Waiting::unplanned_line) {
+            self.announce(pid, &line);
         }
-        let is_quiet = self.libraries.nothing_attached(pid);
+        let announced = self.processes.get(&pid).is_some_and(|known| known.announced);
         if self.forget(pid) {
             self.programs.remove_target(pid);
             self.programs.forget_process(pid);
-            if is_quiet {
-                tracing::debug!("process {pid} has ended");
-            } else {
+            if announced {
                 tracing::info!("process {pid} has ended");
             }
         }

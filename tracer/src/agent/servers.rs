@@ -168,7 +168,7 @@ impl<S: Sink> Agent<S> {
         self.know(process);
         self.programs.set_target(pid, server())?;
         self.suspect(process.id);
-        tracing::info!("tracing {service} (process {pid}) as a server: who waits for whom");
+        self.announce(pid, &format!("tracing {service} (process {pid}) as a server: who waits for whom"));
         if self.options.selector.matches_executable(process)
             && let Some(executable) = process.executable()
         {
