@@ -89,6 +89,12 @@ impl<S: Sink> Agent<S> {
         self.traced_descendants().next().is_some()
     }
 
+    /// Whether there are processes that come from the command of which it is not known yet whether there is anything to trace:
+    /// a shell that has forked has still to become the program.
+    pub fn may_go_on(&self) -> bool {
+        self.descendants.processes.keys().any(|pid| self.processes.contains_key(pid))
+    }
+
     /// These processes, with their names.
     pub fn left_behind(&self) -> Vec<String> {
         let mut pids: Vec<u32> = self.traced_descendants().collect();

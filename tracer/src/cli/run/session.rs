@@ -12,6 +12,9 @@ use super::gate::Gate;
 use crate::agent::{Agent, Sink};
 use crate::cli::sandbox::report_refusals;
 
+/// How long what the command has left behind may take to become something that is traced.
+const LEFT_BEHIND: Duration = Duration::from_secs(2);
+
 /// Why the counters are looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Occasion {
@@ -25,8 +28,8 @@ pub enum Occasion {
 pub struct Session<S> {
     agent: Agent<S>,
     child: Option<Child>,
-    /// The command has ended; what it has left behind may go on.
-    child_ended: bool,
+    /// When the command ended; what it has left behind may go on.
+    child_ended: Option<Instant>,
     /// The user knows that.
     said: bool,
     until: Option<Instant>,
@@ -47,7 +50,7 @@ impl<S: Sink> Session<S> {
         let child = command.map(|gate| gate.open(&mut agent)).transpose()?;
         super::announce(&agent, name.as_deref());
         let until = duration.map(|seconds| Instant::now() + Duration::from_secs(seconds));
-        Ok(Self { agent, child, child_ended: false, said: false, until, stop })
+        Ok(Self { agent, child, child_ended: None, said: false, until, stop })
     }
 
     /// Setting it ends the session.
@@ -83,14 +86,14 @@ impl<S: Sink> Session<S> {
 
     fn has_ended(&mut self) -> bool {
         let Some(child) = &mut self.child else { return self.agent.is_over() };
-        if !self.child_ended {
+        let Some(child_ended) = self.child_ended else {
             // An error means that somebody else has waited for it: it is gone as well.
-            self.child_ended = !matches!(child.try_wait(), Ok(None));
+            self.child_ended = (!matches!(child.try_wait(), Ok(None))).then(Instant::now);
             // What it has started is known when the next records have been read.
             return false;
-        }
+        };
         if !self.agent.goes_on() {
-            return true;
+            return !self.agent.may_go_on() || child_ended.elapsed() >= LEFT_BEHIND;
         }
         if !std::mem::replace(&mut self.said, true) {
             let names = self.agent.left_behind().join(", ");
