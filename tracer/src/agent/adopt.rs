@@ -6,7 +6,7 @@
 use std::ffi::OsStr;
 use std::path::Path;
 
-use tracer_common::map::{TARGET_FOLLOW, TARGET_IF_FOLLOWED, TARGET_SOCKETS, Target};
+use tracer_common::map::{TARGET_FOLLOW, TARGET_IF_FOLLOWED, Target};
 
 use super::attach::{AttachError, Attached};
 use super::servers::server;
@@ -127,12 +127,30 @@ impl<S: Sink> Agent<S> {
         };
         if !matches!(waiting.start, Start::Loaded(_)) {
             tracing::debug!("process {pid} is traced for its sockets while its files are inspected");
-            let flags = TARGET_SOCKETS | self.follows(pid);
-            self.programs.set_target(pid, Target { flags, ..Target::default() })?;
+            // Its program may be known already; then only libraries are new.
+            let program = waiting.files.get(..1).and_then(|program| self.attachments.process(pid, program));
+            let attached = match program {
+                Some(Err(error)) => return self.complete(&waiting, Err(error)),
+                Some(Ok(attached)) => attached,
+                None => Attached::default(),
+            };
+            self.programs.set_target(pid, self.target_of(&waiting, &attached))?;
         }
         self.suspect(waiting.process.id);
         self.waiting.insert(pid, waiting);
         Ok(())
+    }
+
+    /// What the programs should do for a process with these probes.
+    fn target_of(&self, waiting: &Waiting, attached: &Attached) -> Target {
+        let Waiting { process, files, .. } = waiting;
+        let target = target(attached);
+        let flags = target.flags | self.follows(process.id.pid);
+        let semaphore = attached.semaphore.zip(files.first());
+        let semaphore = semaphore.and_then(|(offset, executable)| process.variable(executable, offset));
+        let (flows, flows_mask) =
+            semaphore.and_then(|address| usdt::task_flows(&process.file("mem"), address)).unwrap_or_default();
+        Target { flags, flows, flows_mask, ..target }
     }
 
     /// The flag by which the programs follow what a descendant of the command starts.
@@ -176,7 +194,7 @@ impl<S: Sink> Agent<S> {
 
     /// Everything that is known of a process is attached to.
     fn complete(&mut self, waiting: &Waiting, attached: Result<Attached, AttachError>) -> Result<(), AgentError> {
-        let Waiting { process, service, files, .. } = waiting;
+        let Waiting { process, service, .. } = waiting;
         let pid = process.id.pid;
         let before = self.libraries.of(pid);
         let mut news = before.is_none_or(|before| attached.as_ref().is_ok_and(|now| *now != before));
@@ -206,13 +224,7 @@ impl<S: Sink> Agent<S> {
             // What it has loaded before the loader was probed.
             self.libraries.grew(pid, since_ns);
         }
-        let target = target(&attached);
-        let flags = target.flags | self.follows(pid);
-        let semaphore = attached.semaphore.zip(files.first());
-        let semaphore = semaphore.and_then(|(offset, executable)| process.variable(executable, offset));
-        let (flows, flows_mask) =
-            semaphore.and_then(|address| usdt::task_flows(&process.file("mem"), address)).unwrap_or_default();
-        self.programs.set_target(pid, Target { flags, flows, flows_mask, ..target })?;
+        self.programs.set_target(pid, self.target_of(waiting, &attached))?;
         let successors = match self.descendants.contains(pid) {
             _ if self.options.selector.matches_executable(process) => Some(0),
             true if has_spans && process.is_executable_of_its_own() => Some(TARGET_IF_FOLLOWED),
@@ -224,6 +236,7 @@ impl<S: Sink> Agent<S> {
         if let Some(flags) = successors
             && let Some(executable) = process.executable()
         {
+            let target = target(&attached);
             let target = Target { flags: target.flags | flags, ..target };
             match self.attachments.watch(&executable, Some(pid), target, &mut self.programs) {
                 Err(AttachError::Load(error)) => return Err(error.into()),
