@@ -6,6 +6,7 @@ use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
 
+use crate::Certificate;
 use crate::redis::free_port;
 
 /// Who the targets are to the server.
@@ -19,12 +20,26 @@ pub const DATABASE: &str = "shop";
 pub struct MariaDb {
     child: Child,
     port: u16,
+    /// Of this server only.
+    options: Vec<String>,
     folder: TempDir,
 }
 
 impl MariaDb {
     /// Makes an empty server with the database [`DATABASE`] and waits until it answers.
     pub fn start() -> Self {
+        Self::start_with(|_| Vec::new())
+    }
+
+    /// The same, and it takes encrypted connections as well.
+    pub fn start_with_tls() -> Self {
+        Self::start_with(|folder| {
+            let Certificate { public, key } = Certificate::make(folder);
+            vec![format!("--ssl-cert={}", public.display()), format!("--ssl-key={}", key.display())]
+        })
+    }
+
+    fn start_with(options: impl Fn(&Path) -> Vec<String>) -> Self {
         let folder = TempDir::new().expect("a temporary folder");
         let data = folder.path().join("data");
         let made = Command::new("mariadb-install-db")
@@ -34,7 +49,8 @@ impl MariaDb {
             .expect("MariaDB is installed; `cargo xtask test` installs it");
         assert!(made.status.success(), "mariadb-install-db: {}", String::from_utf8_lossy(&made.stderr));
         let port = free_port();
-        let server = Self { child: run(folder.path(), port), port, folder };
+        let options = options(folder.path());
+        let server = Self { child: run(folder.path(), port, &options), port, options, folder };
         server.wait_until_ready();
         server.ask(&format!(
             "CREATE DATABASE {DATABASE}; CREATE USER '{USER}'@'%' IDENTIFIED BY '{PASSWORD}'; \
@@ -46,7 +62,7 @@ impl MariaDb {
     /// Kills it as a crash would, and starts it again on the same port and data.
     pub fn restart(&mut self) {
         self.kill();
-        self.child = run(self.folder.path(), self.port);
+        self.child = run(self.folder.path(), self.port, &self.options);
         self.wait_until_ready();
     }
 
@@ -118,7 +134,7 @@ impl Drop for MariaDb {
     }
 }
 
-fn run(folder: &Path, port: u16) -> Child {
+fn run(folder: &Path, port: u16, options: &[String]) -> Child {
     Command::new("mariadbd")
         .args(["--no-defaults", "--user=root", "--bind-address=127.0.0.1", "--skip-networking=0", "--local-infile=1"])
         .args(["--skip-name-resolve", "--innodb-buffer-pool-size=32M", "--max-allowed-packet=128M"])
@@ -127,6 +143,7 @@ fn run(folder: &Path, port: u16) -> Child {
         .arg(format!("--datadir={}", folder.join("data").display()))
         .arg(format!("--socket={}", socket(folder).display()))
         .arg(format!("--pid-file={}", folder.join("pid").display()))
+        .args(options)
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
 
-use crate::Network;
+use crate::{Certificate, Network};
 
 const PROGRAM: &str = "redis-server";
 /// Redis's own; a container has all ports to itself.
@@ -43,6 +43,17 @@ impl RedisServer {
         let copy = folder.path().join(name);
         std::fs::copy(find(PROGRAM), &copy).expect("there is room for it");
         Self::spawn(with_socket(Command::new(copy), folder.path()), free_address(), folder)
+    }
+
+    /// Starts one that takes encrypted connections at an address of this host, and others on another port.
+    pub fn start_with_tls(address: SocketAddr) -> Self {
+        let folder = TempDir::new().expect("a temporary folder");
+        let certificate = Certificate::make(folder.path());
+        let mut command = with_socket(Command::new(PROGRAM), folder.path());
+        command.arg("--tls-cert-file").arg(&certificate.public).arg("--tls-key-file").arg(&certificate.key);
+        command.arg("--tls-ca-cert-file").arg(&certificate.public).args(["--tls-auth-clients", "no"]);
+        command.args(["--tls-port", &address.port().to_string()]);
+        Self::spawn(command, (address.ip(), free_port()).into(), folder)
     }
 
     /// Starts one in a container: a network, processes, mounts and a root of its own.

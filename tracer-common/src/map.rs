@@ -238,6 +238,10 @@ pub struct ConnectionState {
     pub written: u32,
     /// TCP's number of the byte after the last one that was received.
     pub read: u32,
+    /// 1 if what passes the socket is encrypted (TLS).
+    pub encrypted: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
 /// What the agent knows of a connection; written by the agent only, by connection number.
@@ -384,6 +388,8 @@ pub enum Counter {
     ConnectionsMapFull,
     /// Sockets given up because much was sent that looked like no protocol that the agent knows.
     SocketsGivenUp,
+    /// Connections that are encrypted (TLS).
+    TlsConnections,
     /// Bytes of followed connections that passed where they could not be read: the records have a gap there.
     SocketBytesUnseen,
     /// Calls on sockets by io_uring whose bytes could not be read.
@@ -436,7 +442,7 @@ const _: () = {
     assert!(size_of::<TaskFlow>() == 48);
     assert!(size_of::<SocketKey>() == 16);
     assert!(size_of::<DescriptorKey>() == 8);
-    assert!(size_of::<ConnectionState>() == 56);
+    assert!(size_of::<ConnectionState>() == 64);
     assert!(size_of::<Advice>() == 24);
     assert!(size_of::<Executable>() == 16);
     assert!(size_of::<KernelOffsets>() == 4 * 43);

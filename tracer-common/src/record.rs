@@ -60,6 +60,9 @@ pub const FLAG_NOTICED: u16 = 256;
 /// `Head::flags` of an exit record: only the main thread has ended, and others go on.
 pub const FLAG_THREADS_LEFT: u16 = 512;
 
+/// `Head::flags` of an open record: what passes the connection is encrypted (TLS).
+pub const FLAG_ENCRYPTED: u16 = 2048;
+
 /// Fields that every record begins with.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -176,6 +179,8 @@ pub struct Socket {
 pub const PROTOCOL_RESP: u16 = 0;
 /// [`Connection::protocol`]: MySQL.
 pub const PROTOCOL_MYSQL: u16 = 1;
+/// [`Connection::protocol`]: not known, as for an encrypted connection.
+pub const PROTOCOL_UNKNOWN: u16 = 2;
 
 /// A connection that is tracked from here on, or no longer.
 #[repr(C)]
@@ -190,7 +195,7 @@ pub struct Connection {
     pub inode: u32,
     /// `AF_INET` (2), `AF_INET6` (10), `AF_UNIX` (1), or 0 when not known.
     pub family: u16,
-    /// [`PROTOCOL_RESP`] or [`PROTOCOL_MYSQL`]: what the first bytes looked like.
+    /// `PROTOCOL_*`: what the first bytes looked like.
     pub protocol: u16,
     /// Local address, network byte order, IPv4 in the first four bytes.
     pub local_addr: [u8; 16],

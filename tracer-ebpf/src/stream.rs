@@ -83,7 +83,7 @@ pub fn passed(key: SocketKey, target: &Target, transfer: &Transfer, buffers: imp
             state
         }
     };
-    if state.verdict == VERDICT_IGNORED {
+    if state.verdict == VERDICT_IGNORED || state.encrypted != 0 {
         return;
     }
     let buffers = buffers(state.verdict != 0);
@@ -209,6 +209,12 @@ fn recognise(key: SocketKey, state: &mut ConnectionState, sent: bool, buffers: &
             Some(bytes) if bytes.iter().all(u8::is_ascii_alphabetic) => Some(PROTOCOL_RESP),
             // A MySQL server would have greeted on a new connection.
             Some(bytes) if state.fresh == 0 && mysql_command(bytes, buffers, result) => Some(PROTOCOL_MYSQL),
+            Some(bytes) if is_encrypted(bytes) => {
+                state.encrypted = 1;
+                count(Counter::TlsConnections);
+                socket::begin(key, state, PROTOCOL_UNKNOWN, FLAG_ENCRYPTED);
+                return false;
+            }
             _ => None,
         };
         if protocol.is_none() {
@@ -245,6 +251,13 @@ fn recognise(key: SocketKey, state: &mut ConnectionState, sent: bool, buffers: &
         return false;
     }
     true
+}
+
+/// A record of TLS 1.0 to 1.3: part of the handshake, or data of a connection that was open before. They are no longer than 2^14
+/// bytes and what encryption adds.
+#[inline(always)]
+fn is_encrypted(bytes: [u8; 4]) -> bool {
+    matches!(bytes, [0x16 | 0x17, 3, 1..=3, 0..=0x48])
 }
 
 /// A number for a connection that no other one has.

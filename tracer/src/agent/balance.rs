@@ -146,6 +146,7 @@ impl Balance {
             "connections_map_full",
             "socket_bytes_unseen",
             "socket_calls_uring",
+            "redis_connections_encrypted",
             "lifecycle_ring_full",
             "connections_ring_full",
             "targets_map_full",
@@ -204,6 +205,10 @@ impl Balance {
             let fates: Vec<String> = equation.fates.iter().map(|(name, number)| format!("{number} {name}")).collect();
             let sign = if equation.holds() { "=" } else { "!=" };
             text.push_str(&format!("{}: {} {sign} {}\n", equation.what, equation.produced, fates.join(" + ")));
+        }
+        let encrypted = self.kernel.get("tls_connections");
+        if encrypted > 0 {
+            text.push_str(&format!("connections with TLS, of which only the peer is known: {encrypted}\n"));
         }
         for (cause, number) in self.losses() {
             text.push_str(&format!("lost: {cause} {number}\n"));

@@ -30,7 +30,7 @@ pub struct Known {
     /// Device and inode of its program: an exec leaves the rest as it is.
     program: Option<(u64, u64)>,
     /// Its path: that of its children's as well.
-    executable: PathBuf,
+    pub(super) executable: PathBuf,
     /// When it became a target.
     since_ns: u64,
     /// The user was told that it is traced.

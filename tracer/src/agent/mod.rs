@@ -7,6 +7,7 @@ mod adopt;
 mod attach;
 mod balance;
 mod descendants;
+mod encrypted;
 mod guard;
 mod libraries;
 mod lifecycle;
@@ -242,6 +243,8 @@ impl<S: Sink> Agent<S> {
             ("socket_calls_map_full", get(Counter::SocketCallsMapFull)?),
             ("connections_map_full", get(Counter::ConnectionsMapFull)?),
             ("sockets_given_up", get(Counter::SocketsGivenUp)?),
+            ("tls_connections", get(Counter::TlsConnections)?),
+            ("redis_connections_encrypted", self.sockets.encrypted.redis()),
             ("socket_calls_uring", get(Counter::SocketCallsUring)?),
             ("socket_bytes_unseen", get(Counter::SocketBytesUnseen)?),
             ("user_read_failed", get(Counter::UserReadFailed)?),
@@ -285,6 +288,7 @@ impl<S: Sink> Agent<S> {
                     self.descendants.connected(record.head.pid, record.connection);
                     self.watch_sends(&record);
                     self.connected(&record);
+                    self.encrypted(&record);
                 }
                 News::Uring(pid) => self.uring(pid),
                 News::Loaded(record) => self.libraries.grew(record.head.pid, record.at_ns),

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use tracer_common::record::{self, FLAG_SERVER};
 
+use super::encrypted::Encrypted;
 use super::{Agent, Sink, chain, monotonic_ns};
 use crate::probe::SocketProbe;
 use crate::target::Descriptors;
@@ -21,6 +22,8 @@ pub struct Sockets {
     next_sweep_ns: u64,
     /// What targets had open when they became such, by process number.
     before: HashMap<u32, Descriptors>,
+    /// Connections whose bytes mean nothing to anybody else.
+    pub(super) encrypted: Encrypted,
 }
 
 impl Sockets {
@@ -34,6 +37,7 @@ impl Sockets {
     /// A process is no target any more.
     pub fn forget(&mut self, pid: u32) {
         self.before.remove(&pid);
+        self.encrypted.forget(pid);
     }
 }
 

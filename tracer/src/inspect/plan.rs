@@ -350,6 +350,8 @@ pub enum RemarkKind {
     Folded,
     /// tokio's tasks cannot be told apart.
     UnknownTask,
+    /// What passes its encrypted connections is not read.
+    Encrypted,
     /// A part of the file is damaged or too large.
     Damaged,
     /// Files with its split debug info are not there.

@@ -49,6 +49,9 @@ pub(super) fn add(symbols: &Symbols<'_>, catalog: &Catalog, compiler_known: bool
             Some("build with tokio 1.29 to 1.54, without tokio_unstable"),
         );
     }
+    if symbols.has_rustls() {
+        add(RemarkKind::Encrypted, "it has rustls: what passes its connections with TLS is not read", None);
+    }
     let legacy = plan.messages.iter().any(|message| message.type_source != TypeSource::Symbol);
     let symbols_help = legacy.then_some("build with RUSTFLAGS=\"-C symbol-mangling-version=v0\"");
     let untyped = plan.messages.iter().filter(|message| message.message_type.is_none()).count();

@@ -124,6 +124,11 @@ impl<'a> Symbols<'a> {
         Some(())
     }
 
+    /// Whether there are functions of rustls: both manglings write the length of a crate's name before it.
+    pub(super) fn has_rustls(&self) -> bool {
+        self.functions.iter().any(|function| memchr::memmem::find(self.name(function).as_bytes(), b"6rustls").is_some())
+    }
+
     /// All functions, by address.
     pub(super) fn functions(&self) -> &[Func] {
         &self.functions

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tracer_common::map::{Advice, VERDICT_IGNORED, VERDICT_TRACKED};
 use tracer_common::record::{
-    self, DIRECTION_SENT, FLAG_FAILED, FLAG_FRESH, FLAG_SERVER, PROTOCOL_MYSQL, PROTOCOL_RESP, Socket,
+    self, DIRECTION_SENT, FLAG_FAILED, FLAG_FRESH, FLAG_SERVER, PROTOCOL_MYSQL, PROTOCOL_RESP, PROTOCOL_UNKNOWN, Socket,
 };
 
 use super::correlator::{Correlator, flow_key};
@@ -66,6 +66,9 @@ impl Correlator {
         let address = addresses(record).map(|(_, server)| server.ip().to_string());
         if record.head.flags & FLAG_SERVER != 0 {
             self.servers.open_served(record);
+            return;
+        }
+        if record.protocol == PROTOCOL_UNKNOWN {
             return;
         }
         let fresh = record.head.flags & FLAG_FRESH != 0;

@@ -55,6 +55,10 @@ pub const IPROUTE: Program =
 pub const SETCAP: Program =
     Program { program: "setcap", package: "libcap2-bin", purpose: "gives capabilities to the agent of a test" };
 
+/// For the tests of encrypted connections.
+pub const OPENSSL: Program =
+    Program { program: "openssl", package: "openssl", purpose: "makes the certificates of servers of the tests" };
+
 /// For a test with a server behind another address.
 pub const IPTABLES: Program =
     Program { program: "iptables", package: "iptables", purpose: "address translation before a server of a test" };
