@@ -142,12 +142,20 @@ impl<S: Sink> Agent<S> {
         let (flows, flows_mask) =
             semaphore.and_then(|address| usdt::task_flows(&process.file("mem"), address)).unwrap_or_default();
         self.programs.set_target(pid, Target { flows, flows_mask, ..target })?;
-        if self.options.selector.matches_successors(process)
-            && let Some(executable) = process.executable()
-        {
-            self.attachments.watch(&executable, Some(pid), target, &mut self.programs)?;
-        }
+        self.watch_successors(process, target);
         self.suspect(process.id);
         Ok(())
+    }
+
+    /// Makes what runs the same executable later a target from its first instruction on. Where that cannot be, it becomes one once the
+    /// agent has seen it.
+    pub(super) fn watch_successors(&mut self, process: &Process, target: Target) {
+        if self.options.selector.matches_successors(process)
+            && let Some(executable) = process.executable()
+            && let Err(error) = self.attachments.watch(&executable, Some(process.id.pid), target, &mut self.programs)
+        {
+            let shown = executable.shown.display();
+            tracing::warn!("processes that start {shown} will be traced a moment later: {}", chain(&error));
+        }
     }
 }

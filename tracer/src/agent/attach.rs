@@ -88,10 +88,10 @@ pub struct Attachments {
 }
 
 impl Attachments {
-    pub(super) fn new(per_process: bool) -> std::io::Result<Self> {
+    pub(super) fn new(per_process: bool, programs: &Programs) -> std::io::Result<Self> {
         Ok(Self {
             files: HashMap::new(),
-            numbers: Numbers::default(),
+            numbers: Numbers::new(programs.probe_room()),
             guard: Guard::start()?,
             tidied: Instant::now(),
             planner: Planner::start(Plans::open())?,
@@ -354,7 +354,7 @@ impl Attachments {
     ) -> Result<Attached, AttachError> {
         let Some(entry) = self.files.get_mut(&key) else { return Ok(Attached::default()) };
         let with_shim = usdt::shim_notes(plan).next().is_some();
-        let mut sites = Sites::default();
+        let mut sites = Sites { room: self.numbers.room(), ..Sites::default() };
         for note in usdt::shim_notes(plan) {
             let offset = usdt::best_offset(entry.file.file(), note);
             let counter = note.semaphore.map(|semaphore| semaphore.offset);

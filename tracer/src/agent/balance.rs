@@ -151,6 +151,7 @@ impl Balance {
             "targets_map_full",
             "executables_map_full",
             "servers_map_full",
+            "served_map_full",
             "advice_map_full",
             "shim_ring_full",
             "server_steps_ring_full",

@@ -126,7 +126,7 @@ impl<S: Sink> Agent<S> {
         }
         let ring = programs.take_events().ok_or(LoadError::NoMap("EVENTS"))?;
         let per_process = options.selector.only_pids() && programs.probes_filter_processes();
-        let attachments = Attachments::new(per_process).map_err(AttachError::from)?;
+        let attachments = Attachments::new(per_process, &programs).map_err(AttachError::from)?;
         let own_executable = MappedFile::open("/proc/self/exe".as_ref()).ok().map(|file| file.key);
         let mut agent = Self {
             programs,
@@ -247,6 +247,7 @@ impl<S: Sink> Agent<S> {
             ("targets_map_full", get(Counter::TargetsMapFull)? + full.targets),
             ("executables_map_full", full.executables),
             ("servers_map_full", get(Counter::ServersMapFull)?),
+            ("served_map_full", get(Counter::ServedMapFull)?),
             ("advice_map_full", full.advice),
             ("shim", get(Counter::Shim)?),
             ("shim_ring_full", get(Counter::ShimRingFull)?),

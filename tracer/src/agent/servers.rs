@@ -169,11 +169,7 @@ impl<S: Sink> Agent<S> {
         self.programs.set_target(pid, server())?;
         self.suspect(process.id);
         tracing::info!("tracing {service} (process {pid}) as a server: who waits for whom");
-        if self.options.selector.matches_successors(process)
-            && let Some(executable) = process.executable()
-        {
-            self.attachments.watch(&executable, Some(pid), server(), &mut self.programs)?;
-        }
+        self.watch_successors(process, server());
         Ok(())
     }
 }
