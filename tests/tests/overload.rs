@@ -7,7 +7,7 @@ use std::process::Command;
 use serde_json::Value;
 use tempfile::TempDir;
 use tracer_tests::service::Service;
-use tracer_tests::{Agent, RedisServer, require_root, wait_for};
+use tracer_tests::{Agent, Outcome, RedisServer, require_root, wait_for};
 
 #[test]
 fn with_a_small_ring_each_message_is_a_span_or_counted_as_lost() {
@@ -107,6 +107,54 @@ fn a_full_queue_is_a_cause_of_its_own() {
     let exporters = outcome.stats["exporters"].as_array().expect("a list");
     let full: u64 = exporters.iter().filter_map(|exporter| exporter["dropped"]["queue_full"].as_u64()).sum();
     assert!(full > 0, "{:#}", outcome.stats);
+}
+
+/// GETs of which no reply is ever read: all wait. Returns what the agent made of them, and its memory at its highest, in KiB; before
+/// that, waits until the agent has said something.
+fn unanswered(gets: u64, budget: &str, says: Option<&str>) -> (Outcome, i64) {
+    let server = RedisServer::start();
+    let program = Service::process_target("unanswered");
+    let mut target = program.start();
+    let flags = ["-n", program.name(), "--memory-budget", budget, "--redis-server", "off"];
+    let mut agent = Agent::run(&flags);
+    target.ask(&format!("unanswered {} {gets}", server.address()));
+    if let Some(text) = says {
+        agent.wait_until(text);
+    }
+    let outcome = agent.stop();
+    outcome.assert_balanced();
+    (outcome, largest_child_kb())
+}
+
+#[test]
+fn the_memory_budget_holds_and_what_it_costs_is_counted() {
+    require_root();
+    let gets = 400_000;
+    let (outcome, limited) = unanswered(gets, "16777216", Some("losing state_evicted"));
+    let fates = [
+        outcome.count("/agent/commands"),
+        outcome.count("/agent/commands_open"),
+        outcome.lost("redis_commands_unpaired"),
+        outcome.lost("redis_commands_unaligned"),
+        outcome.lost("redis_commands_truncated"),
+    ];
+    assert_eq!(fates.iter().sum::<u64>(), gets, "{fates:?} {:#}", outcome.stats);
+    assert!(outcome.count("/agent/connections_evicted") > 0, "{:#}", outcome.stats);
+    let (outcome, unlimited) = unanswered(gets, "1000000000", None);
+    assert_eq!(outcome.lost("state_evicted"), 0, "{:#}", outcome.stats);
+    println!("{limited} KiB within the budget, {unlimited} KiB without one");
+    // Each of them takes some 300 bytes while it waits.
+    assert!(limited + 64 * 1024 < unlimited, "{limited} KiB within the budget, {unlimited} KiB without one");
+}
+
+/// The most memory that a child of the test has had, of those that have ended.
+fn largest_child_kb() -> i64 {
+    // SAFETY: all zeroes are a value of this struct of integers, and the call writes no more than it.
+    unsafe {
+        let mut usage: libc::rusage = std::mem::zeroed();
+        assert_eq!(libc::getrusage(libc::RUSAGE_CHILDREN, &raw mut usage), 0);
+        usage.ru_maxrss
+    }
 }
 
 /// A file system of 64 KiB.
