@@ -116,12 +116,23 @@ impl Agent {
 
     /// Reads standard error until a line contains `text`.
     pub fn wait_until(&mut self, text: &str) {
+        self.wait_for_line(|line| line.contains(text), text);
+    }
+
+    /// Waits until it has put probes on prost functions of a process.
+    pub fn wait_for_probes(&mut self, pid: u32) {
+        let of_it = format!("(process {pid}): ");
+        let has_probes = |line: &str| line.contains(&of_it) && !line.contains(" 0 prost functions");
+        self.wait_for_line(has_probes, &of_it);
+    }
+
+    fn wait_for_line(&mut self, is_it: impl Fn(&str) -> bool, text: &str) {
         loop {
             let mut line = String::new();
             self.errors.read_line(&mut line).expect("tracer writes UTF-8");
             assert!(!line.is_empty(), "tracer ended before it said {text:?}:\n{}", self.said);
             self.said.push_str(&line);
-            if line.contains(text) {
+            if is_it(&line) {
                 return;
             }
         }

@@ -4,6 +4,7 @@ pub mod agent;
 pub mod capable;
 pub mod kernel_maps;
 pub mod mariadb;
+pub mod mounts;
 pub mod network;
 pub mod pipeline;
 pub mod redis;
@@ -11,6 +12,7 @@ pub mod rotel;
 pub mod secrets;
 pub mod service;
 pub mod spans;
+pub mod started;
 pub mod target;
 pub mod waits;
 
@@ -19,6 +21,7 @@ use std::path::PathBuf;
 pub use agent::{Agent, Outcome};
 pub use capable::Capable;
 pub use mariadb::MariaDb;
+pub use mounts::Mount;
 pub use network::{Network, Translation};
 pub use pipeline::Pipeline;
 pub use redis::RedisServer;
@@ -47,6 +50,14 @@ pub fn program(name: &str) -> PathBuf {
         None => beside.ancestors().nth(2).expect("target/PROFILE/deps/test").to_owned(),
     };
     let path = folder.join(name);
+    assert!(path.exists(), "{} is missing: run `cargo xtask test`, which builds it", path.display());
+    path
+}
+
+/// A shared library that this workspace builds along with the programs.
+pub fn library(name: &str) -> PathBuf {
+    let agent = program("tracer");
+    let path = agent.parent().expect("a folder").join("deps").join(format!("lib{name}.so"));
     assert!(path.exists(), "{} is missing: run `cargo xtask test`, which builds it", path.display());
     path
 }

@@ -114,6 +114,21 @@ fn unix_sockets_are_followed_by_every_name() {
     }
 }
 
+/// Whichever record comes first.
+#[test]
+fn a_first_reply_that_is_read_while_its_command_is_still_being_sent() {
+    require_root();
+    for probe in ["auto", "syscalls"] {
+        let server = RedisServer::start();
+        let socket = server.socket().to_str().expect("UTF-8").to_owned();
+        for address in [server.address(), socket] {
+            let outcome = trace(probe, &address, &["early"]);
+            outcome.assert_complete();
+            assert_whole(&outcome, &["early"]);
+        }
+    }
+}
+
 #[test]
 fn every_call_that_sends_or_receives_is_seen() {
     require_root();

@@ -138,6 +138,10 @@ pub struct Tls {
 pub const TARGET_SOCKETS: u32 = 1;
 /// `Target::flags`: the process is a server of the protocol: classify by what it reads.
 pub const TARGET_SERVER: u32 = 2;
+/// `Target::flags`: its children are targets, and stay so when they run another program.
+pub const TARGET_FOLLOW: u32 = 4;
+/// `Target::flags` of a watched executable: only where a process with [`TARGET_FOLLOW`] runs it.
+pub const TARGET_IF_FOLLOWED: u32 = 8;
 
 /// A traced process.
 #[repr(C)]

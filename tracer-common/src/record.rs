@@ -32,6 +32,8 @@ pub const KIND_FORK: u16 = 8;
 pub const KIND_STEPS: u16 = 9;
 /// `Head::kind`: a target has made an io_uring; only the head.
 pub const KIND_URING: u16 = 10;
+/// `Head::kind`: the dynamic loader of a target has loaded libraries; a [`Lifecycle`].
+pub const KIND_LOADED: u16 = 16;
 
 /// `Head::flags`: `trace_id`, `span_id` and `trace_flags` hold the thread's active context.
 pub const FLAG_CONTEXT: u16 = 1;
@@ -49,6 +51,8 @@ pub const FLAG_FRESH: u16 = 32;
 pub const FLAG_WATCHED: u16 = 64;
 /// `Head::flags` of an open record: the process is the server of the connection.
 pub const FLAG_SERVER: u16 = 128;
+/// `Head::flags` of an exec or fork record: the process comes from one whose children are followed, so it is a target already.
+pub const FLAG_FOLLOWED: u16 = 1024;
 
 /// `Head::flags` of an exec or exit record: the programs' own record was lost, and the agent has noticed the event later.
 pub const FLAG_NOTICED: u16 = 256;
@@ -71,7 +75,7 @@ pub struct Head {
     pub pid: u32,
     /// Thread number.
     pub tid: u32,
-    /// When the call began.
+    /// When the call began; `end_ns` where that was not seen.
     pub start_ns: u64,
     /// When the call ended.
     pub end_ns: u64,

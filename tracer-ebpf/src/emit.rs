@@ -52,6 +52,12 @@ pub fn head(kind: u16, start_ns: u64, end_ns: u64) -> Head {
 /// Tells the agent about the current process, and wakes it. `about` has what is special to the kind.
 #[inline(always)]
 pub fn lifecycle(kind: u16, flags: u16, about: Lifecycle) {
+    lifecycle_with(kind, flags, about, WAKE);
+}
+
+/// Tells the agent about the current process; `wake` says whether that is urgent.
+#[inline(always)]
+pub fn lifecycle_with(kind: u16, flags: u16, about: Lifecycle, wake: u64) {
     count(Counter::Lifecycle);
     let Some(mut entry) = LIFECYCLE.reserve::<Lifecycle>(0) else {
         count(Counter::LifecycleRingFull);
@@ -63,5 +69,5 @@ pub fn lifecycle(kind: u16, flags: u16, about: Lifecycle) {
     let at_ns = unsafe { bpf_ktime_get_ns() };
     let position = EVENTS.query(BPF_RB_PROD_POS as u64);
     entry.write(Lifecycle { head: Short { kind, flags, payload_len: 0, pid, tid }, at_ns, position, ..about });
-    entry.submit(WAKE);
+    entry.submit(wake);
 }

@@ -34,6 +34,10 @@ pub static TARGETS: HashMap<u32, Target> = HashMap::with_max_entries(MAX_TARGETS
 #[map]
 pub static EXECUTABLES: HashMap<Executable, Target> = HashMap::with_max_entries(MAX_EXECUTABLES, BPF_F_NO_PREALLOC);
 
+/// What the last run of [`crate::process::identify`] found.
+#[map]
+pub static IDENTIFIED: Array<Executable> = Array::with_max_entries(1, 0);
+
 /// What each prost entry site means.
 #[map]
 pub static PROBES: Array<Probe> = Array::with_max_entries(MAX_PROBES, 0);

@@ -8,18 +8,23 @@ use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::helpers::generated::bpf_get_current_task;
 use aya_ebpf::macros::raw_tracepoint;
 use aya_ebpf::programs::RawTracePointContext;
-use tracer_common::map::{Counter, Executable, TARGET_SERVER, Target};
-use tracer_common::record::{FLAG_THREADS_LEFT, FLAG_WATCHED, KIND_EXEC, KIND_EXIT, KIND_FORK, Lifecycle};
+use tracer_common::map::{
+    Counter, Executable, TARGET_FOLLOW, TARGET_IF_FOLLOWED, TARGET_SERVER, TARGET_SOCKETS, Target,
+};
+use tracer_common::record::{
+    FLAG_FOLLOWED, FLAG_THREADS_LEFT, FLAG_WATCHED, KIND_EXEC, KIND_EXIT, KIND_FORK, Lifecycle,
+};
 
 use crate::emit::{count, lifecycle};
-use crate::maps::{EXECUTABLES, OFFSETS, TARGETS};
+use crate::maps::{EXECUTABLES, IDENTIFIED, OFFSETS, TARGETS};
 use crate::memory::kernel;
-use crate::{message, server, stream};
+use crate::{message, server, socket, stream};
 
 /// `signal_struct.flags`: all threads are being ended.
 const SIGNAL_GROUP_EXIT: u32 = 4;
 
-/// `sched_process_exec(task, old_pid, binprm)`: a restarted target is one from its first instruction on.
+/// `sched_process_exec(task, old_pid, binprm)`: a restarted target is one from its first instruction on, and what a followed
+/// process runs is followed.
 #[raw_tracepoint(tracepoint = "sched_process_exec")]
 pub fn process_exec(ctx: RawTracePointContext) -> i32 {
     let pid_tgid = bpf_get_current_pid_tgid();
@@ -30,17 +35,21 @@ pub fn process_exec(ctx: RawTracePointContext) -> i32 {
     server::forget(pid);
     let executable = executable(ctx.arg::<u64>(2)).unwrap_or_default();
     // SAFETY: entries are only replaced by the agent; a torn copy would still be plain numbers.
-    let flags = match unsafe { EXECUTABLES.get(executable) } {
-        Some(target) => {
-            insert(pid, target);
-            FLAG_WATCHED
-        }
+    let follow = unsafe { TARGETS.get(pid) }.map_or(0, |target| target.flags & TARGET_FOLLOW);
+    // SAFETY: as above.
+    let watched = unsafe { EXECUTABLES.get(executable) }
+        .filter(|target| follow != 0 || target.flags & TARGET_IF_FOLLOWED == 0);
+    let mut flags = if follow != 0 { FLAG_FOLLOWED } else { 0 };
+    if let Some(target) = watched {
+        insert(pid, &Target { flags: target.flags & !TARGET_IF_FOLLOWED | follow, ..*target });
+        flags |= FLAG_WATCHED;
+    } else if follow != 0 {
+        // What its threads publish is not known yet; its sockets are watched.
+        insert(pid, &Target { flags: TARGET_SOCKETS | follow, ..Target::default() });
+    } else {
         // What was forked from a target is none once it runs another program.
-        None => {
-            let _ = TARGETS.remove(pid);
-            0
-        }
-    };
+        let _ = TARGETS.remove(pid);
+    }
     let Executable { inode, device, .. } = executable;
     lifecycle(KIND_EXEC, flags, Lifecycle { inode, device, ..Lifecycle::default() });
     0
@@ -88,7 +97,12 @@ pub fn process_fork(ctx: RawTracePointContext) -> i32 {
         // A server's child writes a file and ends (BGSAVE, BGREWRITEAOF): it serves nobody.
         Some(target) if target.flags & TARGET_SERVER == 0 && !borrows_memory(task) => {
             insert(child, target);
-            lifecycle(KIND_FORK, 0, Lifecycle { child, ..Lifecycle::default() });
+            let flags = if target.flags & TARGET_FOLLOW != 0 { FLAG_FOLLOWED } else { 0 };
+            lifecycle(KIND_FORK, flags, Lifecycle { child, ..Lifecycle::default() });
+        }
+        // The agent hears of it when it runs its program.
+        Some(target) if target.flags & TARGET_FOLLOW != 0 => {
+            insert(child, &Target { flags: TARGET_FOLLOW, ..Target::default() });
         }
         // The number may have been that of a target whose end was not seen: of one that the agent took for alive.
         _ => {
@@ -149,11 +163,27 @@ fn borrows_memory(child: u64) -> bool {
     memory(child) == memory(parent)
 }
 
+/// Run by the agent on itself: which executable is open as descriptor `fd`? `stat` has other device numbers than the kernel on
+/// btrfs and overlayfs, so the agent asks those who will meet it.
+#[raw_tracepoint(tracepoint = "sys_enter")]
+pub fn identify(ctx: RawTracePointContext) -> i32 {
+    let fd: u64 = ctx.arg(0);
+    let identified = socket::file(fd as u32).and_then(identity).unwrap_or_default();
+    let _ = IDENTIFIED.set(0, &identified, 0);
+    0
+}
+
 /// The executable that is being started.
 #[inline(always)]
 fn executable(binprm: u64) -> Option<Executable> {
     let offsets = OFFSETS.get(0)?;
-    let file = kernel::<u64>(binprm + offsets.binprm_file as u64)?;
+    identity(kernel::<u64>(binprm + offsets.binprm_file as u64)?)
+}
+
+/// What tells the inode of a `struct file` from others.
+#[inline(always)]
+fn identity(file: u64) -> Option<Executable> {
+    let offsets = OFFSETS.get(0)?;
     let inode = kernel::<u64>(file + offsets.file_inode as u64)?;
     let superblock = kernel::<u64>(inode + offsets.inode_superblock as u64)?;
     Some(Executable {

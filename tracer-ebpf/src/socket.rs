@@ -38,9 +38,9 @@ const TCP_CLOSING: i32 = 11;
 /// `sk_shutdown`: nothing is sent or received any more.
 const SHUTDOWN_MASK: u8 = 3;
 
-/// The socket behind a descriptor of the current task.
+/// The `struct file` of a descriptor of the current task.
 #[inline(always)]
-pub fn of_descriptor(fd: u32) -> Option<SocketKey> {
+pub fn file(fd: u32) -> Option<u64> {
     let offsets = OFFSETS.get(0)?;
     // SAFETY: the helper has no preconditions; the task is only read through checked reads.
     let task = unsafe { bpf_get_current_task() };
@@ -50,7 +50,14 @@ pub fn of_descriptor(fd: u32) -> Option<SocketKey> {
         return None;
     }
     let array = kernel::<u64>(table + offsets.fdtable_fd as u64)?;
-    let file = kernel::<u64>(array + 8 * fd as u64)?;
+    kernel::<u64>(array + 8 * fd as u64)
+}
+
+/// The socket behind a descriptor of the current task.
+#[inline(always)]
+pub fn of_descriptor(fd: u32) -> Option<SocketKey> {
+    let offsets = OFFSETS.get(0)?;
+    let file = file(fd)?;
     let inode = kernel::<u64>(file + offsets.file_inode as u64)?;
     if kernel::<u16>(inode + offsets.inode_mode as u64)? & S_IFMT != S_IFSOCK {
         return None;

@@ -128,6 +128,10 @@ pub fn passed(key: SocketKey, target: &Target, transfer: &Transfer, buffers: imp
         return;
     }
     let len = result as u64;
+    if sent && state.sent == 0 && state.numbered == 0 {
+        // The reply came first: what the command's call had written by then is not known.
+        socket::expect(key, state, sent, result);
+    }
     let unseen = socket::unseen(key, state, sent, len);
     if unseen > 0 {
         count_all(Counter::SocketBytesUnseen, unseen);
@@ -222,12 +226,21 @@ fn recognise(key: SocketKey, state: &mut ConnectionState, sent: bool, buffers: &
         let greets = mysql_greeting(buffers, result);
         // Who greets has said nothing before.
         state.fresh = if greets { 1 } else { state.fresh & 1 };
-        greets.then_some(PROTOCOL_MYSQL)
+        if greets {
+            Some(PROTOCOL_MYSQL)
+        } else if resp_reply(buffers, result) {
+            // Another thread is still in the call that sends the command.
+            Some(PROTOCOL_RESP)
+        } else {
+            None
+        }
     } else {
         None
     };
     let Some(protocol) = protocol else { return false };
-    socket::expect(key, state, sent, result);
+    if sent || protocol == PROTOCOL_MYSQL {
+        socket::expect(key, state, sent, result);
+    }
     state.verdict = VERDICT_CANDIDATE;
     if !socket::begin(key, state, protocol, 0) {
         state.verdict = VERDICT_IGNORED;
@@ -257,6 +270,17 @@ fn mysql_greeting(buffers: &Buffers, result: i64) -> bool {
             len as i64 + 256 * more as i64 + 4 == result && fifth_byte(buffers) == Some(MYSQL_VERSION)
         }
         Some([len, 0, 0, 0]) => result == 4 && len >= MIN_GREETING,
+        _ => false,
+    }
+}
+
+/// A reply, or the marker of one that is read byte by byte.
+#[inline(always)]
+fn resp_reply(buffers: &Buffers, result: i64) -> bool {
+    match first_bytes(buffers) {
+        Some([b'+' | b'-' | b':' | b'$' | b'*' | b'%', ..]) if result == 1 => true,
+        Some([b'+' | b'-', b'A'..=b'Z', ..]) => true,
+        Some([b':' | b'$' | b'*' | b'%' | b'~' | b'>', b'0'..=b'9' | b'-', ..]) => true,
         _ => false,
     }
 }

@@ -10,6 +10,7 @@ pub mod agent;
 pub mod capture;
 pub mod cli;
 pub mod export;
+mod files;
 pub mod inspect;
 pub mod output_file;
 pub mod privilege;

@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result};
 use serde_json::Value;
 
 pub mod bench;
+pub mod library;
 pub mod messages;
 
 /// Runs the conversation until standard input ends.

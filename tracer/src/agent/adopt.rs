@@ -6,11 +6,11 @@
 use std::ffi::OsStr;
 use std::path::Path;
 
-use tracer_common::map::{TARGET_SOCKETS, Target};
+use tracer_common::map::{TARGET_FOLLOW, TARGET_IF_FOLLOWED, TARGET_SOCKETS, Target};
 
 use super::attach::{AttachError, Attached};
 use super::servers::server;
-use super::{Agent, AgentError, Sink, chain, target, usdt};
+use super::{Agent, AgentError, Sink, chain, monotonic_ns, target, usdt};
 use crate::capture::Item;
 use crate::target::{MappedFile, Process, is_redis_server, is_redis_server_name, process_info};
 
@@ -20,27 +20,59 @@ pub struct Waiting {
     process: Process,
     service: String,
     files: Vec<MappedFile>,
+    /// It was asked for itself, not only what comes from the command or is in a container: those are very many programs.
+    is_named: bool,
+    start: Start,
+    /// When it began to run what is planned now, which is not seen before the probes are there.
+    late_since_ns: Option<u64>,
+}
+
+/// How a process came to be a target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// It ran before it was looked at.
+    Earlier,
+    /// It began to run its program at this time.
+    Executed(u64),
+    /// It was forked from a target, whose program it runs.
+    Forked,
+    /// It is a target and has loaded a library at this time.
+    Loaded(u64),
 }
 
 /// What is said of a process that was too short.
 pub const UNPLANNED: &str = "its sockets only, for it ended before its program was inspected";
 
 impl Waiting {
-    /// The process has ended too early.
-    pub fn say_unplanned(&self) {
-        tracing::info!("tracing {} (process {}): {UNPLANNED}", self.service, self.process.id.pid);
+    /// A target that has loaded a library.
+    pub fn loaded(process: Process, files: Vec<MappedFile>, since_ns: u64) -> Self {
+        let service = process.name();
+        // It was announced: libraries without anything to trace are no news.
+        Self { process, service, files, is_named: false, start: Start::Loaded(since_ns), late_since_ns: None }
+    }
+
+    /// The same target, which has mapped more by now.
+    pub fn with(self, process: Process, files: Vec<MappedFile>) -> Self {
+        Self { process, files, ..self }
+    }
+
+    /// What is said if the process has ended too early.
+    pub fn unplanned_line(&self) -> Option<String> {
+        self.is_named.then(|| format!("tracing {} (process {}): {UNPLANNED}", self.service, self.process.id.pid))
     }
 }
 
 impl<S: Sink> Agent<S> {
-    /// Makes the processes that will run this executable targets, before the first of them starts.
+    /// Makes the processes that will run this executable targets, before the first of them starts; `flags` are those of the target.
     ///
     /// # Errors
     /// When the file cannot be read or probed.
-    pub fn expect(&mut self, executable: &Path) -> Result<(), AgentError> {
-        let file = MappedFile::open(executable).map_err(AttachError::from)?;
+    pub(super) fn expect(&mut self, executable: &Path, flags: u32) -> Result<(), AgentError> {
+        let file = MappedFile::at(executable).map_err(AttachError::from)?;
         if executable.file_name().and_then(OsStr::to_str).is_some_and(is_redis_server_name) {
-            self.attachments.watch(&file, None, server(), &mut self.programs)?;
+            let server = server();
+            let target = Target { flags: server.flags | flags, ..server };
+            self.attachments.watch(&file, None, target, &mut self.programs)?;
             return Ok(());
         }
         if !self.attachments.expect(&file, self.starting, &mut self.programs)? {
@@ -52,13 +84,16 @@ impl<S: Sink> Agent<S> {
                 None => self.step()?,
             }
         };
-        self.attachments.watch(&file, None, target(&attached), &mut self.programs)?;
+        let target = target(&attached);
+        let target = Target { flags: target.flags | flags, ..target };
+        self.attachments.watch(&file, None, target, &mut self.programs)?;
         Ok(())
     }
 
     /// Makes a process a target.
-    pub(super) fn adopt(&mut self, process: Process) -> Result<(), AgentError> {
+    pub(super) fn adopt(&mut self, process: Process, start: Start) -> Result<(), AgentError> {
         if is_redis_server(&process) {
+            self.descendants.has_spans(process.id.pid);
             return self.adopt_server(&process);
         }
         let pid = process.id.pid;
@@ -66,21 +101,43 @@ impl<S: Sink> Agent<S> {
         if !process.has_main_thread() {
             self.attachments.lost_main_thread(pid);
         }
-        self.attachments.request(pid, &files, &mut self.programs)?;
+        let requested = self.attachments.request(pid, &files, &mut self.programs);
         let info = process_info(&process, &self.options.host);
         let service = info.service.clone();
         self.sink.item(&Item::Process(info));
         self.know(&process);
         self.note_descriptors(pid);
-        let waiting = Waiting { process, service, files };
+        let is_named = self.options.selector.names_it(&process);
+        let waiting = Waiting { process, service, files, is_named, start, late_since_ns: None };
+        if let Err(error) = requested {
+            return self.complete(&waiting, Err(error));
+        }
+        self.wait_for_plans(waiting)
+    }
+
+    /// Completes a target whose files are planned, at once or when they are.
+    pub(super) fn wait_for_plans(&mut self, mut waiting: Waiting) -> Result<(), AgentError> {
+        let pid = waiting.process.id.pid;
         if let Some(attached) = self.attachments.process(pid, &waiting.files) {
             return self.complete(&waiting, attached);
         }
-        tracing::debug!("process {pid} is traced for its sockets while its files are inspected");
-        self.programs.set_target(pid, Target { flags: TARGET_SOCKETS, ..Target::default() })?;
+        waiting.late_since_ns = match waiting.start {
+            Start::Executed(ns) | Start::Loaded(ns) => Some(ns),
+            Start::Earlier | Start::Forked => None,
+        };
+        if !matches!(waiting.start, Start::Loaded(_)) {
+            tracing::debug!("process {pid} is traced for its sockets while its files are inspected");
+            let flags = TARGET_SOCKETS | self.follows(pid);
+            self.programs.set_target(pid, Target { flags, ..Target::default() })?;
+        }
         self.suspect(waiting.process.id);
         self.waiting.insert(pid, waiting);
         Ok(())
+    }
+
+    /// The flag by which the programs follow what a descendant of the command starts.
+    fn follows(&self, pid: u32) -> u32 {
+        if self.descendants.contains(pid) { TARGET_FOLLOW } else { 0 }
     }
 
     /// Waits until the files of all targets are planned and attached to; records are passed on meanwhile.
@@ -119,30 +176,54 @@ impl<S: Sink> Agent<S> {
 
     /// Everything that is known of a process is attached to.
     fn complete(&mut self, waiting: &Waiting, attached: Result<Attached, AttachError>) -> Result<(), AgentError> {
-        let Waiting { process, service, files } = waiting;
+        let Waiting { process, service, files, .. } = waiting;
         let pid = process.id.pid;
+        let before = self.libraries.of(pid);
+        let mut news = before.is_none_or(|before| attached.as_ref().is_ok_and(|now| *now != before));
         let attached = match attached {
             Ok(attached) => attached,
-            Err(error) => {
+            Err(error @ AttachError::Load(_)) => {
                 self.forget(pid);
                 self.programs.remove_target(pid);
                 return Err(error.into());
             }
+            Err(error) => {
+                // Sockets are seen without a look at the program.
+                if before.is_none() && waiting.is_named && Process::is_alive(process.id) {
+                    let why = waiting.files.first().and_then(MappedFile::unreadable).unwrap_or_else(|| chain(&error));
+                    tracing::warn!("{service} (process {pid}) is traced by its Redis and MySQL calls only: {why}");
+                }
+                news = false;
+                before.unwrap_or_default()
+            }
         };
-        let what = match (attached.with_shim, attached.functions) {
-            (true, 0) => "its shim".to_owned(),
-            (true, functions) => format!("its shim, {functions} prost functions"),
-            (false, functions) => format!("{functions} prost functions"),
-        };
-        let sites = if attached.sites == 1 { "site" } else { "sites" };
-        tracing::info!("tracing {service} (process {pid}): {what}, {} probe {sites}", attached.sites);
+        let has_spans = attached.functions > 0 || attached.with_shim;
+        if news && (has_spans || waiting.is_named) {
+            self.announce(pid, &traced_line(waiting, &attached));
+        }
+        self.libraries.attached(pid, attached);
+        if let Some(since_ns) = waiting.late_since_ns {
+            // What it has loaded before the loader was probed.
+            self.libraries.grew(pid, since_ns);
+        }
         let target = target(&attached);
+        let flags = target.flags | self.follows(pid);
         let semaphore = attached.semaphore.zip(files.first());
         let semaphore = semaphore.and_then(|(offset, executable)| process.variable(executable, offset));
         let (flows, flows_mask) =
             semaphore.and_then(|address| usdt::task_flows(&process.file("mem"), address)).unwrap_or_default();
-        self.programs.set_target(pid, Target { flows, flows_mask, ..target })?;
-        self.watch_successors(process, target);
+        self.programs.set_target(pid, Target { flags, flows, flows_mask, ..target })?;
+        let successors = match self.descendants.contains(pid) {
+            _ if self.options.selector.matches_executable(process) => Some(0),
+            true if has_spans && process.is_executable_of_its_own() => Some(TARGET_IF_FOLLOWED),
+            _ => None,
+        };
+        if has_spans {
+            self.descendants.has_spans(pid);
+        }
+        if let Some(flags) = successors {
+            self.watch_successors(process, Target { flags: target.flags | flags, ..target });
+        }
         self.suspect(process.id);
         Ok(())
     }
@@ -150,12 +231,32 @@ impl<S: Sink> Agent<S> {
     /// Makes what runs the same executable later a target from its first instruction on. Where that cannot be, it becomes one once the
     /// agent has seen it.
     pub(super) fn watch_successors(&mut self, process: &Process, target: Target) {
-        if self.options.selector.matches_successors(process)
-            && let Some(executable) = process.executable()
-            && let Err(error) = self.attachments.watch(&executable, Some(process.id.pid), target, &mut self.programs)
-        {
-            let shown = executable.shown.display();
-            tracing::warn!("processes that start {shown} will be traced a moment later: {}", chain(&error));
+        let Some(executable) = process.executable() else { return };
+        let shown = executable.shown.display();
+        match self.attachments.watch(&executable, Some(process.id.pid), target, &mut self.programs) {
+            Err(AttachError::Load(error)) => {
+                tracing::warn!("processes that start {shown} will be traced a moment later: {}", chain(&error));
+            }
+            Err(error) => tracing::debug!("{shown}: {}", chain(&error)),
+            Ok(()) => {}
         }
     }
+}
+
+/// What is traced of a process, for people.
+fn traced_line(waiting: &Waiting, attached: &Attached) -> String {
+    let (service, pid) = (&waiting.service, waiting.process.id.pid);
+    let what = match (attached.with_shim, attached.functions) {
+        (true, 0) => "its shim".to_owned(),
+        (true, functions) => format!("its shim, {functions} prost functions"),
+        (false, functions) => format!("{functions} prost functions"),
+    };
+    let number = attached.sites - attached.loads;
+    let sites = if number == 1 { "site" } else { "sites" };
+    let mut line = format!("tracing {service} (process {pid}): {what}, {number} probe {sites}");
+    if let Some(since) = waiting.late_since_ns.filter(|_| number > 0) {
+        let late_ms = monotonic_ns().saturating_sub(since).div_ceil(1_000_000);
+        line.push_str(&format!("; its calls of the {late_ms} ms before these were in place are not seen"));
+    }
+    line
 }

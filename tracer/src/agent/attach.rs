@@ -6,23 +6,24 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tracer_common::map::{Cookie, Executable, Place, TLS_NONE, TLS_STATIC, Target, Tls};
+use tracer_common::map::{Cookie, Executable, Place, TARGET_IF_FOLLOWED, TLS_NONE, TLS_STATIC, Target, Tls};
 
 use super::guard::{Guard, GuardedFile};
 use super::numbers::Numbers;
 use super::planner::Planner;
 use super::plans::Plans;
 use super::sites::{Function, Sites};
-use super::target_file::{Key, Stage, TargetFile};
+use super::target_file::{Key, Stage, TargetFile, Watched};
 use super::{Sink, usdt};
 use crate::capture::{Item, ProbeInfo};
 use crate::inspect::{self, InspectError, MessageFn, ProbePlan, TlsSymbol};
 use crate::probe::{LinkTarget, LoadError, Programs, Site, descriptors};
-use crate::target::{MappedFile, Process, ProcessError};
+use crate::target::{MappedFile, Process, ProcessError, is_loader};
 use crate::trace::packs::PACK;
 
 /// How often files are looked at of which nothing was heard.
@@ -55,12 +56,14 @@ pub enum AttachError {
 }
 
 /// What was attached for a process.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Attached {
     /// prost functions.
     pub functions: usize,
     /// Probe sites.
     pub sites: usize,
+    /// Of these, the ones in dynamic loaders, which tell of libraries.
+    pub loads: usize,
     /// It has the shim, whose spans replace those of prost calls.
     pub with_shim: bool,
     /// Where threads publish their active context.
@@ -85,6 +88,8 @@ pub struct Attachments {
     headless: HashSet<u32>,
     /// Sites that could not be attached to.
     missing: u64,
+    /// Libraries that could not be read, which was said.
+    passed_over: HashSet<(u64, u64)>,
 }
 
 impl Attachments {
@@ -98,6 +103,7 @@ impl Attachments {
             per_process,
             headless: HashSet::new(),
             missing: 0,
+            passed_over: HashSet::new(),
         })
     }
 
@@ -115,16 +121,20 @@ impl Attachments {
     ) -> Result<(), AttachError> {
         for (index, file) in files.iter().enumerate() {
             let key = self.key(file, pid);
-            match self.open(key, file, programs) {
-                Ok(entry) => {
-                    entry.processes.insert(pid);
-                    entry.idle = None;
-                }
+            let opened = self.open(key, file, programs).map(|entry| {
+                entry.processes.insert(pid);
+                entry.idle = None;
+            });
+            match opened {
+                Ok(()) => {}
                 // Without the executable there is nothing to trace; a strange library is passed over.
                 Err(error) if index == 0 => return Err(error),
-                // It is gone with its process: there is nothing to say about it.
+                // It is gone with its process: there is nothing to say about it. Else it is said once.
                 Err(_) if is_gone(pid) => {}
-                Err(error) => tracing::warn!("{}: {}", file.shown.display(), super::chain(&error)),
+                Err(error) if self.passed_over.insert(file.key) => {
+                    tracing::warn!("{}: {}", file.shown.display(), super::chain(&error));
+                }
+                Err(_) => {}
             }
         }
         Ok(())
@@ -192,6 +202,7 @@ impl Attachments {
                 Some(Stage::Attached(attached)) => {
                     total.functions += attached.functions;
                     total.sites += attached.sites;
+                    total.loads += attached.loads;
                     total.with_shim |= attached.with_shim;
                     if total.thread_context.kind == TLS_NONE {
                         total.thread_context = attached.thread_context;
@@ -204,11 +215,13 @@ impl Attachments {
                     }
                 }
                 Some(Stage::Failed(error)) => {
-                    let error = error.take().unwrap_or_else(|| AttachError::Again(file.shown.clone()));
+                    let error = error.take();
                     if index == 0 {
-                        return Some(Err(error));
+                        return Some(Err(error.unwrap_or_else(|| AttachError::Again(file.shown.clone()))));
                     }
-                    tracing::warn!("{}: {}", file.shown.display(), super::chain(&error));
+                    if let Some(error) = error {
+                        tracing::warn!("{}: {}", file.shown.display(), super::chain(&error));
+                    }
                 }
                 // It was written to in the meantime, or could not be opened.
                 Some(Stage::Planning | Stage::Over) | None if index == 0 => {
@@ -220,7 +233,8 @@ impl Attachments {
         Some(Ok(total))
     }
 
-    /// Makes every process that starts this executable a target at once, for as long as the file is kept.
+    /// Makes every process that starts this executable a target at once, for as long as the file is kept; with TARGET_IF_FOLLOWED,
+    /// descendants of the command.
     pub(super) fn watch(
         &mut self,
         executable: &MappedFile,
@@ -241,23 +255,28 @@ impl Attachments {
             Some(pid) => _ = entry.processes.insert(pid),
             None => entry.expected = true,
         }
-        let (device, inode) = executable.key;
-        let executable = Executable { inode, device: kernel_device(device), reserved: 0 };
-        programs.watch_executable(executable, target)?;
-        entry.watched = Some(executable);
+        let name = programs.identify(executable.locate()?.as_fd())?;
+        let known = entry.watched.iter().position(|watched| watched.executable == name);
+        let if_followed =
+            target.flags & TARGET_IF_FOLLOWED != 0 && known.is_none_or(|index| entry.watched[index].if_followed);
+        let only = if if_followed { TARGET_IF_FOLLOWED } else { 0 };
+        programs.watch_executable(name, Target { flags: target.flags & !TARGET_IF_FOLLOWED | only, ..target })?;
+        let watched = Watched { executable: name, if_followed };
+        match known {
+            Some(index) => entry.watched[index] = watched,
+            None => entry.watched.push(watched),
+        }
         Ok(())
     }
 
-    /// Whether processes that start this executable are targets.
-    pub(super) fn watches(&self, executable: &MappedFile) -> bool {
-        let entry = self.files.get(&Key { file: executable.key, pid: None });
-        entry.is_some_and(|entry| entry.watched.is_some())
+    /// Whether whoever starts this executable is a target; it is named as in the record of an exec.
+    pub(super) fn watches(&self, inode: u64, device: u32) -> bool {
+        self.named(inode, device).is_some_and(|(_, watched)| !watched.if_followed)
     }
 
     /// Path of a watched executable, and whether its functions are probed.
     pub(super) fn watched(&self, inode: u64, device: u32) -> Option<(&Path, bool)> {
-        let searched = Some(Executable { inode, device, reserved: 0 });
-        let entry = self.files.values().find(|entry| entry.watched == searched)?;
+        let (entry, _) = self.named(inode, device)?;
         Some((entry.shown.as_path(), matches!(entry.stage, Stage::Attached(_))))
     }
 
@@ -269,6 +288,14 @@ impl Attachments {
     /// The main thread of a process has ended: it shares its probes with others that run the same files.
     pub(super) fn lost_main_thread(&mut self, pid: u32) {
         self.headless.insert(pid);
+    }
+
+    fn named(&self, inode: u64, device: u32) -> Option<(&TargetFile, &Watched)> {
+        let name = Executable { inode, device, reserved: 0 };
+        self.files.values().find_map(|entry| {
+            let watched = entry.watched.iter().find(|watched| watched.executable == name)?;
+            Some((entry, watched))
+        })
     }
 
     /// A process has ended, or runs another program now.
@@ -306,8 +333,8 @@ impl Attachments {
             self.files.iter().filter(|(_, entry)| !entry.is_needed()).map(|(key, _)| *key).collect();
         for key in unneeded {
             let Some(entry) = self.files.remove(&key) else { continue };
-            if let Some(executable) = entry.watched {
-                programs.unwatch_executable(executable);
+            for watched in &entry.watched {
+                programs.unwatch_executable(watched.executable);
             }
             entry.give_up(&mut self.numbers);
         }
@@ -338,7 +365,7 @@ impl Attachments {
             Entry::Vacant(entry) => entry.insert(fresh),
             Entry::Occupied(mut entry) => {
                 entry.get_mut().is_written_to(programs);
-                (fresh.watched, fresh.expected) = (entry.get().watched, entry.get().expected);
+                (fresh.watched, fresh.expected) = (entry.get().watched.clone(), entry.get().expected);
                 entry.insert(fresh).give_up(&mut self.numbers);
                 entry.into_mut()
             }
@@ -359,6 +386,9 @@ impl Attachments {
             let offset = usdt::best_offset(entry.file.file(), note);
             let counter = note.semaphore.map(|semaphore| semaphore.offset);
             sites.shim.push(Site { offset, cookie: 0, counter });
+        }
+        if is_loader(&entry.shown) {
+            sites.loads.extend(inspect::loaded_offset(entry.file.file()));
         }
         // The shim calls prost itself: its messages would have two spans.
         let messages: &[MessageFn] = if with_shim { &[] } else { &plan.messages };
@@ -416,6 +446,7 @@ impl Attachments {
             functions: placed.functions.saturating_sub(plan.packs.len()),
             with_shim,
             sites: placed.sites,
+            loads: placed.loads,
             thread_context: place(plan.tls.thread_context.as_ref()),
             semaphore: usdt::shim_notes(plan).find_map(|note| note.semaphore).map(|semaphore| semaphore.offset),
             tokio_context: match plan.tls.task_id_offset {
@@ -435,9 +466,4 @@ fn is_gone(pid: u32) -> bool {
 fn place(variable: Option<&TlsSymbol>) -> Tls {
     let offset = variable.and_then(|variable| variable.static_offset);
     offset.map_or_else(Tls::default, |offset| Tls { kind: TLS_STATIC, module: 0, offset })
-}
-
-/// The kernel's device number (`MKDEV`: 12 bits major, 20 bits minor) from that of `stat`.
-fn kernel_device(device: u64) -> u32 {
-    (libc::major(device) << 20) | (libc::minor(device) & 0xf_ffff)
 }

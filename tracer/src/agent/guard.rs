@@ -13,7 +13,7 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd as _, OwnedFd};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
@@ -22,6 +22,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::inotify;
 
+use crate::files;
 use crate::probe::Link;
 
 /// The files that are guarded, and the thread that does it: it must not wait for anything that the agent does.
@@ -119,12 +120,11 @@ impl Guard {
 
 /// Opens a file without waiting for anybody, and checks that it is the one that is meant.
 pub fn open(path: &Path, key: (u64, u64)) -> io::Result<File> {
-    let file = File::options().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)?;
-    let metadata = file.metadata()?;
-    if !metadata.is_file() || (metadata.dev(), metadata.ino()) != key {
+    let located = files::locate(path)?;
+    if files::identity(&located)? != key {
         return Err(io::Error::other("another file has taken its place"));
     }
-    Ok(file)
+    files::readable(&located)
 }
 
 impl GuardedFile {

@@ -7,13 +7,14 @@
 //!   would be one more of a scarce kind for each target, and save a second at most);
 //! - when records of processes were lost, the sweep also compares all processes with what is known.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
+use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 
 use tracer_common::map::Counter;
-use tracer_common::record::{FLAG_NOTICED, FLAG_WATCHED, KIND_EXEC, KIND_EXIT, Lifecycle, Short};
+use tracer_common::record::{FLAG_FOLLOWED, FLAG_NOTICED, FLAG_WATCHED, KIND_EXEC, KIND_EXIT, Lifecycle, Short};
 
-use super::adopt::UNPLANNED;
+use super::adopt::{Start, UNPLANNED, Waiting};
 use super::{Agent, Sink, chain, monotonic_ns};
 use crate::capture::Item;
 use crate::target::{Process, ended_process_info};
@@ -32,6 +33,8 @@ pub struct Known {
     executable: PathBuf,
     /// When it became a target.
     since_ns: u64,
+    /// The user was told that it is traced.
+    announced: bool,
 }
 
 /// When the last sweep was, and what it knew.
@@ -52,8 +55,16 @@ impl<S: Sink> Agent<S> {
     /// A process has been read and becomes a target.
     pub(super) fn know(&mut self, process: &Process) {
         let (program, executable) = (program(process), process.exe.clone());
-        let known = Known { id: process.id, program, executable, since_ns: monotonic_ns() };
+        let known = Known { id: process.id, program, executable, since_ns: monotonic_ns(), announced: false };
         self.processes.insert(process.id.pid, known);
+    }
+
+    /// Tells the user that a process is traced; its end will be told too.
+    pub(super) fn announce(&mut self, pid: u32, line: &str) {
+        tracing::info!("{line}");
+        if let Some(known) = self.processes.get_mut(&pid) {
+            known.announced = true;
+        }
     }
 
     /// Whether this very process is a target.
@@ -71,7 +82,13 @@ impl<S: Sink> Agent<S> {
     /// A process began to run a program.
     pub(super) fn executed(&mut self, exec: &Lifecycle) {
         let pid = exec.head.pid;
-        self.started(pid);
+        let followed = exec.head.flags & FLAG_FOLLOWED != 0;
+        let watched = exec.head.flags & FLAG_WATCHED != 0 || self.attachments.watches(exec.inode, exec.device);
+        self.forget(pid);
+        // It may have ended already, or be a kernel thread: then there is nothing to attach to.
+        if let Ok(process) = Process::read(pid) {
+            self.consider(process, watched, followed, Start::Executed(exec.at_ns));
+        }
         // The programs trace what runs a watched executable from its first instruction on; it may have ended by now.
         if exec.head.flags & FLAG_WATCHED != 0
             && !self.processes.contains_key(&pid)
@@ -85,25 +102,20 @@ impl<S: Sink> Agent<S> {
         }
     }
 
-    fn started(&mut self, pid: u32) {
-        self.forget(pid);
-        // It may have ended already, or be a kernel thread: then there is nothing to attach to.
-        let Ok(process) = Process::read(pid) else { return };
-        self.consider(process);
-    }
-
-    /// Attaches to a process if it was asked for.
-    fn consider(&mut self, process: Process) {
-        let file = process.executable();
+    /// Attaches to a process if it was asked for, runs a watched executable, or comes from the command.
+    fn consider(&mut self, process: Process, watched: bool, followed: bool, start: Start) {
+        let pid = process.id.pid;
         // The gate of a command becomes the command.
-        if file.as_ref().map(|file| file.key) == self.own_executable {
+        if process.executable().map(|file| file.key) == self.own_executable {
             return;
         }
-        let watched = file.is_some_and(|file| self.attachments.watches(&file));
-        if watched || self.options.selector.matches(&process) {
-            self.adopt_or_say(process);
+        if followed {
+            self.descendants.add(pid);
+        }
+        if watched || followed || self.options.selector.matches(&process) {
+            self.adopt_or_say(process, start);
         } else {
-            self.programs.remove_target(process.id.pid);
+            self.programs.remove_target(pid);
         }
     }
 
@@ -114,19 +126,26 @@ impl<S: Sink> Agent<S> {
         self.forget(child);
         // The parent may have ended as soon as it had forked, as that of a daemon does.
         let parent = self.processes.get(&fork.head.pid).map(|known| &known.executable);
-        let Some(executable) = parent.or_else(|| self.sweep.brief.get(&fork.head.pid)).cloned() else {
+        let executable = parent.or_else(|| self.sweep.brief.get(&fork.head.pid)).cloned();
+        let followed = fork.head.flags & FLAG_FOLLOWED != 0;
+        if executable.is_none() && !followed {
             self.programs.remove_target(child);
             return;
-        };
+        }
         if let Ok(process) = Process::read(child) {
             let id = process.id;
-            match self.adopt(process) {
+            if followed {
+                self.descendants.add(child);
+            }
+            match self.adopt(process, Start::Forked) {
                 Err(error) if Process::is_alive(id) => tracing::warn!("{}", chain(&error)),
                 _ => {}
             }
         }
         // Its socket calls are seen although it has ended before it could be attached to: it was what its parent is.
-        if !self.processes.contains_key(&child) {
+        if !self.processes.contains_key(&child)
+            && let Some(executable) = executable
+        {
             let info = ended_process_info(child, fork.at_ns, &executable, &self.options.host);
             self.sweep.brief.insert(child, executable);
             self.sink.item(&Item::Process(info));
@@ -141,26 +160,33 @@ impl<S: Sink> Agent<S> {
             && self.attachments.per_process()
             && self.programs.probes_end_with_a_thread()
         {
+            let followed = self.descendants.contains(pid);
             self.forget(pid);
-            self.adopt_or_say(process);
+            if followed {
+                self.descendants.add(pid);
+            }
+            self.adopt_or_say(process, Start::Earlier);
         }
     }
 
-    fn adopt_or_say(&mut self, process: Process) {
-        if let Err(error) = self.adopt(process) {
+    fn adopt_or_say(&mut self, process: Process, start: Start) {
+        if let Err(error) = self.adopt(process, start) {
             tracing::warn!("{}", chain(&error));
         }
     }
 
     /// The last thread of a process has ended.
     pub(super) fn ended(&mut self, pid: u32) {
-        if let Some(waiting) = self.waiting.get(&pid) {
-            waiting.say_unplanned();
+        if let Some(line) = self.waiting.get(&pid).and_then(Waiting::unplanned_line) {
+            self.announce(pid, &line);
         }
+        let announced = self.processes.get(&pid).is_some_and(|known| known.announced);
         if self.forget(pid) {
             self.programs.remove_target(pid);
             self.programs.forget_process(pid);
-            tracing::info!("process {pid} has ended");
+            if announced {
+                tracing::info!("process {pid} has ended");
+            }
         }
     }
 
@@ -169,6 +195,8 @@ impl<S: Sink> Agent<S> {
         self.waiting.remove(&pid);
         self.introduced.remove(&pid);
         self.sweep.brief.remove(&pid);
+        self.descendants.remove(pid);
+        self.libraries.remove(pid);
         if self.processes.remove(&pid).is_none() {
             return false;
         }
@@ -214,27 +242,34 @@ impl<S: Sink> Agent<S> {
         }
     }
 
+    /// Whether whoever runs the executable of a process is a target.
+    fn runs_watched(&mut self, process: &Process) -> bool {
+        let located = process.executable().and_then(|file| file.locate().ok());
+        let name = located.and_then(|file| self.programs.identify(file.as_fd()).ok());
+        name.is_some_and(|name| self.attachments.watches(name.inode, name.device))
+    }
+
     /// Compares all processes with those that are known.
     fn reconcile(&mut self) {
         self.sweep.brief.clear();
-        let targets: HashSet<u32> = self.programs.target_pids().into_iter().collect();
+        let targets: HashMap<u32, bool> = self.programs.followed_targets();
         for process in Process::all() {
             let pid = process.id.pid;
+            let followed = targets.get(&pid).copied().unwrap_or(false);
+            // The programs made it a target: it runs a watched executable, or was forked from a target.
+            let mut watched = targets.contains_key(&pid);
             if let Some(known) = self.processes.get(&pid) {
                 if known.id == process.id && known.program == program(&process) {
                     continue;
                 }
+                watched = false;
                 self.notice(if known.id == process.id { KIND_EXEC } else { KIND_EXIT }, pid);
                 self.forget(pid);
-                self.consider(process);
-            } else if targets.contains(&pid) {
-                // The programs made it one: it runs a watched executable, or was forked from a target.
-                self.adopt_or_say(process);
-            } else {
-                self.consider(process);
             }
+            watched = watched || self.runs_watched(&process);
+            self.consider(process, watched, followed, Start::Earlier);
         }
-        for pid in targets {
+        for pid in targets.into_keys() {
             if !self.processes.contains_key(&pid) {
                 self.programs.remove_target(pid);
             }

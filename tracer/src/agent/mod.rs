@@ -6,7 +6,9 @@
 mod adopt;
 mod attach;
 mod balance;
+mod descendants;
 mod guard;
+mod libraries;
 mod lifecycle;
 mod losses;
 mod numbers;
@@ -30,10 +32,12 @@ use crate::privilege;
 use crate::probe::{Events, LoadError, MapSizes, Options as ProbeOptions, Programs, SocketProbe, descriptors};
 use crate::target::{HostFacts, MappedFile, Process, ProcessError, Selector, process_info};
 
-use adopt::Waiting;
+use adopt::{Start, Waiting};
 pub use attach::AttachError;
 use attach::{Attached, Attachments};
 pub use balance::{Balance, KernelCounts};
+use descendants::Descendants;
+use libraries::Libraries;
 use lifecycle::{Known, Sweep, is_stale};
 pub use losses::SaidLosses;
 use servers::KnownServers;
@@ -75,6 +79,8 @@ pub struct Options {
     pub sockets: SocketProbe,
     /// Attach to the Redis servers of this host that targets talk to.
     pub redis_servers: bool,
+    /// A command will be started, and all that it starts is traced.
+    pub command: bool,
     /// Once the programs are loaded, leave only the system calls of a session to this process.
     pub filter_calls: bool,
 }
@@ -97,6 +103,8 @@ pub struct Agent<S> {
     introduced: HashSet<u32>,
     known_servers: KnownServers,
     sockets: Sockets,
+    descendants: Descendants,
+    libraries: Libraries,
     sink: S,
 }
 
@@ -125,9 +133,10 @@ impl<S: Sink> Agent<S> {
             tracing::debug!("system calls are not filtered: {}", chain(&error));
         }
         let ring = programs.take_events().ok_or(LoadError::NoMap("EVENTS"))?;
-        let per_process = options.selector.only_pids() && programs.probes_filter_processes();
+        // Who comes from a command is not known when its files are attached to.
+        let per_process = options.selector.only_pids() && !options.command && programs.probes_filter_processes();
         let attachments = Attachments::new(per_process, &programs).map_err(AttachError::from)?;
-        let own_executable = MappedFile::open("/proc/self/exe".as_ref()).ok().map(|file| file.key);
+        let own_executable = MappedFile::at("/proc/self/exe".as_ref()).ok().map(|file| file.key);
         let mut agent = Self {
             programs,
             ring,
@@ -142,17 +151,19 @@ impl<S: Sink> Agent<S> {
             introduced: HashSet::new(),
             known_servers: KnownServers::start(),
             sockets: Sockets::default(),
+            descendants: Descendants::default(),
+            libraries: Libraries::default(),
             sink,
         };
         for path in agent.options.selector.executables_to_come() {
-            if let Err(error) = agent.expect(&path) {
+            if let Err(error) = agent.expect(&path, 0) {
                 tracing::debug!("{}: {}", path.display(), chain(&error));
             }
         }
         for process in Process::all() {
             if agent.options.selector.matches(&process) && !agent.knows(process.id) {
                 let asked_by_number = agent.options.selector.pids().contains(&process.id.pid);
-                match agent.adopt(process) {
+                match agent.adopt(process, Start::Earlier) {
                     Err(error) if asked_by_number => return Err(error),
                     Err(error) => tracing::warn!("{}", chain(&error)),
                     Ok(()) => {}
@@ -162,11 +173,6 @@ impl<S: Sink> Agent<S> {
         agent.settle()?;
         agent.starting = false;
         Ok(agent)
-    }
-
-    /// The process `pid` is a target too, whatever its name.
-    pub fn add_pid(&mut self, pid: u32) {
-        self.options.selector.add_pid(pid);
     }
 
     /// Number of targets now.
@@ -277,17 +283,21 @@ impl<S: Sink> Agent<S> {
                 News::Ended(pid) => self.ended(pid),
                 News::LostMainThread(pid) => self.lost_main_thread(pid),
                 News::Connected(record) => {
+                    self.descendants.connected(record.head.pid, record.connection);
                     self.watch_sends(&record);
                     self.connected(&record);
                 }
                 News::Uring(pid) => self.uring(pid),
+                News::Loaded(record) => self.libraries.grew(record.head.pid, record.at_ns),
                 News::Nothing => {}
             }
         }
+        self.request_libraries();
         self.attach_found_servers();
         self.attachments.drained(&mut self.programs);
         for (connection, advice) in self.sink.take_advice() {
             self.known_servers.decided(connection, advice);
+            self.descendants.decided(connection, advice.verdict);
             if let Err(error) = self.programs.advise(connection, advice) {
                 tracing::debug!("{}", chain(&error));
             }
@@ -335,6 +345,7 @@ impl<S: Sink> Agent<S> {
             Ok(Event::Exit(record)) => News::Ended(record.head.pid),
             Ok(Event::Open(record)) => News::Connected(record),
             Ok(Event::Uring(record)) => News::Uring(record.head.pid),
+            Ok(Event::Loaded(record)) => News::Loaded(record),
             _ => News::Nothing,
         })
     }
@@ -355,6 +366,7 @@ enum News {
     LostMainThread(u32),
     Connected(record::Connection),
     Uring(u32),
+    Loaded(record::Lifecycle),
     Nothing,
 }
 

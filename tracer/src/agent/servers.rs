@@ -168,8 +168,10 @@ impl<S: Sink> Agent<S> {
         self.know(process);
         self.programs.set_target(pid, server())?;
         self.suspect(process.id);
-        tracing::info!("tracing {service} (process {pid}) as a server: who waits for whom");
-        self.watch_successors(process, server());
+        self.announce(pid, &format!("tracing {service} (process {pid}) as a server: who waits for whom"));
+        if self.options.selector.matches_executable(process) {
+            self.watch_successors(process, server());
+        }
         Ok(())
     }
 }

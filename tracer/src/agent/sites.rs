@@ -10,6 +10,9 @@ use tracer_common::map::Cookie;
 use crate::inspect;
 use crate::probe::{Attached, Link, LinkError, LinkTarget, LoadError, Programs, Site, Way};
 
+/// The program of [`Sites::loads`].
+const LIBRARY_LOADED: &str = "library_loaded";
+
 /// A function whose calls are seen.
 #[derive(Clone, Copy, Debug)]
 pub struct Function<'a> {
@@ -30,6 +33,8 @@ pub struct Sites<'a> {
     pub errors: Vec<u64>,
     /// Places where a panic begins.
     pub panics: Vec<u64>,
+    /// Where a dynamic loader says that it has loaded libraries.
+    pub loads: Vec<u64>,
     /// The shim's site, once per copy.
     pub shim: Vec<Site>,
     /// Sites of functions for which no number was left.
@@ -47,6 +52,8 @@ pub struct Placed {
     pub functions: usize,
     /// Sites of these, and the others.
     pub sites: usize,
+    /// Of these, the ones of the dynamic loader.
+    pub loads: usize,
     /// Sites that were wanted, but are not there.
     pub missing: usize,
     /// Why the first of the missing ones is.
@@ -57,7 +64,7 @@ impl Sites<'_> {
     /// How many there are.
     pub fn len(&self) -> usize {
         let functions: usize = self.functions.iter().map(|function| function.exits.len() + 1).sum();
-        functions + self.errors.len() + self.panics.len() + self.shim.len() + self.unnumbered
+        functions + self.errors.len() + self.panics.len() + self.loads.len() + self.shim.len() + self.unnumbered
     }
 
     /// Attaches to as many as can be.
@@ -70,11 +77,15 @@ impl Sites<'_> {
         let plain = |offset: &u64| Site { offset: *offset, cookie: 0, counter: None };
         for (name, sites) in [
             ("shim_span", self.shim.clone()),
+            (LIBRARY_LOADED, self.loads.iter().map(plain).collect()),
             ("message_error", self.errors.iter().map(plain).collect()),
             ("message_panic", self.panics.iter().map(plain).collect()),
         ] {
             let failed = placed.add(Link::attach(programs.uprobe(name)?, &target, &sites));
             placed.sites += sites.len() - failed.len();
+            if name == LIBRARY_LOADED {
+                placed.loads = sites.len() - failed.len();
+            }
             target.descriptors = target.descriptors.saturating_sub(2 * sites.len());
         }
         let functions = self.functions_within(&target, programs.uprobe("message_exit")?.way);

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tracer_common::map::{Executable, TARGET_SOCKETS, Target};
+use tracer_common::map::{Executable, TARGET_IF_FOLLOWED, TARGET_SOCKETS, Target};
 
 use super::attach::{AttachError, Attached};
 use super::guard::GuardedFile;
@@ -45,8 +45,17 @@ pub struct TargetFile {
     pub idle: Option<Instant>,
     /// Its probes were for one process, which has ended or runs another program.
     pub over_with_process: bool,
-    /// Processes that run it are targets from their first instruction on.
-    pub watched: Option<Executable>,
+    /// Processes that run it are targets from their first instruction on. Containers of one image each have another name for it.
+    pub watched: Vec<Watched>,
+}
+
+/// A file as the programs know it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Watched {
+    /// Its name for the kernel.
+    pub executable: Executable,
+    /// Only descendants of the command are targets.
+    pub if_followed: bool,
 }
 
 /// How far a file is.
@@ -74,7 +83,7 @@ impl TargetFile {
             expected: false,
             idle: None,
             over_with_process: false,
-            watched: None,
+            watched: Vec::new(),
         }
     }
 
@@ -103,8 +112,9 @@ impl TargetFile {
             );
         }
         self.idle.get_or_insert_with(Instant::now);
-        if let Some(executable) = self.watched {
-            let sockets = Target { flags: TARGET_SOCKETS, ..Target::default() };
+        for &Watched { executable, if_followed } in &self.watched {
+            let only = if if_followed { TARGET_IF_FOLLOWED } else { 0 };
+            let sockets = Target { flags: TARGET_SOCKETS | only, ..Target::default() };
             if let Err(error) = programs.watch_executable(executable, sockets) {
                 tracing::debug!("{}", super::chain(&error));
             }
@@ -114,7 +124,7 @@ impl TargetFile {
     /// Whether it is to be kept: a process has mapped it, or one may soon, and it is what it was.
     pub fn is_needed(&self) -> bool {
         if !self.processes.is_empty() {
-            return !matches!(self.stage, Stage::Over) || self.watched.is_some();
+            return !matches!(self.stage, Stage::Over) || !self.watched.is_empty();
         }
         let harmless = self.file.is_leased() || !matches!(self.stage, Stage::Attached(Attached { sites: 1.., .. }));
         let soon = self.idle.is_none_or(|idle| harmless && (self.expected || idle.elapsed() < GRACE));

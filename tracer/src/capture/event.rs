@@ -32,6 +32,8 @@ pub enum Event<'a> {
     Fork(Lifecycle),
     /// A target has made an io_uring.
     Uring(Lifecycle),
+    /// A target has loaded libraries.
+    Loaded(Lifecycle),
     /// A span of the shim.
     Shim(Short, &'a [u8]),
     /// What the main thread of a server did: whole [`record::Step`]s.
@@ -50,6 +52,7 @@ impl<'a> Event<'a> {
             record::KIND_EXIT => return Ok(Self::Exit(fixed(bytes)?.0)),
             record::KIND_FORK => return Ok(Self::Fork(fixed(bytes)?.0)),
             record::KIND_URING => return Ok(Self::Uring(fixed(bytes)?.0)),
+            record::KIND_LOADED => return Ok(Self::Loaded(fixed(bytes)?.0)),
             _ => {}
         }
         let head: Head = fixed(bytes)?.0;

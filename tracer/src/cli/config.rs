@@ -46,6 +46,9 @@ pub struct Config {
     /// Globs of executable paths.
     #[serde(deserialize_with = "one_or_many")]
     pub exe: Vec<String>,
+    /// Beginnings of container ids or names.
+    #[serde(deserialize_with = "one_or_many")]
+    pub container: Vec<String>,
     /// Where spans go.
     #[serde(deserialize_with = "one_or_many")]
     pub export: Vec<ExportTarget>,
@@ -256,6 +259,7 @@ impl Config {
             name: list(self.name, below.name),
             pid: list(self.pid, below.pid),
             exe: list(self.exe, below.exe),
+            container: list(self.container, below.container),
             export: list(self.export, below.export),
             sampler: self.sampler.or(below.sampler),
             socket_probe: self.socket_probe.or(below.socket_probe),

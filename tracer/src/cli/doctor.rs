@@ -5,8 +5,8 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use super::NoPrivilege;
 use super::sandbox::require_trace;
+use super::{NoPrivilege, namespace};
 use crate::privilege::{self, EXTRA, RulesetStatus, TRACE};
 use crate::probe::features::{Feature, Features, Support};
 use crate::probe::{KernelTypes, Options, Programs, SocketProbe};
@@ -122,14 +122,8 @@ fn sandbox() -> Outcome {
     }
 }
 
-/// The kernel reports process numbers of the first namespace; another one would name the wrong processes.
 fn pid_namespace() -> Outcome {
-    const FIRST: &str = "pid:[4026531836]";
-    match std::fs::read_link("/proc/self/ns/pid") {
-        Ok(link) if link == Path::new(FIRST) => Outcome::Good("the host's".to_owned()),
-        Ok(_) => Outcome::Bad("a nested one: run tracer on the host, or its container with --pid=host".to_owned()),
-        Err(error) => Outcome::Lacking(format!("cannot tell ({error})")),
-    }
+    namespace::foreign().map_or_else(|| Outcome::Good("the host's".to_owned()), Outcome::Bad)
 }
 
 fn btf() -> Outcome {

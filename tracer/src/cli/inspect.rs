@@ -3,7 +3,7 @@
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use crate::inspect::{inspect_file, render};
 use crate::target::{MappedFile, Process};
@@ -25,7 +25,11 @@ pub fn main(args: &Args) -> Result<()> {
     match pid {
         Some(pid) => {
             let process = Process::read(pid)?;
-            for (index, file) in process.mapped_files().iter().enumerate() {
+            let files = process.mapped_files();
+            if let Some(why) = files.first().and_then(MappedFile::unreadable) {
+                bail!("the program of process {pid} ({}) cannot be read: {why}", process.name());
+            }
+            for (index, file) in files.iter().enumerate() {
                 process_file(args, file, index == 0)?;
             }
             Ok(())

@@ -4,6 +4,7 @@ mod blame;
 pub mod config;
 mod doctor;
 mod inspect;
+mod namespace;
 mod options;
 mod ps;
 mod record;
@@ -175,4 +176,14 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         cause.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
     })
+}
+
+/// In another PID namespace than the first, strangers would be traced: said before anything else is tried.
+fn require_process_numbers() -> anyhow::Result<()> {
+    match namespace::foreign() {
+        Some(reason) => {
+            Err(NoPrivilege(format!("tracer cannot tell processes apart in this PID namespace, {reason}")).into())
+        }
+        None => Ok(()),
+    }
 }

@@ -37,6 +37,9 @@ pub struct Targets {
     /// Glob of the executable's path, such as '/opt/trading/**'.
     #[arg(short, long, value_name = "GLOB", num_args = 1..)]
     pub exe: Vec<String>,
+    /// Container: the beginning of its id or name. Everything in it is traced, also what is started later.
+    #[arg(short, long, value_name = "ID|NAME", num_args = 1..)]
+    pub container: Vec<String>,
     /// Seconds to run; without it until Ctrl-C.
     #[arg(long, value_name = "SECS", value_parser = whole_number::<u64>)]
     pub duration: Option<u64>,
@@ -56,7 +59,8 @@ pub struct Targets {
     /// How the session starts.
     #[command(flatten)]
     pub start: Start,
-    /// A command to start and trace; the session ends with it.
+    /// A command to start and trace, with everything that it starts: `-- make run`, `-- sh -c './a & ./b'`. The session ends with the
+    /// command, or later with the last process that it has left behind and of which there are spans.
     #[arg(last = true, value_name = "COMMAND")]
     pub command: Vec<String>,
 }
@@ -140,6 +144,7 @@ pub fn config(targets: Targets, spans: Spans) -> Result<Config> {
         name: targets.name,
         pid: targets.pid,
         exe: targets.exe,
+        container: targets.container,
         duration: targets.duration,
         ring_size: targets.ring_size,
         socket_probe: targets.socket_probe,
@@ -179,14 +184,19 @@ pub fn write_stats(file: Option<File>, balance: &agent::Balance) -> Result<()> {
 impl Config {
     /// Which processes are meant.
     pub(super) fn selector(&self, has_command: bool) -> Result<Selector> {
-        if self.name.is_empty() && self.pid.is_empty() && self.exe.is_empty() && !has_command {
+        if self.name.is_empty()
+            && self.pid.is_empty()
+            && self.exe.is_empty()
+            && self.container.is_empty()
+            && !has_command
+        {
             return Err(NoTarget(
-                "nothing to trace: give -n NAME, -p PID, -e GLOB or -- COMMAND; `tracer ps` lists what could be traced"
+                "nothing to trace: give -n NAME, -p PID, -e GLOB, -c CONTAINER or -- COMMAND; `tracer ps` lists what could be traced"
                     .to_owned(),
             )
             .into());
         }
-        Ok(Selector::new(&self.name, &self.exe, &self.pid)?)
+        Ok(Selector::new(&self.name, &self.exe, &self.pid, &self.container)?)
     }
 
     /// What the session needs to know.
@@ -201,6 +211,7 @@ impl Config {
             sockets: self.socket_probe.unwrap_or_default(),
             redis_servers: self.redis_server.unwrap_or_default() == RedisServer::Auto,
             filter_calls: false,
+            command: has_command,
         })
     }
 

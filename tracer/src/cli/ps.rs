@@ -26,12 +26,15 @@ struct Row {
     rust: bool,
     prost_functions: usize,
     shim: bool,
+    /// The program cannot be read, so it may be a Rust one.
+    unreadable: bool,
     note: String,
 }
 
 /// Prints a table of processes.
 pub fn main(args: &Args) -> Result<()> {
-    let mut rows: Vec<Row> = Process::all().iter().filter_map(row).filter(|row| args.all || row.rust).collect();
+    let mut rows: Vec<Row> =
+        Process::all().iter().filter_map(row).filter(|row| args.all || row.rust || row.unreadable).collect();
     rows.sort_by_key(|row| (row.prost_functions == 0, row.pid));
     if args.json {
         println!("{}", serde_json::to_string_pretty(&rows)?);
@@ -56,20 +59,22 @@ pub fn main(args: &Args) -> Result<()> {
 
 /// A process and what its files offer; `None` if it cannot be looked at.
 fn row(process: &Process) -> Option<Row> {
-    let plans: Vec<ProbePlan> = process
-        .mapped_files()
-        .iter()
-        .filter_map(|file| inspect_file(&file.path).ok())
-        .filter(|plan| plan.is_rust)
-        .collect();
-    let executable = process.executable()?;
+    let files = process.mapped_files();
+    let unreadable = files.first()?.unreadable().filter(|_| Process::is_alive(process.id));
+    let plans: Vec<ProbePlan> =
+        files.iter().filter_map(|file| inspect_file(&file.path).ok()).filter(|plan| plan.is_rust).collect();
     let remark = plans.iter().flat_map(|plan| &plan.remarks).next();
+    let note = match &unreadable {
+        Some(why) => format!("its program cannot be read: {why}"),
+        None => remark.map_or_else(String::new, |remark| remark.text.clone()),
+    };
     Some(Row {
         pid: process.id.pid,
-        name: executable.shown.file_name().map_or_else(|| process.name(), |name| name.to_string_lossy().into_owned()),
+        name: process.name(),
         rust: !plans.is_empty(),
         prost_functions: plans.iter().map(|plan| plan.messages.len()).sum(),
         shim: plans.iter().any(|plan| plan.notes.iter().any(|note| note.provider == "tracer")),
-        note: remark.map_or_else(String::new, |remark| remark.text.clone()),
+        unreadable: unreadable.is_some(),
+        note,
     })
 }

@@ -6,6 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::{Context as _, Result};
 
 use super::options::{self, Spans, Targets};
+use super::require_process_numbers;
 use super::run::{Gate, Session};
 use super::sandbox::{Sandbox, require_trace};
 use crate::agent::{Agent, Balance, Recorder, SaidLosses, monotonic_ns};
@@ -28,6 +29,7 @@ pub fn main(args: Args) -> Result<()> {
     let config = options::config(args.targets, Spans::default())?;
     let mut agent_options = config.agent_options(!command.is_empty())?;
     require_trace()?;
+    require_process_numbers()?;
     let seed = rand::random();
     let header = Header { seed, clock_offset_ns: clock_offset_ns()? };
     let writer = Writer::create(&args.output, &header)?;

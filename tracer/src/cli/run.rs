@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result};
 use super::blame::{self, Report};
 use super::config::process_env;
 use super::options::{self, Spans, Targets};
+use super::require_process_numbers;
 use super::sandbox::{Sandbox, require_trace};
 use crate::agent::{Agent, Balance, SaidLosses, Sink, SpanSink};
 use crate::export::Pipeline;
@@ -48,6 +49,7 @@ pub fn main(args: Args) -> Result<()> {
     let config = options::config(args.targets, args.spans)?;
     let mut agent_options = config.agent_options(!command.is_empty())?;
     require_trace()?;
+    require_process_numbers()?;
     let exporters = config.exporters(&process_env)?;
     let stats = config.stats_file()?;
     let gate = Gate::close(&command, start.user.as_deref())?;
@@ -139,10 +141,13 @@ fn agent_resource() -> Vec<Attribute> {
     ]
 }
 
-/// Tells that there is nothing to trace yet.
-fn announce<S: Sink>(agent: &Agent<S>) {
-    match agent.targets() {
-        0 => tracing::info!("no matching process runs yet; waiting for one (Ctrl-C ends)"),
-        targets => tracing::info!("tracing {targets} process{}; Ctrl-C ends", if targets == 1 { "" } else { "es" }),
+/// Tells what is traced so far.
+fn announce<S: Sink>(agent: &Agent<S>, command: Option<&str>) {
+    match (agent.targets(), command) {
+        (0, Some(command)) => tracing::info!("tracing {command} and everything that it starts; Ctrl-C ends"),
+        (0, None) => tracing::info!("no matching process runs yet; waiting for one (Ctrl-C ends)"),
+        (targets, _) => {
+            tracing::info!("tracing {targets} process{}; Ctrl-C ends", if targets == 1 { "" } else { "es" });
+        }
     }
 }

@@ -38,7 +38,7 @@ fn rule(text: &str) -> Result<(String, f64), String> {
 pub fn main(args: &Args) -> Result<()> {
     let ([_, _, look, read], [open, _]) = (&TRACE, &EXTRA);
     privilege::require([look, read, open])?;
-    let selector = Selector::new(&args.name, &[], &args.pid)?;
+    let selector = Selector::new(&args.name, &[], &args.pid, &[])?;
     for &pid in &args.pid {
         Process::read(pid)?;
     }

@@ -11,6 +11,7 @@ use object::ReadCache;
 
 use super::image::{Image, string_at};
 use super::{notes, open};
+use crate::files;
 
 /// Where distributions put debug info.
 const SYSTEM: &str = "/usr/lib/debug";
@@ -41,8 +42,8 @@ pub(super) fn link<'a>(image: &Image<'a>) -> Option<&'a OsStr> {
     name.file_name().filter(|file| *file == name.as_os_str())
 }
 
-/// Where a file is in the file system of those who run it: the program of a process is `/proc/PID/exe` for us, and its libraries are
-/// below `/proc/PID/root`.
+/// Where a file is in the file system of those who run it: the program of a process is `/proc/PID/exe` for us, its libraries are in
+/// `/proc/PID/map_files` or below `/proc/PID/root`.
 fn named(path: &Path) -> PathBuf {
     let Some(root) = root(path) else { return path.to_owned() };
     match path.strip_prefix(root) {
@@ -51,7 +52,7 @@ fn named(path: &Path) -> PathBuf {
     }
 }
 
-/// Where we find what they see there.
+/// Where we find what they see there. What is below `/proc/PID/root` is opened inside that file system (see [`files`]).
 fn place(path: &Path) -> PathBuf {
     let named = named(path);
     match root(path).zip(named.strip_prefix("/").ok()) {
@@ -64,7 +65,8 @@ fn place(path: &Path) -> PathBuf {
 fn root(path: &Path) -> Option<PathBuf> {
     let mut parts = path.strip_prefix("/proc").ok()?.components();
     let process = parts.next()?.as_os_str();
-    matches!(parts.next()?.as_os_str().to_str()?, "exe" | "root").then(|| Path::new("/proc").join(process).join("root"))
+    let kind = parts.next()?.as_os_str().to_str()?;
+    matches!(kind, "exe" | "root" | "map_files").then(|| Path::new("/proc").join(process).join("root"))
 }
 
 /// A file that is read through a cache.
@@ -89,9 +91,13 @@ impl Elsewhere<'_> {
         let built = directory.map_or_else(|| PathBuf::from(name), |directory| Path::new(directory).join(name));
         // The program says where, and anybody can have written it: nothing but debug info is opened.
         let file = built.file_name().filter(|_| built.extension().is_some_and(|extension| extension == "dwo"))?;
-        let visible = root(program).zip(built.strip_prefix("/").ok()).map(|(root, built)| root.join(built));
+        // A name of another file system means nothing in ours.
+        let visible = match root(program) {
+            Some(root) => built.strip_prefix("/").ok().map(|built| root.join(built)),
+            None => Some(built.clone()).filter(|path| path.is_absolute()),
+        };
         let beside = place(program).parent().map(|folder| folder.join(file));
-        let candidates = [visible, Some(built.clone()).filter(|path| path.is_absolute()), beside];
+        let candidates = [visible, beside];
         candidates.into_iter().flatten().find_map(|path| open(&path).ok())
     }
 }
@@ -105,7 +111,7 @@ pub(super) fn package_path(program: &Path) -> Option<PathBuf> {
     };
     // The program may be called by a link to it.
     let real = program.canonicalize().ok().filter(|_| root(program).is_none());
-    [Some(place(program)), real].into_iter().flatten().map(named).find(|path| path.is_file())
+    [Some(place(program)), real].into_iter().flatten().map(named).find(|path| files::size(path).is_some())
 }
 
 /// Where the client of debuginfod keeps what it has downloaded.
@@ -157,6 +163,8 @@ mod tests {
         assert_eq!(place, Path::new(&format!("/proc/{id}/root{}", program.display())));
         assert!(place.is_file());
         assert_eq!(named(Path::new(&format!("/proc/{id}/root/lib/some.so"))), Path::new("/lib/some.so"));
+        let mapping = Path::new("/proc/1/map_files/400000-401000");
+        assert_eq!(root(mapping), Some(PathBuf::from("/proc/1/root")));
         assert_eq!(super::place(&program), program);
     }
 }

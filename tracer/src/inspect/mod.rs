@@ -33,6 +33,7 @@ pub mod fuzz;
 mod image;
 mod inlined;
 mod layout;
+mod loader;
 mod messages;
 mod names;
 mod notes;
@@ -53,12 +54,12 @@ mod types;
 mod values;
 
 use std::fs::File;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use object::ReadCache;
 use serde::{Deserialize, Serialize};
 
+use crate::files;
 use debug_data::DebugData;
 use debug_file::Elsewhere;
 use error::Fault;
@@ -69,6 +70,7 @@ use source::ReadAt as _;
 use symbols::Symbols;
 
 pub use error::InspectError;
+pub use loader::loaded_offset;
 pub use plan::{
     CallPlace, ExitKind, FunctionEntry, MessageFn, Operation, PackFn, ProbePlan, Remark, RemarkKind, Semaphore, Site,
     SocketFn, SymbolSource, TlsSymbol, TlsSymbols, TypeSource, UsdtNote,
@@ -139,7 +141,7 @@ pub fn identity(file: &File, path: &Path) -> Result<Option<Identity>, InspectErr
     let image = Image::parse(&cache, &file).map_err(|fault| fault.at(path))?;
     let Some(build_id) = notes::build_id(&image).map(hex::encode) else { return Ok(None) };
     let size = file.metadata().map_or(0, |metadata| metadata.len());
-    let existing = |path: PathBuf| path.metadata().ok().map(|metadata| (path, metadata.len()));
+    let existing = |path: PathBuf| files::size(&path).map(|size| (path, size));
     let debug = debug_file::candidates(path, &image).into_iter().find_map(existing);
     let package = debug_file::package_path(path).and_then(existing);
     Ok(Some(Identity { build_id, size, debug, package }))
@@ -175,15 +177,12 @@ fn open(path: &Path) -> Result<(ReadCache<File>, File), InspectError> {
     twice(&open_file(path)?, path)
 }
 
-/// Opens a file without waiting for anybody: opening a pipe would wait for its other end, and a device can do anything.
+/// Opens a file without waiting for anybody.
 fn open_file(path: &Path) -> Result<File, InspectError> {
-    let io = |source| InspectError::Io { path: path.to_owned(), source };
-    let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
-    let file = File::options().read(true).custom_flags(flags).open(path).map_err(io)?;
-    if !file.metadata().map_err(io)?.is_file() {
-        return Err(Fault::NotElf.at(path));
-    }
-    Ok(file)
+    files::open(path).map_err(|source| match source.kind() {
+        std::io::ErrorKind::InvalidInput => Fault::NotElf.at(path),
+        _ => InspectError::Io { path: path.to_owned(), source },
+    })
 }
 
 /// The same file twice: what is kept of it is read through the cache.

@@ -6,6 +6,7 @@
 pub mod descriptors;
 mod events;
 pub mod features;
+mod identify;
 mod kernel;
 mod link;
 mod map_sizes;

@@ -7,11 +7,12 @@ use aya::programs::{RawTracePoint, RawTracePointRunOptions, TestRun as _, UProbe
 use aya::{Ebpf, EbpfLoader};
 use tracer_common::map::{
     Advice, ConnectionState, Cookie, Counter, DescriptorKey, Executable, KernelOffsets, Place, Probe, SERVER_PLACES,
-    SWEEP_SOCKETS, SocketKey, TARGET_SERVER, Target,
+    SWEEP_SOCKETS, SocketKey, TARGET_FOLLOW, TARGET_SERVER, Target,
 };
 
 use super::events::Events;
 use super::features::Features;
+use super::identify::IDENTIFY;
 use super::link::{self, Way};
 use super::map_sizes::MapSizes;
 use super::multi::{self, MultiPrograms};
@@ -82,12 +83,13 @@ pub struct Options {
 
 /// All programs, loaded; those that watch processes and sockets are attached as well.
 pub struct Programs {
-    ebpf: Ebpf,
+    pub(super) ebpf: Ebpf,
     uprobes: Uprobes,
     watching: Watching,
     targets: HashMap<MapData, u32, Target>,
     server_owners: Array<MapData, u32>,
     executables: HashMap<MapData, Executable, Target>,
+    pub(super) identified: Array<MapData, Executable>,
     advice: HashMap<MapData, u64, Advice>,
     connections: HashMap<MapData, SocketKey, ConnectionState>,
     served: HashMap<MapData, DescriptorKey, ConnectionState>,
@@ -141,12 +143,15 @@ impl Programs {
         }
         let mut ebpf = loader.load(object).map_err(object_error)?;
         let uprobes = uprobes(&mut ebpf, object)?;
+        let identifier: &mut RawTracePoint = program(&mut ebpf, IDENTIFY)?;
+        identifier.load().map_err(|source| LoadError::Program { name: IDENTIFY, source })?;
         let mut array: Array<_, KernelOffsets> = map(&mut ebpf, "OFFSETS")?;
         array.set(0, offsets, 0).map_err(|source| LoadError::Map { name: "OFFSETS", source })?;
         let programs = Self {
             targets: map(&mut ebpf, "TARGETS")?,
             server_owners: map(&mut ebpf, "SERVER_OWNERS")?,
             executables: map(&mut ebpf, "EXECUTABLES")?,
+            identified: map(&mut ebpf, "IDENTIFIED")?,
             advice: map(&mut ebpf, "ADVICE")?,
             connections: map(&mut ebpf, "CONNECTIONS")?,
             served: map(&mut ebpf, "SERVED")?,
@@ -274,6 +279,15 @@ impl Programs {
         Ok(())
     }
 
+    /// The processes that are targets now, and whether what they start is as well.
+    pub fn followed_targets(&self) -> std::collections::HashMap<u32, bool> {
+        self.targets
+            .iter()
+            .filter_map(Result::ok)
+            .map(|(pid, target)| (pid, target.flags & TARGET_FOLLOW != 0))
+            .collect()
+    }
+
     /// The processes that are targets now.
     pub fn target_pids(&self) -> Vec<u32> {
         self.targets.keys().filter_map(Result::ok).collect()
@@ -359,7 +373,8 @@ fn counted(inserted: Result<(), aya::maps::MapError>, name: &'static str, full: 
     })
 }
 
-const UPROBES: [&str; 5] = ["message_entry", "message_exit", "message_error", "message_panic", "shim_span"];
+const UPROBES: [&str; 6] =
+    ["message_entry", "message_exit", "message_error", "message_panic", "shim_span", "library_loaded"];
 const PROCESS_PROGRAMS: [(&str, &str); 3] = [
     ("process_exec", "sched_process_exec"),
     ("process_exit", "sched_process_exit"),
@@ -502,5 +517,16 @@ mod tests {
         assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
         code.truncate(info.jited_len as usize);
         code
+    }
+
+    /// The same on a plain file system; where they differ, end-to-end tests tell.
+    #[test]
+    #[ignore = "needs root; `cargo xtask test` runs it"]
+    fn the_kernel_calls_a_file_what_stat_does() {
+        let mut programs = Programs::load(&OPTIONS).expect("load");
+        let file = std::fs::File::open("/proc/self/exe").expect("myself");
+        let stat = rustix::fs::fstat(&file).expect("stat");
+        let identified = programs.identify(std::os::fd::AsFd::as_fd(&file)).expect("it runs");
+        assert_eq!(identified.inode, stat.st_ino);
     }
 }

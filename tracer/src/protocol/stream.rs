@@ -23,10 +23,17 @@ pub struct Chunk<'a> {
     pub len: u64,
     /// The first of them; the rest was not captured.
     pub data: &'a [u8],
-    /// When the call began, nanoseconds of CLOCK_MONOTONIC.
+    /// When the call began, nanoseconds of CLOCK_MONOTONIC; `end_ns` when that was not seen.
     pub start_ns: u64,
     /// When the call ended.
     pub end_ns: u64,
+}
+
+impl Chunk<'_> {
+    /// The call had not begun before this. `last_ns` is the end of the last call of this direction before it.
+    pub fn earliest_ns(&self, last_ns: u64) -> u64 {
+        if self.start_ns < self.end_ns { self.start_ns } else { last_ns }
+    }
 }
 
 /// What bytes look like.

@@ -2,16 +2,14 @@
 
 use std::collections::HashMap;
 use std::ffi::OsString;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use procfs::ProcError;
 use procfs::process::{MMPermissions, MMapPath};
 
+use super::MappedFile;
+use super::started::{called, file_name, given_to_loader, script, without_deleted};
 use crate::trace::span::ProcessId;
-
-/// Executable mappings of one process that are looked at; hostile processes can have very many.
-const MAX_MAPPED_FILES: usize = 1024;
 
 /// Why a process could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -50,32 +48,11 @@ pub struct Process {
     pub exe: PathBuf,
     /// Its arguments.
     pub arguments: Vec<String>,
+    /// The program that it loads, as the process sees it, if the executable is the dynamic loader.
+    pub(super) loaded: Option<PathBuf>,
     /// Its folder in /proc; that of one of its threads if the main one has ended.
     folder: PathBuf,
-    proc: procfs::process::Process,
-}
-
-/// A file that a process has mapped as code.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct MappedFile {
-    /// Where the agent can open it, also when the process is in another mount namespace.
-    pub path: PathBuf,
-    /// As the process sees it.
-    pub shown: PathBuf,
-    /// Device and inode.
-    pub key: (u64, u64),
-}
-
-impl MappedFile {
-    /// A file that no process has mapped yet.
-    ///
-    /// # Errors
-    /// When it is not there.
-    pub fn open(path: &Path) -> std::io::Result<Self> {
-        let path = path.canonicalize()?;
-        let metadata = std::fs::metadata(&path)?;
-        Ok(Self { shown: path.clone(), path, key: (metadata.dev(), metadata.ino()) })
-    }
+    pub(super) proc: procfs::process::Process,
 }
 
 impl Process {
@@ -99,7 +76,12 @@ impl Process {
         }
         let exe = without_deleted(proc.exe().map_err(failed)?);
         let arguments = proc.cmdline().map_err(failed)?;
-        Ok(Self { id: ProcessId { pid, start_time: stat.starttime }, comm: stat.comm, exe, arguments, folder, proc })
+        let loaded = given_to_loader(&exe, &arguments).map(|program| match proc.cwd() {
+            Ok(folder) => folder.join(program),
+            Err(_) => program,
+        });
+        let id = ProcessId { pid, start_time: stat.starttime };
+        Ok(Self { id, comm: stat.comm, exe, arguments, loaded, folder, proc })
     }
 
     /// All processes that can be read now.
@@ -111,9 +93,28 @@ impl Process {
             .collect()
     }
 
-    /// Name by which users know it: the executable's file name.
+    /// Name by which users know it: the file name of the program.
     pub fn name(&self) -> String {
-        self.exe.file_name().map_or_else(|| self.comm.clone(), |name| name.to_string_lossy().into_owned())
+        file_name(self.program()).unwrap_or_else(|| self.comm.clone())
+    }
+
+    /// The program as the process sees it: the executable, or what the dynamic loader was asked to run.
+    pub fn program(&self) -> &Path {
+        self.loaded.as_deref().unwrap_or(&self.exe)
+    }
+
+    /// Whether the executable is the program, so that whoever runs this file runs this program.
+    pub fn is_executable_of_its_own(&self) -> bool {
+        self.loaded.is_none() && script(&self.exe, &self.arguments).is_none()
+    }
+
+    /// All names under which users may know it, the best first: of its program, of the command that it was started by, and of the script
+    /// that it runs.
+    pub fn names(&self) -> Vec<String> {
+        let mut names = vec![self.name(), self.comm.clone()];
+        names.extend(called(&self.comm, &self.arguments));
+        names.extend(script(&self.exe, &self.arguments));
+        names
     }
 
     /// A variable of the environment that the process was started with.
@@ -125,32 +126,6 @@ impl Process {
     pub fn control_group(&self) -> Option<String> {
         let groups = self.proc.cgroups().ok()?;
         groups.into_iter().map(|group| group.pathname).max_by_key(String::len)
-    }
-
-    /// The executable.
-    pub fn executable(&self) -> Option<MappedFile> {
-        let path = self.folder.join("exe");
-        let metadata = std::fs::metadata(&path).ok()?;
-        Some(MappedFile { path, shown: self.exe.clone(), key: (metadata.dev(), metadata.ino()) })
-    }
-
-    /// Every file that it has mapped as code, the executable first.
-    pub fn mapped_files(&self) -> Vec<MappedFile> {
-        let mut files: Vec<MappedFile> = self.executable().into_iter().collect();
-        let Ok(maps) = self.proc.maps() else { return files };
-        for map in maps {
-            let MMapPath::Path(shown) = map.pathname else { continue };
-            if files.len() >= MAX_MAPPED_FILES || !map.perms.contains(MMPermissions::EXECUTE) {
-                continue;
-            }
-            let path = self.visible(&shown);
-            let Ok(metadata) = std::fs::metadata(&path) else { continue };
-            let key = (metadata.dev(), metadata.ino());
-            if metadata.ino() == map.inode && metadata.is_file() && files.iter().all(|file| file.key != key) {
-                files.push(MappedFile { path, shown, key });
-            }
-        }
-        files
     }
 
     /// Where it has a variable of a file: the address at which the `offset` of the file is mapped for it to write.
@@ -202,15 +177,6 @@ impl Process {
         self.folder.join(name)
     }
 
-    /// A path of the process, as the agent can open it.
-    fn visible(&self, path: &Path) -> PathBuf {
-        let root = self.folder.join("root");
-        match path.strip_prefix("/") {
-            Ok(relative) => root.join(relative),
-            Err(_) => path.to_owned(),
-        }
-    }
-
     /// Whether it is still there, and still the same.
     pub fn is_alive(id: ProcessId) -> bool {
         let Ok(number) = i32::try_from(id.pid) else { return false };
@@ -233,26 +199,9 @@ fn has_ended(stat: &procfs::process::Stat) -> bool {
     matches!(stat.state, 'Z' | 'X') && stat.num_threads <= 1
 }
 
-fn without_deleted(path: PathBuf) -> PathBuf {
-    match path.to_str().and_then(|text| text.strip_suffix(" (deleted)")) {
-        Some(stripped) => PathBuf::from(stripped),
-        None => path,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::{Process, ProcessError};
-
-    #[test]
-    fn this_process_is_found_with_its_files() {
-        let me = Process::read(std::process::id()).expect("myself");
-        assert!(me.id.start_time > 0);
-        let files = me.mapped_files();
-        assert_eq!(files.first().map(|file| &file.shown), Some(&me.exe));
-        assert!(files.iter().any(|file| file.shown.to_string_lossy().contains("libc.so")));
-        assert!(Process::is_alive(me.id));
-    }
 
     #[test]
     fn no_process_is_an_error_that_says_so() {

@@ -141,7 +141,7 @@ fn percent_decoded(text: &str) -> String {
 }
 
 /// The 64 hexadecimal digits that container runtimes put into a control group's path.
-fn container_id(control_group: &str) -> Option<String> {
+pub(super) fn container_id(control_group: &str) -> Option<String> {
     control_group
         .split(|character: char| !character.is_ascii_hexdigit())
         .find(|part| part.len() == 64)

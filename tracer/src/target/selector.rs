@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use globset::{Glob, GlobSet, GlobSetBuilder};
 
 use super::Process;
+use super::container::Containers;
 
 /// A pattern that does not parse.
 #[derive(Debug, thiserror::Error)]
@@ -17,23 +18,30 @@ pub struct SelectorError {
     source: globset::Error,
 }
 
-/// Names (exact or glob), executables (path globs) and process numbers; a process needs to fit one of them.
+/// Names (exact or glob), executables (path globs), process numbers and containers; a process needs to fit one of them.
 #[derive(Debug, Default)]
 pub struct Selector {
     names: GlobSet,
     executables: GlobSet,
     pids: BTreeSet<u32>,
+    containers: Containers,
     /// Names and paths without wildcards.
     exact: Vec<String>,
 }
 
 impl Selector {
     /// Compiles the patterns.
-    pub fn new(names: &[String], executables: &[String], pids: &[u32]) -> Result<Self, SelectorError> {
+    pub fn new(
+        names: &[String],
+        executables: &[String],
+        pids: &[u32],
+        containers: &[String],
+    ) -> Result<Self, SelectorError> {
         Ok(Self {
             names: compile("name", names)?,
             executables: compile("executable", executables)?,
             pids: pids.iter().copied().collect(),
+            containers: Containers::new(containers),
             exact: names
                 .iter()
                 .chain(executables)
@@ -58,11 +66,6 @@ impl Selector {
             .collect()
     }
 
-    /// Also this process.
-    pub fn add_pid(&mut self, pid: u32) {
-        self.pids.insert(pid);
-    }
-
     /// The processes asked for by number.
     pub fn pids(&self) -> &BTreeSet<u32> {
         &self.pids
@@ -70,27 +73,32 @@ impl Selector {
 
     /// Whether only numbers were given: then no other process can come later.
     pub fn only_pids(&self) -> bool {
-        self.names.is_empty() && self.executables.is_empty()
+        self.names.is_empty() && self.executables.is_empty() && self.containers.is_empty()
     }
 
     /// Whether the process was asked for. The agent itself never is, except by number.
     pub fn matches(&self, process: &Process) -> bool {
+        self.names_it(process) || (process.id.pid != std::process::id() && self.containers.have(process))
+    }
+
+    /// Whether it itself was asked for, not only all of its container.
+    pub fn names_it(&self, process: &Process) -> bool {
         if self.pids.contains(&process.id.pid) {
             return true;
         }
         if process.id.pid == std::process::id() {
             return false;
         }
-        self.names.is_match(process.name())
-            || self.names.is_match(&process.comm)
+        process.names().iter().any(|name| self.names.is_match(name))
+            || self.executables.is_match(process.program())
             || self.executables.is_match(&process.exe)
     }
 
-    /// Whether it was asked for by name or executable, so that its successors are meant too.
-    pub fn matches_successors(&self, process: &Process) -> bool {
-        self.names.is_match(process.name())
-            || self.names.is_match(&process.comm)
-            || self.executables.is_match(&process.exe)
+    /// Whether it was asked for by what it runs: then everybody else who runs the same file is meant too. A script says nothing
+    /// about its interpreter, nor a program about the dynamic loader that was asked to run it.
+    pub fn matches_executable(&self, process: &Process) -> bool {
+        process.is_executable_of_its_own()
+            && (self.names.is_match(process.name()) || self.executables.is_match(&process.exe))
     }
 }
 
@@ -111,7 +119,7 @@ mod tests {
     fn selects(names: &[&str], executables: &[&str]) -> bool {
         let own = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
         let me = Process::read(std::process::id()).expect("myself");
-        Selector::new(&own(names), &own(executables), &[]).expect("patterns").matches_successors(&me)
+        Selector::new(&own(names), &own(executables), &[], &[]).expect("patterns").matches_executable(&me)
     }
 
     #[test]
@@ -124,7 +132,7 @@ mod tests {
 
     #[test]
     fn a_bad_pattern_is_named() {
-        let error = Selector::new(&["a[".to_owned()], &[], &[]).expect_err("unclosed");
+        let error = Selector::new(&["a[".to_owned()], &[], &[], &[]).expect_err("unclosed");
         assert!(error.to_string().contains("\"a[\""), "{error}");
     }
 }

@@ -224,7 +224,7 @@ impl Correlator {
             }
             Event::Shim(head, bytes) => self.shim(&head, bytes),
             Event::Steps(head, bytes) => self.counts.server_steps += self.servers.steps(head.pid, bytes),
-            Event::Fork(_) | Event::Uring(_) => self.counts.lifecycle += 1,
+            Event::Fork(_) | Event::Uring(_) | Event::Loaded(_) => self.counts.lifecycle += 1,
         }
         self.look(0, false);
         self.keep_within_budget();

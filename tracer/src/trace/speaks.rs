@@ -19,6 +19,8 @@ pub enum Speaks {
         held: Vec<redis::Command<Asker>>,
         /// The beginning of a first command that came in pieces: a vector of buffers, or several calls.
         begun: Vec<u8>,
+        /// Something was sent. Replies alone are no proof.
+        asked: bool,
     },
     /// The MySQL client/server protocol.
     Mysql {
@@ -60,7 +62,7 @@ impl Speaks {
             return Self::Mysql { tracker: Box::new(mysql::Tracker::new(shown, opened_before)), held: Vec::new() };
         }
         let tracker = redis::Tracker::with(Role::Client, query_text, opened_before);
-        Self::Redis { tracker: Box::new(tracker), held: Vec::new(), begun: Vec::new() }
+        Self::Redis { tracker: Box::new(tracker), held: Vec::new(), begun: Vec::new(), asked: false }
     }
 
     /// No commands.
@@ -74,12 +76,16 @@ impl Speaks {
     /// Takes what a call passed. Says whether it is the protocol, and gives the commands if so.
     pub fn feed(&mut self, chunk: Chunk<'_>, asker: Asker, before: Verdict) -> (Verdict, Commands) {
         match self {
-            Self::Redis { tracker, held, begun } => {
+            Self::Redis { tracker, held, begun, asked } => {
+                *asked |= chunk.direction == Direction::Sent;
                 // The first bytes of a connection tell.
                 let verdict = match chunk.direction {
                     _ if before != Verdict::Maybe || chunk.data.is_empty() => before,
                     Direction::Sent => begins_like_redis(begun, chunk.data),
-                    Direction::Received => looks_like_replies(chunk.data),
+                    Direction::Received => match looks_like_replies(chunk.data) {
+                        Verdict::Yes if !*asked => Verdict::Maybe,
+                        verdict => verdict,
+                    },
                 };
                 if verdict != Verdict::No {
                     tracker.feed(chunk, asker, held);

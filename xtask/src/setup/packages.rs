@@ -59,6 +59,20 @@ pub const SETCAP: Program =
 pub const IPTABLES: Program =
     Program { program: "iptables", package: "iptables", purpose: "address translation before a server of a test" };
 
+/// For the tests of programs on file systems of several kinds.
+pub const BTRFS: Program = Program {
+    program: "mkfs.btrfs",
+    package: "btrfs-progs",
+    purpose: "makes the file system of a test: a program in a subvolume",
+};
+
+/// The same.
+pub const BINDFS: Program = Program {
+    program: "bindfs",
+    package: "bindfs",
+    purpose: "the FUSE file system of a test, which root may not enter",
+};
+
 /// For the tests of the shim.
 pub const PROTOC: Program = Program { program: "protoc", package: "protobuf-compiler", purpose: PEER };
 

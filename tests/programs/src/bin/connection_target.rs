@@ -50,6 +50,7 @@ fn main() -> Result<()> {
         match kind {
             "single" => single(&connection, count)?,
             "clone" => cloned(&connection, count)?,
+            "early" => early(&connection, count)?,
             "duplicates" => duplicates(connection, count)?,
             "reused" => reused(address, count)?,
             "forked" => forked(&connection, count)?,
@@ -141,6 +142,27 @@ fn cloned(connection: &OwnedFd, count: usize) -> Result<()> {
         answered.send(())?;
     }
     thread.join().expect("no panic")
+}
+
+/// The first reply of the connection is read by one thread while another one is still in the call that sent the command: the
+/// server answers the first of two commands when it has begun to read the second, which is long.
+fn early(connection: &OwnedFd, count: usize) -> Result<()> {
+    const LONG: usize = 64 << 20;
+    let key = format!("{}:1:", KIND.lock().expect("no panic"));
+    let mut commands = get(0);
+    commands.extend(format!("*2\r\n$3\r\nGET\r\n${}\r\n{key}", key.len() + LONG).bytes());
+    commands.resize(commands.len() + LONG, b'x');
+    commands.extend(b"\r\n");
+    let writer = connection.try_clone()?;
+    let thread = std::thread::spawn(move || send(writer.as_raw_fd(), &commands));
+    receive(connection.as_raw_fd(), 1)?;
+    ensure!(!thread.is_finished(), "the reply did not come before the send had ended");
+    receive(connection.as_raw_fd(), 1)?;
+    thread.join().expect("no panic")?;
+    (2..count).try_for_each(|id| {
+        send(connection.as_raw_fd(), &get(id))?;
+        receive(connection.as_raw_fd(), 1)
+    })
 }
 
 /// Every kind of duplicate, used in turns and closed one after the other.

@@ -27,6 +27,7 @@ pub struct Gate {
     child: Child,
     key: PipeWriter,
     executable: PathBuf,
+    command: Vec<String>,
 }
 
 impl Gate {
@@ -62,18 +63,21 @@ impl Gate {
             .args(arguments)
             .spawn()
             .with_context(|| format!("cannot start {program}"))?;
-        Ok(Some(Self { child, key, executable }))
+        Ok(Some(Self { child, key, executable, command: command.to_vec() }))
     }
 
-    /// Attaches to the program, and lets the command begin.
+    /// The program as the user named it.
+    pub fn name(&self) -> &str {
+        self.command.first().map_or("", String::as_str)
+    }
+
+    /// Attaches to the program and to those that its arguments name, and lets the command begin.
     ///
     /// # Errors
     /// When the process has ended.
     pub fn open<S: Sink>(mut self, agent: &mut Agent<S>) -> Result<Child> {
-        if let Err(error) = agent.expect(&self.executable) {
-            tracing::debug!("{}: {}", self.executable.display(), crate::agent::chain(&error));
-        }
-        agent.add_pid(self.child.id());
+        agent.expect_command(&self.executable, self.command.get(1..).unwrap_or_default());
+        agent.follow(self.child.id()).context("cannot trace the command")?;
         self.key.write_all(b"!").context("the command ended before it began")?;
         Ok(self.child)
     }

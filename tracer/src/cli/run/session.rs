@@ -1,4 +1,5 @@
-//! When a session ends: by a signal, after a time, or with the command or the last process that it was for.
+//! When a session ends: by a signal, after a time, with the command and what it has started and left behind, or with the last process
+//! that it was for.
 
 use std::process::Child;
 use std::sync::Arc;
@@ -10,6 +11,9 @@ use anyhow::{Context as _, Result};
 use super::gate::Gate;
 use crate::agent::{Agent, Sink};
 use crate::cli::sandbox::report_refusals;
+
+/// How long what the command has left behind may take to become something that is traced.
+const LEFT_BEHIND: Duration = Duration::from_secs(2);
 
 /// Why the counters are looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +28,10 @@ pub enum Occasion {
 pub struct Session<S> {
     agent: Agent<S>,
     child: Option<Child>,
+    /// When the command ended; what it has left behind may go on.
+    child_ended: Option<Instant>,
+    /// The user knows that.
+    said: bool,
     until: Option<Instant>,
     stop: Arc<AtomicBool>,
 }
@@ -38,10 +46,11 @@ impl<S: Sink> Session<S> {
         for signal in [libc::SIGINT, libc::SIGTERM] {
             signal_hook::flag::register(signal, Arc::clone(&stop)).context("cannot catch signals")?;
         }
+        let name = command.as_ref().map(|gate| gate.name().to_owned());
         let child = command.map(|gate| gate.open(&mut agent)).transpose()?;
-        super::announce(&agent);
+        super::announce(&agent, name.as_deref());
         let until = duration.map(|seconds| Instant::now() + Duration::from_secs(seconds));
-        Ok(Self { agent, child, until, stop })
+        Ok(Self { agent, child, child_ended: None, said: false, until, stop })
     }
 
     /// Setting it ends the session.
@@ -76,10 +85,22 @@ impl<S: Sink> Session<S> {
     }
 
     fn has_ended(&mut self) -> bool {
-        match &mut self.child {
+        let Some(child) = &mut self.child else { return self.agent.is_over() };
+        let Some(child_ended) = self.child_ended else {
             // An error means that somebody else has waited for it: it is gone as well.
-            Some(child) => !matches!(child.try_wait(), Ok(None)),
-            None => self.agent.is_over(),
+            self.child_ended = (!matches!(child.try_wait(), Ok(None))).then(Instant::now);
+            // What it has started is known when the next records have been read.
+            return false;
+        };
+        if !self.agent.goes_on() {
+            return !self.agent.may_go_on() || child_ended.elapsed() >= LEFT_BEHIND;
         }
+        if !std::mem::replace(&mut self.said, true) {
+            let names = self.agent.left_behind().join(", ");
+            tracing::info!(
+                "the command has ended, but not what it has started: tracing {names} to the end; Ctrl-C ends"
+            );
+        }
+        false
     }
 }

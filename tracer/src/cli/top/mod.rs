@@ -15,6 +15,7 @@ use ratatui::crossterm::event::{self, Event, KeyEventKind};
 use self::screen::{Screen, Wish};
 use super::config::process_env;
 use super::options::{self, Spans, Targets};
+use super::require_process_numbers;
 use super::run::Session;
 use super::sandbox::{Sandbox, require_trace};
 use crate::agent::{Agent, Balance, SpanSink};
@@ -52,6 +53,7 @@ pub fn main(args: Args) -> Result<()> {
         bail!("`tracer top` needs a terminal; `tracer run` writes to anything");
     }
     require_trace()?;
+    require_process_numbers()?;
     let board = Arc::<Board>::default();
     let mut exporters: Vec<Box<dyn Exporter>> = vec![Box::new(TopExporter::new(Arc::clone(&board)))];
     if !config.export.is_empty() {

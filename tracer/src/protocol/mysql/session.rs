@@ -52,6 +52,8 @@ struct Early {
 #[derive(Debug)]
 struct Waiting<T> {
     command: Command<T>,
+    /// It had not begun before this. When it began may not have been seen.
+    earliest_ns: u64,
     reply: Reply,
     effect: Effect,
     /// Schema once it has succeeded.
@@ -63,6 +65,8 @@ struct Waiting<T> {
 pub(super) struct Request<T> {
     pub verb: &'static Verb,
     pub command: Command<T>,
+    /// It had not begun before this.
+    pub earliest_ns: u64,
     /// Number of its last packet.
     pub seq: u8,
     /// Schema once it has succeeded.
@@ -131,9 +135,9 @@ impl<T> Session<T> {
         self.waiting.len()
     }
 
-    /// When the oldest command that waits began, and the number that its reply begins with.
+    /// Before when the oldest command that waits had not begun, and the number that its reply begins with.
     pub(super) fn due(&self) -> Option<(u64, Option<u8>)> {
-        self.waiting.front().map(|waiting| (waiting.command.start_ns, waiting.reply.first_seq()))
+        self.waiting.front().map(|waiting| (waiting.earliest_ns, waiting.reply.first_seq()))
     }
 
     /// The client has sent something that is no command.
@@ -145,7 +149,7 @@ impl<T> Session<T> {
 
     /// Takes a complete request.
     pub(super) fn request(&mut self, request: Request<T>, out: &mut Vec<Command<T>>) -> Result<(), Lost> {
-        let Request { verb, command, seq, database } = request;
+        let Request { verb, command, earliest_ns, seq, database } = request;
         self.late_eof = None;
         if verb.answer == Answer::None {
             out.push(command);
@@ -155,7 +159,8 @@ impl<T> Session<T> {
             self.diagnostics.commands_overflow += 1;
             return Err(Lost);
         }
-        self.waiting.push_back(Waiting { command, reply: Reply::new(verb.answer, seq), effect: verb.effect, database });
+        let reply = Reply::new(verb.answer, seq);
+        self.waiting.push_back(Waiting { command, earliest_ns, reply, effect: verb.effect, database });
         while !self.waiting.is_empty()
             && let Some(early) = self.early.pop_front()
         {
@@ -229,7 +234,7 @@ impl<T> Session<T> {
 
     fn answer(&mut self, received: &Received<'_>, out: &mut Vec<Command<T>>) -> Result<(), Lost> {
         let Some(front) = self.waiting.front_mut() else { return Ok(()) };
-        if received.end_ns < front.command.start_ns {
+        if received.end_ns < front.earliest_ns {
             self.diagnostics.replies_unseen += 1;
             return Ok(());
         }
@@ -246,13 +251,17 @@ impl<T> Session<T> {
 
     /// The oldest command has its reply.
     fn finish(&mut self, end_ns: u64, out: &mut Vec<Command<T>>) {
-        let Some(Waiting { mut command, reply, effect, database }) = self.waiting.pop_front() else { return };
+        let Some(Waiting { mut command, earliest_ns, reply, effect, database }) = self.waiting.pop_front() else {
+            return;
+        };
         self.understood += 1;
         // A statement that fails may have changed it on the way.
         if reply.status.is_some() || reply.error.is_some() || reply.answer == Answer::Results {
             self.backslash =
                 reply.status.map(|status| status & NO_BACKSLASH_ESCAPES == 0).filter(|_| reply.error.is_none());
         }
+        // Its beginning may not have been seen: it was before the reply.
+        command.start_ns = command.start_ns.min(end_ns.max(earliest_ns));
         command.end_ns = end_ns.max(command.start_ns);
         command.response_bytes = reply.bytes;
         command.rows = reply.rows;

@@ -59,6 +59,8 @@ pub struct Tracker<T> {
     aligned: bool,
     /// The last chunk was one of requests.
     requesting: bool,
+    /// End of the last call that sent.
+    last_request_ns: u64,
     /// End of the last call that received.
     last_reply_ns: u64,
     /// The end of the last request is not known, but that of its reply will tell.
@@ -76,6 +78,7 @@ pub struct Tracker<T> {
 struct Begun<T> {
     tag: T,
     start_ns: u64,
+    earliest_ns: u64,
     aligned: bool,
     quality: Quality,
 }
@@ -96,6 +99,7 @@ impl<T: Clone> Tracker<T> {
             begun: None,
             aligned: !opened_before,
             requesting: false,
+            last_request_ns: 0,
             last_reply_ns: 0,
             torn_request: false,
             torn_reply: false,
@@ -118,6 +122,7 @@ impl<T: Clone> Tracker<T> {
         if is_request {
             self.feed_requests(&chunk, piece, &tag, out);
             self.requesting = true;
+            self.last_request_ns = self.last_request_ns.max(chunk.end_ns);
         } else {
             self.feed_replies(&chunk, piece, out);
             self.requesting = false;
@@ -301,8 +306,13 @@ impl<T: Clone> Tracker<T> {
         if self.aligned && quiet && self.last_reply_ns > 0 && chunk.start_ns - self.last_reply_ns > SILENCE_NS {
             self.quality = Quality::Certain;
         }
-        self.begun =
-            Some(Begun { tag: tag.clone(), start_ns: chunk.start_ns, aligned: self.aligned, quality: self.quality });
+        self.begun = Some(Begun {
+            tag: tag.clone(),
+            start_ns: chunk.start_ns,
+            earliest_ns: chunk.earliest_ns(self.last_request_ns),
+            aligned: self.aligned,
+            quality: self.quality,
+        });
     }
 
     fn sent_packet(&mut self, packet: &Packet<'_>, chunk: &Chunk<'_>, out: &mut Vec<Command<T>>) -> Result<(), Lost> {
@@ -334,7 +344,7 @@ impl<T: Clone> Tracker<T> {
         chunk: &Chunk<'_>,
         out: &mut Vec<Command<T>>,
     ) -> Result<(), Lost> {
-        let Begun { tag, start_ns, aligned, quality } = begun;
+        let Begun { tag, start_ns, earliest_ns, aligned, quality } = begun;
         let Some(verb) = lookup(packet.head, packet.len) else {
             self.session.diagnostics.requests_malformed += 1;
             return Err(Lost);
@@ -398,7 +408,7 @@ impl<T: Clone> Tracker<T> {
             quality,
         };
         let database = database.map(Arc::from);
-        self.session.request(Request { verb, command, seq: packet.last_seq, database }, out)
+        self.session.request(Request { verb, command, earliest_ns, seq: packet.last_seq, database }, out)
     }
 
     /// The connection cannot be followed.

@@ -39,6 +39,8 @@ const MAX_EARLY: usize = 1 << 14;
 #[derive(Debug)]
 struct Waiting<T> {
     command: Command<T>,
+    /// It had not begun before this. When it began may not have been seen.
+    earliest_ns: u64,
     effect: Effect,
     asks: Asks,
     /// Send call and place in it.
@@ -65,6 +67,8 @@ enum Settling {
 pub(super) struct Sent<T> {
     pub tag: T,
     pub start_ns: u64,
+    /// It had not begun before this.
+    pub earliest_ns: u64,
     pub end_ns: u64,
     pub end_offset: u64,
     pub alone: bool,
@@ -142,9 +146,9 @@ impl<T> Session<T> {
         waiting + self.early.capacity() * size_of::<Reply>() + self.calls.bytes()
     }
 
-    /// When the oldest command that waits began.
+    /// The oldest command that waits had not begun before this.
     pub(super) fn oldest_ns(&self) -> Option<u64> {
-        self.waiting.front().map(|waiting| waiting.command.start_ns)
+        self.waiting.front().map(|waiting| waiting.earliest_ns)
     }
 
     /// From here on, commands are paired again, but earlier ones may still be answered.
@@ -201,7 +205,8 @@ impl<T> Session<T> {
         };
         let (effect, asks) = (request.effect, request.asks);
         self.texts += text_bytes(&command);
-        self.waiting.push_back(Waiting { command, effect, asks, call, confirmed: 0, expected });
+        let earliest_ns = sent.earliest_ns;
+        self.waiting.push_back(Waiting { command, earliest_ns, effect, asks, call, confirmed: 0, expected });
         if !self.heard && self.database.is_none() && self.calls.open() > SILENT_CALLS {
             self.silence.begin();
             self.waiting.iter_mut().for_each(|waiting| waiting.command.no_reply = true);
@@ -235,7 +240,7 @@ impl<T> Session<T> {
         }
         let (mut before, mut commands, mut strangers) = (0, 0, 0);
         for waiting in self.waiting.iter().filter(|waiting| !waiting.command.no_reply) {
-            while self.early.get(before).is_some_and(|reply| reply.first_ns < waiting.command.start_ns) {
+            while self.early.get(before).is_some_and(|reply| reply.first_ns < waiting.earliest_ns) {
                 before += 1;
             }
             strangers = strangers.max(before.saturating_sub(commands));
@@ -355,7 +360,7 @@ impl<T> Session<T> {
                 }
                 return;
             };
-            if reply.first_ns < front.command.start_ns {
+            if reply.first_ns < front.earliest_ns {
                 self.diagnostics.replies_unseen += 1;
                 return;
             }
@@ -391,7 +396,7 @@ impl<T> Session<T> {
         self.shared |= self
             .waiting
             .front()
-            .is_some_and(|next| next.call.0 != waiting.call.0 && next.command.start_ns <= reply.first_ns);
+            .is_some_and(|next| next.call.0 != waiting.call.0 && next.earliest_ns <= reply.first_ns);
         let queued = reply.status == Status::Queued;
         if queued {
             self.transaction.get_or_insert_default().queue(command, waiting.asks);
@@ -507,6 +512,8 @@ fn confirms(effect: Effect, topic: Topic) -> bool {
 
 fn time<T>(command: &mut Command<T>, reply: &Reply, first: bool) {
     if first {
+        // Its beginning may not have been seen: it was before the reply.
+        command.start_ns = command.start_ns.min(reply.first_ns);
         command.first_reply_ns = reply.first_ns;
     }
     command.end_ns = reply.end_ns;

@@ -45,6 +45,8 @@ pub struct Tracker<T> {
     aligned: bool,
     /// The last chunk was one of requests.
     requesting: bool,
+    /// End of the last call that brought requests.
+    last_request_ns: u64,
     /// End of the last call that brought replies.
     last_reply_ns: u64,
     /// The connection has become a replication stream: no more commands.
@@ -55,6 +57,7 @@ pub struct Tracker<T> {
 struct Begun<T> {
     tag: T,
     start_ns: u64,
+    earliest_ns: u64,
     aligned: bool,
     alone: bool,
     quality: Quality,
@@ -79,6 +82,7 @@ impl<T: Clone> Tracker<T> {
             begun: None,
             aligned: !opened_before,
             requesting: false,
+            last_request_ns: 0,
             last_reply_ns: 0,
             replicating: false,
         }
@@ -101,6 +105,7 @@ impl<T: Clone> Tracker<T> {
         if is_request {
             self.feed_requests(&chunk, piece, &tag, out);
             self.requesting = true;
+            self.last_request_ns = self.last_request_ns.max(chunk.end_ns);
         } else {
             self.feed_replies(&chunk, piece, out);
             self.requesting = false;
@@ -242,9 +247,13 @@ impl<T: Clone> Tracker<T> {
         if self.aligned && quiet && self.last_reply_ns > 0 && chunk.start_ns - self.last_reply_ns > SILENCE_NS {
             self.quality = Quality::Certain;
         }
+        // A server has read the request before it begins to write the reply.
+        let earliest_ns =
+            if self.role == Role::Client { chunk.earliest_ns(self.last_request_ns) } else { chunk.start_ns };
         self.begun = Some(Begun {
             tag: tag.clone(),
             start_ns: chunk.start_ns,
+            earliest_ns,
             aligned: self.aligned,
             alone: quiet,
             quality: self.quality,
@@ -258,8 +267,8 @@ impl<T: Clone> Tracker<T> {
             self.session.diagnostics.commands_unaligned += 1;
             return;
         }
-        let Begun { tag, start_ns, alone, quality, .. } = begun;
-        let sent = Sent { tag, start_ns, end_ns: chunk.end_ns, end_offset, alone, quality };
+        let Begun { tag, start_ns, earliest_ns, alone, quality, .. } = begun;
+        let sent = Sent { tag, start_ns, earliest_ns, end_ns: chunk.end_ns, end_offset, alone, quality };
         self.session.request(request, sent, out);
     }
 

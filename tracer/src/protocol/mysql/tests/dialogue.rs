@@ -248,3 +248,16 @@ fn holds_secret(dialogue: &Dialogue) -> bool {
     let secret = format!("{:?}", b"SECRET");
     format!("{:?}", dialogue.tracker).contains(secret.trim_matches(['[', ']']))
 }
+
+/// Of a send whose beginning was not seen only the end is known, and the reply can be there before that.
+#[test]
+fn a_send_may_have_begun_before_its_reply_came() {
+    let mut dialogue = Dialogue::connected(DEPRECATE_EOF);
+    dialogue.received(&packet(1, OK));
+    let data = packet(0, b"\x03SELECT 1");
+    dialogue.at_once(Direction::Sent, &data);
+    let command = dialogue.one();
+    assert_eq!(command.start_ns, command.end_ns);
+    assert!(command.end_ns < command.sent_ns);
+    dialogue.clean();
+}

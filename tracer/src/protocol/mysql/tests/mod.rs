@@ -90,8 +90,17 @@ impl Dialogue {
 
     /// `len` bytes, of which `bytes` were captured.
     pub fn pass(&mut self, direction: Direction, bytes: &[u8], len: u64) {
+        self.call(direction, bytes, len, self.now);
+    }
+
+    /// A call whose beginning was not seen.
+    pub fn at_once(&mut self, direction: Direction, bytes: &[u8]) {
+        self.call(direction, bytes, bytes.len() as u64, self.now + 1_000);
+    }
+
+    fn call(&mut self, direction: Direction, bytes: &[u8], len: u64, start_ns: u64) {
         let offset = &mut self.offsets[usize::from(direction == Direction::Sent)];
-        let (start_ns, end_ns) = (self.now, self.now + 1_000);
+        let end_ns = self.now + 1_000;
         let chunk = Chunk { direction, offset: *offset, len, data: bytes, start_ns, end_ns };
         *offset += len;
         self.now += 2_000;

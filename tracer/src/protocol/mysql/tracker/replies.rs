@@ -24,7 +24,7 @@ impl<T: Clone> Tracker<T> {
         }
         if !self.received.synced {
             let joined = piece.missing == 0 && piece.stale == 0;
-            let due = self.session.due().filter(|(start_ns, _)| self.aligned && *start_ns <= chunk.end_ns);
+            let due = self.session.due().filter(|(earliest_ns, _)| self.aligned && *earliest_ns <= chunk.end_ns);
             self.received.synced =
                 joined && due.is_some_and(|(_, seq)| seq.is_some_and(|seq| begins_reply(piece.data, seq)));
         }

@@ -196,6 +196,24 @@ fn a_reply_may_be_recorded_before_its_command() {
     assert_eq!(connection.tracker.diagnostics(), Diagnostics::default());
 }
 
+/// Of a send whose beginning was not seen only the end is known, and the reply can be there before that.
+#[test]
+fn a_send_may_have_begun_before_its_reply_came() {
+    let mut connection = Connection::new();
+    connection.send(request("GET a")).receive("$-1\r\n");
+    connection.take();
+    connection.receive("$-1\r\n");
+    let data = request("GET b");
+    connection.now += 10;
+    let (offset, now) = (connection.sent, connection.now);
+    let sent =
+        Chunk { direction: Direction::Sent, offset, len: data.len() as u64, data: &data, start_ns: now, end_ns: now };
+    connection.tracker.feed(sent, 7, &mut connection.commands);
+    let get = connection.one();
+    assert_eq!((get.tag, get.start_ns, get.first_reply_ns, get.end_ns), (7, 1035, 1035, 1035));
+    assert_eq!(connection.tracker.diagnostics(), Diagnostics::default());
+}
+
 #[test]
 fn a_reply_from_before_the_command_is_a_strangers() {
     let mut connection = Connection::new();

@@ -1,0 +1,146 @@
+//! Containers by id or name: which one a process is in stands in the path of its control group, and what users call it in the
+//! files of the engine.
+//!
+//! Ids are known for every engine. Names are for Docker, for Podman and CRI-O (containers/storage), for Kubernetes on containerd
+//! (the name of the container in its pod), and for LXC and systemd-nspawn, whose control groups have them.
+
+use std::collections::HashMap;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use serde_json::Value;
+
+use super::Process;
+use super::resource::container_id;
+use crate::files;
+
+/// A larger file of an engine is not read.
+const MAX_FILE: u64 = 16 << 20;
+/// Containers whose names are remembered.
+const MAX_KNOWN: usize = 4096;
+/// What stands before the name in a control group.
+const NAMED_GROUPS: [&str; 2] = ["lxc.payload.", "machine-"];
+/// Annotations of a bundle that hold the container's name.
+const ANNOTATIONS: [&str; 3] = ["io.kubernetes.cri.container-name", "io.kubernetes.container.name", "nerdctl/name"];
+
+/// The containers that were asked for.
+#[derive(Debug, Default)]
+pub struct Containers {
+    /// Beginnings of ids and names.
+    wanted: Vec<String>,
+    /// Whether one is meant, by id: engines are asked once for each.
+    known: Mutex<HashMap<String, bool>>,
+}
+
+impl Containers {
+    /// Those whose id or name begins with one of these.
+    pub(super) fn new(wanted: &[String]) -> Self {
+        Self { wanted: wanted.to_vec(), known: Mutex::default() }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.wanted.is_empty()
+    }
+
+    /// Whether a process is in one of them.
+    pub(super) fn have(&self, process: &Process) -> bool {
+        !self.is_empty() && process.control_group().is_some_and(|group| self.mean(&group, Path::new("/")))
+    }
+
+    fn mean(&self, group: &str, root: &Path) -> bool {
+        let is_wanted = |name: &str| self.wanted.iter().any(|wanted| name.starts_with(wanted.as_str()));
+        if group_names(group).any(is_wanted) {
+            return true;
+        }
+        let Some(id) = container_id(group) else { return false };
+        if is_wanted(&id) {
+            return true;
+        }
+        let Ok(mut known) = self.known.lock() else { return false };
+        if known.len() >= MAX_KNOWN {
+            known.clear();
+        }
+        *known.entry(id).or_insert_with_key(|id| names(id, root).iter().any(|name| is_wanted(name)))
+    }
+}
+
+/// Names in the path of a control group.
+fn group_names(group: &str) -> impl Iterator<Item = &str> {
+    group.split('/').filter_map(|part| {
+        let name = NAMED_GROUPS.iter().find_map(|before| part.strip_prefix(before))?;
+        Some(name.strip_suffix(".scope").unwrap_or(name))
+    })
+}
+
+/// What the engines call a container.
+fn names(id: &str, root: &Path) -> Vec<String> {
+    let text = |value: &Value| value.as_str().map(|name| name.trim_start_matches('/').to_owned());
+    let mut names = Vec::new();
+    if let Some(docker) = json(&root.join("var/lib/docker/containers").join(id).join("config.v2.json")) {
+        names.extend(text(&docker["Name"]));
+    }
+    for state in ["overlay-containers", "vfs-containers", "btrfs-containers"] {
+        let listed = json(&root.join("var/lib/containers/storage").join(state).join("containers.json"));
+        let listed = listed.as_ref().and_then(Value::as_array).into_iter().flatten();
+        for container in listed.filter(|container| container["id"] == id) {
+            names.extend(container["names"].as_array().into_iter().flatten().filter_map(text));
+        }
+    }
+    for bundle in bundles(id, root) {
+        if let Some(bundle) = json(&bundle.join("config.json")) {
+            names.extend(ANNOTATIONS.iter().filter_map(|name| text(&bundle["annotations"][*name])));
+        }
+    }
+    names
+}
+
+/// Folders in which engines keep the description of a running container.
+fn bundles(id: &str, root: &Path) -> Vec<PathBuf> {
+    let namespaces = std::fs::read_dir(root.join("run/containerd/io.containerd.runtime.v2.task"));
+    let containerd = namespaces.into_iter().flatten().filter_map(Result::ok).map(|folder| folder.path().join(id));
+    let storage = root.join("run/containers/storage/overlay-containers").join(id).join("userdata");
+    containerd.chain([storage]).collect()
+}
+
+fn json(path: &Path) -> Option<Value> {
+    let mut text = Vec::new();
+    files::open(path).ok()?.take(MAX_FILE).read_to_end(&mut text).ok()?;
+    serde_json::from_slice(&text).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn containers_are_meant_by_the_beginning_of_their_id_or_name() {
+        let id = "0123456789abcdef".repeat(4);
+        let group = format!("/system.slice/docker-{id}.scope");
+        let folder = tempfile::tempdir().expect("a folder");
+        let write = |path: &str, text: &str| {
+            let path = folder.path().join(path);
+            std::fs::create_dir_all(path.parent().expect("a folder")).expect("made");
+            std::fs::write(path, text).expect("written");
+        };
+        let means = |wanted: &str| Containers::new(&[wanted.to_owned()]).mean(&group, folder.path());
+        assert!(means("0123") && !means("1234") && !means("web"));
+        write(&format!("var/lib/docker/containers/{id}/config.v2.json"), r#"{"Name":"/web-1"}"#);
+        let listed = format!(r#"[{{"id":"other","names":["no"]}},{{"id":"{id}","names":["podded"]}}]"#);
+        write("var/lib/containers/storage/overlay-containers/containers.json", &listed);
+        let bundle = format!("run/containerd/io.containerd.runtime.v2.task/k8s.io/{id}/config.json");
+        write(&bundle, r#"{"annotations":{"io.kubernetes.cri.container-name":"risk"}}"#);
+        for name in ["web", "web-1", "podded", "risk"] {
+            assert!(means(name), "{name}");
+        }
+        assert!(!means("no") && !means("web-2"));
+    }
+
+    #[test]
+    fn some_control_groups_have_the_name() {
+        let means = |wanted: &str, group: &str| Containers::new(&[wanted.to_owned()]).mean(group, Path::new("/none"));
+        assert!(means("web", "/lxc.payload.web/system.slice"));
+        assert!(means("web", "/machine.slice/machine-web.scope/payload"));
+        assert!(!means("web", "/system.slice/web.service"));
+    }
+}
