@@ -12,6 +12,7 @@ use super::attach::{AttachError, Attached};
 use super::servers::server;
 use super::{Agent, AgentError, Sink, chain, monotonic_ns, target, usdt};
 use crate::capture::Item;
+use crate::inspect::Limits;
 use crate::target::{MappedFile, Process, is_redis_server, is_redis_server_name, process_info};
 
 /// A target whose files are being planned.
@@ -201,6 +202,10 @@ impl<S: Sink> Agent<S> {
         if news && (has_spans || waiting.is_named) {
             self.announce(pid, &traced_line(waiting, &attached));
         }
+        // What it loads later may have others.
+        let known = before.map_or_else(Limits::default, |before| before.limits);
+        let news = attached.limits.iter().filter(|limit| known.iter().all(|other| other != *limit));
+        news.for_each(|limit| self.limited[limit as usize] += 1);
         self.libraries.attached(pid, attached);
         if let Some(since_ns) = waiting.late_since_ns {
             // What it has loaded before the loader was probed.
@@ -257,6 +262,12 @@ fn traced_line(waiting: &Waiting, attached: &Attached) -> String {
     if let Some(since) = waiting.late_since_ns.filter(|_| number > 0) {
         let late_ms = monotonic_ns().saturating_sub(since).div_ceil(1_000_000);
         line.push_str(&format!("; its calls of the {late_ms} ms before these were in place are not seen"));
+    }
+    for limit in attached.limits.iter() {
+        line.push_str(&format!("; {}", limit.text()));
+        if let Some(remedy) = limit.remedy() {
+            line.push_str(&format!(": {remedy}"));
+        }
     }
     line
 }

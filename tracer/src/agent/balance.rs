@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::export::ExporterStats;
 use crate::export::metrics::{Counter, export_counters};
+use crate::inspect::Limit;
 use crate::trace::Counts;
 use crate::trace::span::Value as SpanValue;
 
@@ -206,6 +207,12 @@ impl Balance {
             let fates: Vec<String> = equation.fates.iter().map(|(name, number)| format!("{number} {name}")).collect();
             let sign = if equation.holds() { "=" } else { "!=" };
             text.push_str(&format!("{}: {} {sign} {}\n", equation.what, equation.produced, fates.join(" + ")));
+        }
+        for limit in Limit::ALL {
+            let number = self.kernel.get(limit.counter());
+            if number > 0 {
+                text.push_str(&format!("{}: {number}\n", limit.counter()));
+            }
         }
         for (cause, number) in self.losses() {
             text.push_str(&format!("lost: {cause} {number}\n"));

@@ -28,6 +28,7 @@ use tracer_common::map::{Counter, TARGET_SOCKETS, Target};
 use tracer_common::record::{self, FLAG_FRESH, FLAG_THREADS_LEFT, Head};
 
 use crate::capture::{Event, Item};
+use crate::inspect::Limit;
 use crate::privilege;
 use crate::probe::{Events, LoadError, MapSizes, Options as ProbeOptions, Programs, SocketProbe, descriptors};
 use crate::target::{HostFacts, MappedFile, Process, ProcessError, Selector, process_info};
@@ -105,6 +106,8 @@ pub struct Agent<S> {
     sockets: Sockets,
     descendants: Descendants,
     libraries: Libraries,
+    /// Processes of which not all can be seen.
+    limited: [u64; Limit::ALL.len()],
     sink: S,
 }
 
@@ -153,6 +156,7 @@ impl<S: Sink> Agent<S> {
             sockets: Sockets::default(),
             descendants: Descendants::default(),
             libraries: Libraries::default(),
+            limited: Default::default(),
             sink,
         };
         for path in agent.options.selector.executables_to_come() {
@@ -230,7 +234,8 @@ impl<S: Sink> Agent<S> {
     pub fn kernel_counts(&self) -> Result<KernelCounts, AgentError> {
         let get = |counter| self.programs.counter(counter);
         let full = self.programs.full_maps();
-        Ok(KernelCounts(BTreeMap::from([
+        let limited = Limit::ALL.map(|limit| (limit.counter(), self.limited[limit as usize]));
+        let mut counts = BTreeMap::from([
             ("messages", get(Counter::Messages)?),
             ("messages_nested", get(Counter::MessagesNested)?),
             ("messages_ring_full", get(Counter::MessagesRingFull)?),
@@ -261,7 +266,9 @@ impl<S: Sink> Agent<S> {
             ("server_steps_ring_full", get(Counter::ServerStepsRingFull)?),
             ("server_other_threads", get(Counter::ServerOtherThreads)?),
             ("probe_sites_missing", self.attachments.missing()),
-        ])))
+        ]);
+        counts.extend(limited);
+        Ok(KernelCounts(counts))
     }
 
     /// The sink, for its counters.
