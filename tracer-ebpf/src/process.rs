@@ -37,8 +37,8 @@ pub fn process_exec(ctx: RawTracePointContext) -> i32 {
     // SAFETY: entries are only replaced by the agent; a torn copy would still be plain numbers.
     let follow = unsafe { TARGETS.get(pid) }.map_or(0, |target| target.flags & TARGET_FOLLOW);
     // SAFETY: as above.
-    let watched = unsafe { EXECUTABLES.get(executable) }
-        .filter(|target| follow != 0 || target.flags & TARGET_IF_FOLLOWED == 0);
+    let watched =
+        unsafe { EXECUTABLES.get(executable) }.filter(|target| follow != 0 || target.flags & TARGET_IF_FOLLOWED == 0);
     let mut flags = if follow != 0 { FLAG_FOLLOWED } else { 0 };
     if let Some(target) = watched {
         insert(pid, &Target { flags: target.flags & !TARGET_IF_FOLLOWED | follow, ..*target });
@@ -169,7 +169,7 @@ fn borrows_memory(child: u64) -> bool {
 pub fn identify(ctx: RawTracePointContext) -> i32 {
     let fd: u64 = ctx.arg(0);
     let identified = socket::file(fd as u32).and_then(identity).unwrap_or_default();
-    let _ = IDENTIFIED.set(0, &identified, 0);
+    let _ = IDENTIFIED.set(0, identified, 0);
     0
 }
 
