@@ -54,6 +54,13 @@ impl Agent {
         agent
     }
 
+    /// The same with other sizes of the eBPF maps than the usual ones.
+    pub fn run_with_maps(sizes: &str, arguments: &[&str]) -> Self {
+        let mut command = Command::new(crate::program("tracer"));
+        command.env("TRACER_MAP_SIZES", sizes);
+        Self::run_by(command, arguments)
+    }
+
     /// Starts `tracer run` with a file exporter.
     pub fn start(arguments: &[&str]) -> Self {
         Self::start_by(Command::new(crate::program("tracer")), arguments)
@@ -216,6 +223,23 @@ impl Outcome {
         for exporter in self.stats["exporters"].as_array().expect("a list of exporters") {
             assert_eq!(exporter["dropped"], serde_json::json!({}), "{exporter:#}\n{}", self.said);
         }
+    }
+
+    /// Fails the test unless it ended well and every equation holds.
+    pub fn assert_balanced(&self) {
+        assert_eq!(self.code, Some(0), "{}", self.said);
+        assert_eq!(self.stats["balanced"], true, "{:#}\n{}", self.stats, self.said);
+    }
+
+    /// What was lost by this cause.
+    pub fn lost(&self, cause: &str) -> u64 {
+        self.stats["lost"][cause].as_u64().unwrap_or(0)
+    }
+
+    /// Spans of a process whose name is, or begins with, this word.
+    pub fn spans_of(&self, pid: u32, name: &str) -> u64 {
+        let is_it = |span: &str| span == name || span.starts_with(&format!("{name} "));
+        self.spans.iter().filter(|span| span.pid == pid && is_it(&span.name)).count() as u64
     }
 
     /// A counter by its path in the balance.

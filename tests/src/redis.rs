@@ -65,6 +65,16 @@ impl RedisServer {
         Self::spawn(command, (network.there(), USUAL_PORT).into(), folder)
     }
 
+    /// Starts one that nobody has asked anything yet: what it reads and writes is what the test sends. Waits until it listens.
+    pub fn start_unasked() -> Self {
+        let folder = TempDir::new().expect("a temporary folder");
+        let address = free_address();
+        let child = run(Command::new(PROGRAM), address, folder.path());
+        let server = Self { child, address, folder };
+        crate::wait_for("redis-server", || TcpStream::connect(address).is_ok().then_some(()));
+        server
+    }
+
     fn spawn(command: Command, address: SocketAddr, folder: TempDir) -> Self {
         let child = run(command, address, folder.path());
         let server = Self { child, address, folder };
@@ -77,6 +87,11 @@ impl RedisServer {
         self.kill();
         self.child = run(with_socket(Command::new(PROGRAM), self.folder.path()), self.address, self.folder.path());
         self.wait_until_ready();
+    }
+
+    /// Its process number.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// `127.0.0.1:PORT`.
@@ -111,6 +126,11 @@ impl RedisServer {
         let mut answer = String::new();
         stream.read_to_string(&mut answer).ok()?;
         Some(answer)
+    }
+
+    /// A connection on which commands can be counted: [`ping`] is one read and one write of the server.
+    pub fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.address).expect("it listens")
     }
 
     /// A figure of an `INFO` section.
@@ -151,6 +171,16 @@ impl RedisServer {
 impl Drop for RedisServer {
     fn drop(&mut self) {
         self.kill();
+    }
+}
+
+/// Asks and gets an answer, so often.
+pub fn ping(connection: &mut TcpStream, times: u64) {
+    for _ in 0..times {
+        connection.write_all(b"PING\r\n").expect("the server reads");
+        let mut answer = [0; b"+PONG\r\n".len()];
+        connection.read_exact(&mut answer).expect("the server answers");
+        assert_eq!(&answer, b"+PONG\r\n");
     }
 }
 

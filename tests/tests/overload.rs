@@ -1,5 +1,5 @@
 //! Too much of everything, on purpose: what is lost has a named cause and is counted to the event, and the state of the agent is right
-//! afterwards.
+//! afterwards. The maps of the eBPF programs have a file of their own.
 
 use std::path::Path;
 use std::process::Command;
@@ -7,33 +7,7 @@ use std::process::Command;
 use serde_json::Value;
 use tempfile::TempDir;
 use tracer_tests::service::Service;
-use tracer_tests::{Agent, Outcome, RedisServer, Target, program, require_root, wait_for};
-
-fn with_maps(sizes: &str, arguments: &[&str]) -> Agent {
-    let mut command = Command::new(program("tracer"));
-    command.env("TRACER_MAP_SIZES", sizes);
-    Agent::run_by(command, arguments)
-}
-
-fn lost(outcome: &Outcome, cause: &str) -> u64 {
-    outcome.stats["lost"][cause].as_u64().unwrap_or(0)
-}
-
-/// Spans of a process of one kind.
-fn spans(outcome: &Outcome, pid: u32, name: &str) -> u64 {
-    let is_it = |span: &str| span == name || span.starts_with(&format!("{name} "));
-    outcome.spans.iter().filter(|span| span.pid == pid && is_it(&span.name)).count() as u64
-}
-
-fn assert_balanced(outcome: &Outcome) {
-    assert_eq!(outcome.code, Some(0), "{}", outcome.said);
-    assert_eq!(outcome.stats["balanced"], true, "{:#}\n{}", outcome.stats, outcome.said);
-}
-
-/// Causes that have a number above zero.
-fn causes(outcome: &Outcome) -> Vec<&str> {
-    outcome.stats["lost"].as_object().expect("an object").keys().map(String::as_str).collect()
-}
+use tracer_tests::{Agent, Outcome, RedisServer, require_root, wait_for};
 
 #[test]
 fn with_a_small_ring_each_message_is_a_span_or_counted_as_lost() {
@@ -49,13 +23,13 @@ fn with_a_small_ring_each_message_is_a_span_or_counted_as_lost() {
     agent.go_on();
     target.ask(&format!("work {} {rounds}", server.address()));
     let outcome = agent.stop();
-    assert_balanced(&outcome);
-    let made = spans(&outcome, target.pid(), "encode") + spans(&outcome, target.pid(), "decode");
-    assert!(lost(&outcome, "messages_ring_full") > 0, "the ring was not full: {:#}", outcome.stats);
-    assert_eq!(made + lost(&outcome, "messages_ring_full"), 4 * rounds, "{:#}", outcome.stats);
-    assert!(lost(&outcome, "sockets_ring_full") > 0, "{:#}", outcome.stats);
+    outcome.assert_balanced();
+    let made = outcome.spans_of(target.pid(), "encode") + outcome.spans_of(target.pid(), "decode");
+    assert!(outcome.lost("messages_ring_full") > 0, "the ring was not full: {:#}", outcome.stats);
+    assert_eq!(made + outcome.lost("messages_ring_full"), 4 * rounds, "{:#}", outcome.stats);
+    assert!(outcome.lost("sockets_ring_full") > 0, "{:#}", outcome.stats);
     assert!(outcome.said.contains("losing messages_ring_full"), "it is said while it happens: {}", outcome.said);
-    assert_eq!(lost(&outcome, "lifecycle_ring_full"), 0, "processes have a ring of their own");
+    assert_eq!(outcome.lost("lifecycle_ring_full"), 0, "processes have a ring of their own");
 }
 
 /// The ring of processes is one page: most of what happens to them while the agent is stopped is lost.
@@ -66,7 +40,7 @@ fn after_a_loss_of_records_of_processes_the_state_is_right_again() {
     let program = Service::process_target("lost_lives");
     let mut ends = program.start();
     let mut stays = program.start();
-    let mut agent = with_maps("LIFECYCLE=4096", &["-n", program.name(), "--redis-server", "off"]);
+    let mut agent = Agent::run_with_maps("LIFECYCLE=4096", &["-n", program.name(), "--redis-server", "off"]);
     agent.stop_for_a_while();
     // 73 records fit, and each of these makes one.
     stays.ask("spawned 200");
@@ -81,76 +55,14 @@ fn after_a_loss_of_records_of_processes_the_state_is_right_again() {
         target.ask(&format!("work {} 50", server.address()));
     }
     let outcome = agent.stop();
-    assert_balanced(&outcome);
-    assert!(lost(&outcome, "lifecycle_ring_full") > 0, "{:#}", outcome.stats);
+    outcome.assert_balanced();
+    assert!(outcome.lost("lifecycle_ring_full") > 0, "{:#}", outcome.stats);
     assert!(outcome.said.contains(&format!("process {ended} has ended")), "{}", outcome.said);
     for target in [&stays, &begins] {
         for name in ["encode", "GET", "decode"] {
-            assert_eq!(spans(&outcome, target.pid(), name), 50, "{name}: {}", outcome.said);
+            assert_eq!(outcome.spans_of(target.pid(), name), 50, "{name}: {}", outcome.said);
         }
     }
-}
-
-#[test]
-fn more_targets_than_the_map_holds_are_counted_and_said() {
-    require_root();
-    let program = Service::process_target("many_targets");
-    let targets: Vec<Target> = (0..4).map(|_| program.start()).collect();
-    let agent = with_maps("TARGETS=2", &["-n", program.name()]);
-    let outcome = agent.stop();
-    drop(targets);
-    assert_balanced(&outcome);
-    assert_eq!(causes(&outcome), ["targets_map_full"], "{:#}", outcome.stats);
-    assert_eq!(lost(&outcome, "targets_map_full"), 2);
-    assert!(outcome.said.contains("targets_map_full"), "{}", outcome.said);
-}
-
-/// Children of targets become some in the kernel, before the agent hears of them.
-#[test]
-fn children_for_which_the_map_of_targets_has_no_room_are_counted() {
-    require_root();
-    let server = RedisServer::start();
-    let program = Service::process_target("many_children");
-    let mut target = program.start();
-    let agent = with_maps("TARGETS=1", &["-n", program.name(), "--redis-server", "off"]);
-    target.ask(&format!("fork {} 10", server.address()));
-    let outcome = agent.stop();
-    assert_balanced(&outcome);
-    assert!(lost(&outcome, "targets_map_full") > 0, "{:#}", outcome.stats);
-}
-
-#[test]
-fn threads_for_whose_calls_the_maps_have_no_room_are_counted() {
-    require_root();
-    let server = RedisServer::start();
-    let program = Service::process_target("many_threads");
-    let mut target = program.start();
-    let agent = with_maps("CALLS=1,SOCKET_CALLS=1", &["-n", program.name(), "--redis-server", "off"]);
-    // The thread that works first has the only place for as long as it lives.
-    target.ask(&format!("work {} 10", server.address()));
-    target.ask(&format!("threads {} 10 4", server.address()));
-    let outcome = agent.stop();
-    assert_balanced(&outcome);
-    let messages = spans(&outcome, target.pid(), "encode") + spans(&outcome, target.pid(), "decode");
-    // What is inside of another call is known as such only where that is followed; `encode_to_vec` calls `encode`.
-    let calls = messages + outcome.count("/kernel/messages_nested") + lost(&outcome, "messages_map_full");
-    assert_eq!(calls, 3 * (10 + 4 * 10), "{:#}", outcome.stats);
-    assert!(lost(&outcome, "messages_map_full") >= 3 * 3 * 10, "{:#}", outcome.stats);
-    assert!(lost(&outcome, "socket_calls_map_full") > 0, "{:#}", outcome.stats);
-}
-
-#[test]
-fn connections_for_which_the_map_has_no_room_are_counted() {
-    require_root();
-    let server = RedisServer::start();
-    let program = Service::process_target("many_connections");
-    let mut target = program.start();
-    let agent = with_maps("CONNECTIONS=2", &["-n", program.name(), "--redis-server", "off"]);
-    target.ask(&format!("threads {} 10 8", server.address()));
-    let outcome = agent.stop();
-    assert_balanced(&outcome);
-    assert!(lost(&outcome, "connections_map_full") > 0, "{:#}", outcome.stats);
-    assert_eq!(spans(&outcome, target.pid(), "encode"), 80, "messages need no connection: {:#}", outcome.stats);
 }
 
 /// The exporter's disk is full: spans are dropped by that name, and the rest goes on.
@@ -173,7 +85,7 @@ fn a_full_disk_is_a_cause_of_its_own() {
     let dropped: u64 = find(true)["dropped"].as_object().expect("causes").values().filter_map(Value::as_u64).sum();
     assert!(dropped > 0, "{:#}", outcome.stats);
     assert_eq!(find(false)["dropped"], serde_json::json!({}), "the other exporter has a disk of its own");
-    assert_eq!(spans(&outcome, target.pid(), "encode"), 2000);
+    assert_eq!(outcome.spans_of(target.pid(), "encode"), 2000);
 }
 
 /// A collector that takes nothing, and room for a few spans.
@@ -195,6 +107,54 @@ fn a_full_queue_is_a_cause_of_its_own() {
     let exporters = outcome.stats["exporters"].as_array().expect("a list");
     let full: u64 = exporters.iter().filter_map(|exporter| exporter["dropped"]["queue_full"].as_u64()).sum();
     assert!(full > 0, "{:#}", outcome.stats);
+}
+
+/// GETs of which no reply is ever read: all wait. Returns what the agent made of them, and its memory at its highest, in KiB; before
+/// that, waits until the agent has said something.
+fn unanswered(gets: u64, budget: &str, says: Option<&str>) -> (Outcome, i64) {
+    let server = RedisServer::start();
+    let program = Service::process_target("unanswered");
+    let mut target = program.start();
+    let flags = ["-n", program.name(), "--memory-budget", budget, "--redis-server", "off"];
+    let mut agent = Agent::run(&flags);
+    target.ask(&format!("unanswered {} {gets}", server.address()));
+    if let Some(text) = says {
+        agent.wait_until(text);
+    }
+    let outcome = agent.stop();
+    outcome.assert_balanced();
+    (outcome, largest_child_kb())
+}
+
+#[test]
+fn the_memory_budget_holds_and_what_it_costs_is_counted() {
+    require_root();
+    let gets = 400_000;
+    let (outcome, limited) = unanswered(gets, "16777216", Some("losing state_evicted"));
+    let fates = [
+        outcome.count("/agent/commands"),
+        outcome.count("/agent/commands_open"),
+        outcome.lost("redis_commands_unpaired"),
+        outcome.lost("redis_commands_unaligned"),
+        outcome.lost("redis_commands_truncated"),
+    ];
+    assert_eq!(fates.iter().sum::<u64>(), gets, "{fates:?} {:#}", outcome.stats);
+    assert!(outcome.count("/agent/connections_evicted") > 0, "{:#}", outcome.stats);
+    let (outcome, unlimited) = unanswered(gets, "1000000000", None);
+    assert_eq!(outcome.lost("state_evicted"), 0, "{:#}", outcome.stats);
+    println!("{limited} KiB within the budget, {unlimited} KiB without one");
+    // Each of them takes some 300 bytes while it waits.
+    assert!(limited + 64 * 1024 < unlimited, "{limited} KiB within the budget, {unlimited} KiB without one");
+}
+
+/// The most memory that a child of the test has had, of those that have ended.
+fn largest_child_kb() -> i64 {
+    // SAFETY: all zeroes are a value of this struct of integers, and the call writes no more than it.
+    unsafe {
+        let mut usage: libc::rusage = std::mem::zeroed();
+        assert_eq!(libc::getrusage(libc::RUSAGE_CHILDREN, &raw mut usage), 0);
+        usage.ru_maxrss
+    }
 }
 
 /// A file system of 64 KiB.

@@ -382,9 +382,10 @@ pub enum Counter {
     Sockets,
     /// Socket records that found the ring buffer full.
     SocketsRingFull,
-    /// Socket calls not followed because the per-thread map was full.
+    /// Calls on connections not followed because the per-thread map was full.
     SocketCallsMapFull,
-    /// Connections not followed because the map was full.
+    /// Calls on connections that are not followed because the map was full: those by which a client would have begun to be
+    /// followed, which are its sends and, on a Unix socket, its receives too.
     ConnectionsMapFull,
     /// Sockets given up because much was sent that looked like no protocol that the agent knows.
     SocketsGivenUp,
@@ -406,8 +407,10 @@ pub enum Counter {
     ConnectionsRingFull,
     /// Processes that run a watched executable, or children of targets, for which the map of targets had no room.
     TargetsMapFull,
-    /// Servers whose calls are not followed because the map was full.
+    /// Reads and writes on sockets by servers that are not followed because the map was full.
     ServersMapFull,
+    /// Reads of servers on connections that are not followed because the map was full.
+    ServedMapFull,
     /// Shim spans due.
     Shim,
     /// Shim spans that found the ring buffer full.

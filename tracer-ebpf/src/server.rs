@@ -122,7 +122,6 @@ pub fn unplaced(pid_tgid: u64) -> Option<&'static mut Server> {
     let zero = ZERO_SERVER.get_ptr(0)?;
     // SAFETY: the map value lives as long as the map and is never written.
     if SERVERS.insert(pid, unsafe { &*zero }, 0).is_err() {
-        count(Counter::ServersMapFull);
         return None;
     }
     // SAFETY: as above.
@@ -189,11 +188,18 @@ pub fn enter(server: &mut Server, pid: u32, number: u64, fd: u64) {
     }
 }
 
-/// A call of another thread than the main one ends.
+/// A call ends that is not followed: of another thread than the main one, or of a server for which there is no room.
 #[inline(always)]
-pub fn exit_elsewhere(number: u64, key: DescriptorKey, result: i64) {
-    if (is_read(number) || is_write(number)) && result > 0 && SERVED.get_ptr(key).is_some() {
-        count(Counter::ServerOtherThreads);
+pub fn exit_unfollowed(pid_tgid: u64, number: u64, key: DescriptorKey, result: i64) {
+    if !(is_read(number) || is_write(number)) || result <= 0 {
+        return;
+    }
+    if main_thread(pid_tgid).is_none() {
+        if SERVED.get_ptr(key).is_some() {
+            count(Counter::ServerOtherThreads);
+        }
+    } else if socket::of_descriptor(key.fd).is_some_and(socket::is_stream) {
+        count(Counter::ServersMapFull);
     }
 }
 
@@ -305,21 +311,21 @@ fn connection(key: DescriptorKey, reads: bool) -> Option<&'static mut Connection
         return None;
     }
     let socket = socket::of_descriptor(key.fd).filter(|&socket| socket::is_stream(socket));
-    let mut state = ConnectionState { verdict: VERDICT_IGNORED, ..ConnectionState::default() };
-    if let Some(socket) = socket {
-        state.verdict = VERDICT_TRACKED;
-        if !socket::begin(socket, &mut state, PROTOCOL_RESP, FLAG_SERVER) {
-            return None;
+    let verdict = if socket.is_some() { VERDICT_TRACKED } else { VERDICT_IGNORED };
+    if SERVED.insert(key, ConnectionState { verdict, ..ConnectionState::default() }, 0).is_err() {
+        if socket.is_some() {
+            count(Counter::ServedMapFull);
         }
-    }
-    if SERVED.insert(key, state, 0).is_err() {
-        count(Counter::ConnectionsMapFull);
-        socket::closed(state.connection, 0);
         return None;
     }
-    socket?;
+    let socket = socket?;
     // SAFETY: as above.
-    SERVED.get_ptr_mut(key).map(|state| unsafe { &mut *state })
+    let state = SERVED.get_ptr_mut(key).map(|state| unsafe { &mut *state })?;
+    if !socket::begin(socket, state, PROTOCOL_RESP, FLAG_SERVER) {
+        let _ = SERVED.remove(key);
+        return None;
+    }
+    Some(state)
 }
 
 /// Sends the steps.

@@ -15,7 +15,7 @@ use aya_ebpf::programs::RawTracePointContext;
 use tracer_common::map::*;
 use tracer_common::record::*;
 
-use crate::emit::{QUIET, count, head, reserve};
+use crate::emit::{QUIET, head, reserve};
 use crate::maps::{CONNECTIONS, OFFSETS};
 use crate::memory::kernel;
 use crate::stream::{client, connection_number};
@@ -199,9 +199,8 @@ pub fn announce(key: SocketKey, state: &ConnectionState, flags: u16) {
 pub fn connecting(key: SocketKey) {
     end(key);
     let fresh = ConnectionState { fresh: 1, ..ConnectionState::default() };
-    if CONNECTIONS.insert(key, fresh, 0).is_err() {
-        count(Counter::ConnectionsMapFull);
-    }
+    // Where there is no room, what is sent is counted.
+    let _ = CONNECTIONS.insert(key, fresh, 0);
 }
 
 /// A socket has ended.

@@ -105,7 +105,10 @@ pub fn passed(key: SocketKey, target: &Target, transfer: &Transfer, buffers: imp
     if result < 0 && (result == -EAGAIN || result == -EINTR || result < -4095) {
         return;
     }
-    let Some(call) = call() else { return };
+    let Some(call) = call() else {
+        count(Counter::SocketCallsMapFull);
+        return;
+    };
     let walk = &mut call.walk;
     walk.record = Socket {
         head: head(KIND_SOCKET, start_ns, end_ns),
@@ -149,7 +152,7 @@ pub fn passed(key: SocketKey, target: &Target, transfer: &Transfer, buffers: imp
     unsafe { copy::send(walk, &buffers, len, skip) };
 }
 
-/// The current thread's [`SocketCall`], made at its first use.
+/// The current thread's [`SocketCall`], made at its first use. Without room there is none: [`passed`] counts that.
 #[inline(always)]
 pub fn call() -> Option<&'static mut SocketCall> {
     let pid_tgid = bpf_get_current_pid_tgid();
@@ -160,7 +163,6 @@ pub fn call() -> Option<&'static mut SocketCall> {
     let zero = ZERO_SOCKET_CALL.get_ptr(0)?;
     // SAFETY: the map value lives as long as the map and is never written.
     if SOCKET_CALLS.insert(pid_tgid, unsafe { &*zero }, 0).is_err() {
-        count(Counter::SocketCallsMapFull);
         return None;
     }
     // SAFETY: as above.

@@ -133,7 +133,7 @@ pub fn syscall_exit(ctx: BtfTracePointContext) -> i32 {
             let key = DescriptorKey { pid: (pid_tgid >> 32) as u32, fd: fd as u32 };
             match placed.or_else(|| server::unplaced(pid_tgid)) {
                 Some(server) => server::exit(server, number, key, buffer, result),
-                None => server::exit_elsewhere(number, key, result),
+                None => server::exit_unfollowed(pid_tgid, number, key, result),
             }
             return 0;
         }
@@ -164,11 +164,12 @@ fn passed(target: &Target, call: &Arguments, result: i64) {
     let end_ns = unsafe { bpf_ktime_get_ns() };
     let mut transfer = Transfer { sent: sends(number), result, start_ns: end_ns, end_ns };
     if transfer.sent {
-        let Some(state) = stream::call() else { return };
-        transfer.start_ns = state.start_ns;
-        state.start_ns = 0;
-        if transfer.start_ns == 0 {
-            return;
+        if let Some(state) = stream::call() {
+            transfer.start_ns = state.start_ns;
+            state.start_ns = 0;
+            if transfer.start_ns == 0 {
+                return;
+            }
         }
     } else if !receives(number) || flags(call) & (MSG_PEEK | MSG_ASIDE) != 0 {
         return;

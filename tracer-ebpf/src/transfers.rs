@@ -61,11 +61,12 @@ fn transfer(sock: u64, result: i64, sent: bool, flags: u64) {
     let end_ns = unsafe { bpf_ktime_get_ns() };
     let mut transfer = Transfer { sent, result, start_ns: end_ns, end_ns };
     if sent {
-        let Some(call) = stream::call() else { return };
-        if call.start_ns != 0 && (call.sock == 0 || call.sock == sock) {
-            transfer.start_ns = call.start_ns;
+        if let Some(call) = stream::call() {
+            if call.start_ns != 0 && (call.sock == 0 || call.sock == sock) {
+                transfer.start_ns = call.start_ns;
+            }
+            call.start_ns = 0;
         }
-        call.start_ns = 0;
     } else if flags & (MSG_PEEK | MSG_ASIDE) != 0 {
         return;
     }

@@ -12,6 +12,7 @@ use super::attach::{AttachError, Attached};
 use super::servers::server;
 use super::{Agent, AgentError, Sink, chain, monotonic_ns, target, usdt};
 use crate::capture::Item;
+use crate::inspect::Limits;
 use crate::target::{MappedFile, Process, is_redis_server, is_redis_server_name, process_info};
 
 /// A target whose files are being planned.
@@ -219,6 +220,10 @@ impl<S: Sink> Agent<S> {
         if news && (has_spans || waiting.is_named) {
             self.announce(pid, &traced_line(waiting, &attached));
         }
+        // What it loads later may have others.
+        let known = before.map_or_else(Limits::default, |before| before.limits);
+        let news = attached.limits.iter().filter(|limit| known.iter().all(|other| other != *limit));
+        news.for_each(|limit| self.limited[limit as usize] += 1);
         self.libraries.attached(pid, attached);
         if let Some(since_ns) = waiting.late_since_ns {
             // What it has loaded before the loader was probed.
@@ -233,19 +238,26 @@ impl<S: Sink> Agent<S> {
         if has_spans {
             self.descendants.has_spans(pid);
         }
-        if let Some(flags) = successors
-            && let Some(executable) = process.executable()
-        {
+        if let Some(flags) = successors {
             let target = target(&attached);
-            let target = Target { flags: target.flags | flags, ..target };
-            match self.attachments.watch(&executable, Some(pid), target, &mut self.programs) {
-                Err(AttachError::Load(error)) => return Err(error.into()),
-                Err(error) => tracing::debug!("{}: {}", executable.shown.display(), chain(&error)),
-                Ok(()) => {}
-            }
+            self.watch_successors(process, Target { flags: target.flags | flags, ..target });
         }
         self.suspect(process.id);
         Ok(())
+    }
+
+    /// Makes what runs the same executable later a target from its first instruction on. Where that cannot be, it becomes one once the
+    /// agent has seen it.
+    pub(super) fn watch_successors(&mut self, process: &Process, target: Target) {
+        let Some(executable) = process.executable() else { return };
+        let shown = executable.shown.display();
+        match self.attachments.watch(&executable, Some(process.id.pid), target, &mut self.programs) {
+            Err(AttachError::Load(error)) => {
+                tracing::warn!("processes that start {shown} will be traced a moment later: {}", chain(&error));
+            }
+            Err(error) => tracing::debug!("{shown}: {}", chain(&error)),
+            Ok(()) => {}
+        }
     }
 }
 
@@ -263,6 +275,12 @@ fn traced_line(waiting: &Waiting, attached: &Attached) -> String {
     if let Some(since) = waiting.late_since_ns.filter(|_| number > 0) {
         let late_ms = monotonic_ns().saturating_sub(since).div_ceil(1_000_000);
         line.push_str(&format!("; its calls of the {late_ms} ms before these were in place are not seen"));
+    }
+    for limit in attached.limits.iter() {
+        line.push_str(&format!("; {}", limit.text()));
+        if let Some(remedy) = limit.remedy() {
+            line.push_str(&format!(": {remedy}"));
+        }
     }
     line
 }

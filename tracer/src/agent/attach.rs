@@ -21,7 +21,7 @@ use super::sites::{Function, Sites};
 use super::target_file::{Key, Stage, TargetFile, Watched};
 use super::{Sink, usdt};
 use crate::capture::{Item, ProbeInfo};
-use crate::inspect::{self, InspectError, MessageFn, ProbePlan, TlsSymbol};
+use crate::inspect::{self, InspectError, Limits, MessageFn, ProbePlan, TlsSymbol};
 use crate::probe::{LinkTarget, LoadError, Programs, Site, descriptors};
 use crate::target::{MappedFile, Process, ProcessError, is_loader};
 use crate::trace::packs::PACK;
@@ -72,6 +72,8 @@ pub struct Attached {
     pub tokio_context: (Tls, u32),
     /// The shim's semaphore in the executable: its offset in the file.
     pub semaphore: Option<u64>,
+    /// What cannot be seen.
+    pub limits: Limits,
 }
 
 /// All attached files.
@@ -93,10 +95,10 @@ pub struct Attachments {
 }
 
 impl Attachments {
-    pub(super) fn new(per_process: bool) -> std::io::Result<Self> {
+    pub(super) fn new(per_process: bool, programs: &Programs) -> std::io::Result<Self> {
         Ok(Self {
             files: HashMap::new(),
-            numbers: Numbers::default(),
+            numbers: Numbers::new(programs.probe_room()),
             guard: Guard::start()?,
             tidied: Instant::now(),
             planner: Planner::start(Plans::open())?,
@@ -204,6 +206,7 @@ impl Attachments {
                     total.sites += attached.sites;
                     total.loads += attached.loads;
                     total.with_shim |= attached.with_shim;
+                    total.limits.extend(attached.limits);
                     if total.thread_context.kind == TLS_NONE {
                         total.thread_context = attached.thread_context;
                     }
@@ -381,7 +384,7 @@ impl Attachments {
     ) -> Result<Attached, AttachError> {
         let Some(entry) = self.files.get_mut(&key) else { return Ok(Attached::default()) };
         let with_shim = usdt::shim_notes(plan).next().is_some();
-        let mut sites = Sites::default();
+        let mut sites = Sites { room: self.numbers.room(), ..Sites::default() };
         for note in usdt::shim_notes(plan) {
             let offset = usdt::best_offset(entry.file.file(), note);
             let counter = note.semaphore.map(|semaphore| semaphore.offset);
@@ -445,6 +448,7 @@ impl Attachments {
         Ok(Attached {
             functions: placed.functions.saturating_sub(plan.packs.len()),
             with_shim,
+            limits: plan.limits(),
             sites: placed.sites,
             loads: placed.loads,
             thread_context: place(plan.tls.thread_context.as_ref()),

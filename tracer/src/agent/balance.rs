@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::export::ExporterStats;
 use crate::export::metrics::{Counter, export_counters};
+use crate::inspect::Limit;
 use crate::trace::Counts;
 use crate::trace::span::Value as SpanValue;
 
@@ -152,6 +153,7 @@ impl Balance {
             "targets_map_full",
             "executables_map_full",
             "servers_map_full",
+            "served_map_full",
             "advice_map_full",
             "shim_ring_full",
             "server_steps_ring_full",
@@ -167,6 +169,7 @@ impl Balance {
             ("messages_unknown".to_owned(), self.counts.messages_unknown),
             ("sockets_unknown".to_owned(), self.counts.sockets_unknown),
             ("shim_unknown".to_owned(), self.counts.shim_unknown),
+            ("state_evicted".to_owned(), self.counts.state_evicted),
             ("packs_dropped".to_owned(), self.counts.packs_dropped),
             ("shim_malformed".to_owned(), self.counts.shim_malformed),
             ("redis_commands_unpaired".to_owned(), redis.commands_unpaired),
@@ -210,6 +213,12 @@ impl Balance {
         if encrypted > 0 {
             text.push_str(&format!("connections with TLS, of which only the peer is known: {encrypted}\n"));
         }
+        for limit in Limit::ALL {
+            let number = self.kernel.get(limit.counter());
+            if number > 0 {
+                text.push_str(&format!("{}: {number}\n", limit.counter()));
+            }
+        }
         for (cause, number) in self.losses() {
             text.push_str(&format!("lost: {cause} {number}\n"));
         }
@@ -243,6 +252,11 @@ impl Balance {
                 "server_steps": counts.server_steps,
                 "timeline_evicted": counts.timeline_evicted,
                 "flows_evicted": counts.flows_evicted,
+                "connections_evicted": counts.connections_evicted,
+                "leads_evicted": counts.leads_evicted,
+                "held_evicted": counts.held_evicted,
+                "encodes_evicted": counts.encodes_evicted,
+                "estimates_evicted": counts.estimates_evicted,
                 "packs": counts.packs,
                 "packs_unsent": counts.packs_unsent,
                 "payload_parents": counts.payload_parents,

@@ -38,6 +38,10 @@ fn remedy(cause: &str) -> Option<&'static str> {
         "lifecycle_ring_full" => Some("more processes start than the agent can look at; it compares all of them now"),
         cause if cause.ends_with("_ring_full") => Some("records come faster than they are taken; raise --ring-size"),
         cause if cause.ends_with("_map_full") => Some("a table of the eBPF programs is full; trace fewer processes"),
+        "state_evicted" => Some("the memory budget is used up, and the oldest state goes; raise --memory-budget"),
+        cause if cause.starts_with("memory_full") => {
+            Some("the exporter is too slow, and half of the memory budget is used up; raise --memory-budget")
+        }
         cause if cause.starts_with("queue_full") => Some("the exporter is too slow; raise --max-queue-size"),
         _ => None,
     }

@@ -29,6 +29,7 @@ use tracer_common::map::{Counter, TARGET_SOCKETS, Target};
 use tracer_common::record::{self, FLAG_FRESH, FLAG_THREADS_LEFT, Head};
 
 use crate::capture::{Event, Item};
+use crate::inspect::Limit;
 use crate::privilege;
 use crate::probe::{Events, LoadError, MapSizes, Options as ProbeOptions, Programs, SocketProbe, descriptors};
 use crate::target::{HostFacts, MappedFile, Process, ProcessError, Selector, process_info};
@@ -106,6 +107,8 @@ pub struct Agent<S> {
     sockets: Sockets,
     descendants: Descendants,
     libraries: Libraries,
+    /// Processes of which not all can be seen.
+    limited: [u64; Limit::ALL.len()],
     sink: S,
 }
 
@@ -136,7 +139,7 @@ impl<S: Sink> Agent<S> {
         let ring = programs.take_events().ok_or(LoadError::NoMap("EVENTS"))?;
         // Who comes from a command is not known when its files are attached to.
         let per_process = options.selector.only_pids() && !options.command && programs.probes_filter_processes();
-        let attachments = Attachments::new(per_process).map_err(AttachError::from)?;
+        let attachments = Attachments::new(per_process, &programs).map_err(AttachError::from)?;
         let own_executable = MappedFile::at("/proc/self/exe".as_ref()).ok().map(|file| file.key);
         let mut agent = Self {
             programs,
@@ -154,6 +157,7 @@ impl<S: Sink> Agent<S> {
             sockets: Sockets::default(),
             descendants: Descendants::default(),
             libraries: Libraries::default(),
+            limited: Default::default(),
             sink,
         };
         for path in agent.options.selector.executables_to_come() {
@@ -231,7 +235,8 @@ impl<S: Sink> Agent<S> {
     pub fn kernel_counts(&self) -> Result<KernelCounts, AgentError> {
         let get = |counter| self.programs.counter(counter);
         let full = self.programs.full_maps();
-        Ok(KernelCounts(BTreeMap::from([
+        let limited = Limit::ALL.map(|limit| (limit.counter(), self.limited[limit as usize]));
+        let mut counts = BTreeMap::from([
             ("messages", get(Counter::Messages)?),
             ("messages_nested", get(Counter::MessagesNested)?),
             ("messages_ring_full", get(Counter::MessagesRingFull)?),
@@ -256,6 +261,7 @@ impl<S: Sink> Agent<S> {
             ("targets_map_full", get(Counter::TargetsMapFull)? + full.targets),
             ("executables_map_full", full.executables),
             ("servers_map_full", get(Counter::ServersMapFull)?),
+            ("served_map_full", get(Counter::ServedMapFull)?),
             ("advice_map_full", full.advice),
             ("shim", get(Counter::Shim)?),
             ("shim_ring_full", get(Counter::ShimRingFull)?),
@@ -263,7 +269,9 @@ impl<S: Sink> Agent<S> {
             ("server_steps_ring_full", get(Counter::ServerStepsRingFull)?),
             ("server_other_threads", get(Counter::ServerOtherThreads)?),
             ("probe_sites_missing", self.attachments.missing()),
-        ])))
+        ]);
+        counts.extend(limited);
+        Ok(KernelCounts(counts))
     }
 
     /// The sink, for its counters.

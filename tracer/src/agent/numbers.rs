@@ -6,11 +6,11 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use tracer_common::map::MAX_PROBES;
-
 /// The numbers that are free, in use and neither.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Numbers {
+    /// Entries of the kernel's table.
+    room: u32,
     next: u32,
     free: Vec<u32>,
     retired: Vec<Retired>,
@@ -31,11 +31,21 @@ struct Retired {
 const ENOUGH: u32 = 2;
 
 impl Numbers {
+    /// All are free.
+    pub fn new(room: u32) -> Self {
+        Self { room, next: 0, free: Vec::new(), retired: Vec::new() }
+    }
+
+    /// How many functions can be probed at once.
+    pub fn room(&self) -> u32 {
+        self.room
+    }
+
     /// A number that nobody uses.
     pub fn take(&mut self) -> Option<u32> {
         self.free.pop().or_else(|| {
             let number = self.next;
-            (number < MAX_PROBES).then(|| {
+            (number < self.room).then(|| {
                 self.next += 1;
                 number
             })
@@ -79,7 +89,7 @@ mod tests {
 
     #[test]
     fn a_number_is_used_again_when_no_record_can_carry_it() {
-        let mut numbers = Numbers::default();
+        let mut numbers = Numbers::new(3);
         assert_eq!([numbers.take(), numbers.take()], [Some(0), Some(1)]);
         let attached = Arc::new(());
         numbers.retire(vec![0, 1], Arc::clone(&attached), HashSet::from([7]));
@@ -101,7 +111,7 @@ mod tests {
 
     #[test]
     fn there_are_so_many_and_no_more() {
-        let mut numbers = Numbers::default();
-        assert_eq!((0..MAX_PROBES + 5).filter_map(|_| numbers.take()).count(), MAX_PROBES as usize);
+        let mut numbers = Numbers::new(3);
+        assert_eq!((0..8).filter_map(|_| numbers.take()).count(), 3);
     }
 }

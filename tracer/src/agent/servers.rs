@@ -169,10 +169,8 @@ impl<S: Sink> Agent<S> {
         self.programs.set_target(pid, server())?;
         self.suspect(process.id);
         self.announce(pid, &format!("tracing {service} (process {pid}) as a server: who waits for whom"));
-        if self.options.selector.matches_executable(process)
-            && let Some(executable) = process.executable()
-        {
-            self.attachments.watch(&executable, Some(pid), server(), &mut self.programs)?;
+        if self.options.selector.matches_executable(process) {
+            self.watch_successors(process, server());
         }
         Ok(())
     }

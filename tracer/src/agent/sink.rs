@@ -78,6 +78,7 @@ impl Sink for SpanSink {
     }
 
     fn tick(&mut self, now_ns: u64) {
+        self.correlator.is_held_elsewhere(self.exporters.bytes());
         self.correlator.tick(now_ns);
         self.export();
     }

@@ -5,7 +5,7 @@
 
 use std::collections::HashSet;
 
-use tracer_common::map::{Cookie, MAX_PROBES};
+use tracer_common::map::Cookie;
 
 use crate::inspect;
 use crate::probe::{Attached, Link, LinkError, LinkTarget, LoadError, Programs, Site, Way};
@@ -39,6 +39,8 @@ pub struct Sites<'a> {
     pub shim: Vec<Site>,
     /// Sites of functions for which no number was left.
     pub unnumbered: usize,
+    /// How many numbers there are.
+    pub room: u32,
 }
 
 /// What was attached.
@@ -116,7 +118,7 @@ impl Sites<'_> {
         }
         placed.missing = self.len() - placed.sites;
         if placed.missing > 0 && placed.why.is_none() {
-            let numbers = format!("{MAX_PROBES} functions are probed already; trace fewer programs at once");
+            let numbers = format!("{} functions are probed already; trace fewer programs at once", self.room);
             let why = if self.unnumbered > 0 { numbers } else { LinkError::Descriptors.to_string() };
             placed.why = Some(why);
         }

@@ -6,6 +6,7 @@ use tracer_common::record::{self, FLAG_SERVER};
 
 use super::encrypted::Encrypted;
 use super::{Agent, Sink, chain, monotonic_ns};
+use crate::inspect::Limit;
 use crate::probe::SocketProbe;
 use crate::target::Descriptors;
 
@@ -58,9 +59,8 @@ impl<S: Sink> Agent<S> {
             && !std::mem::replace(&mut descriptors.uring, true)
             && self.options.sockets != SocketProbe::Off
         {
-            tracing::warn!(
-                "process {pid} uses io_uring: what passes its sockets that way is not seen, so its commands are missing"
-            );
+            self.limited[Limit::Uring as usize] += 1;
+            tracing::warn!("process {pid}: {}", Limit::Uring.text());
         }
     }
 

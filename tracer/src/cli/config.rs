@@ -23,6 +23,7 @@ use crate::trace::sampler::Sampler;
 
 /// At 5,000 spans a second, about an hour and a half.
 const DEFAULT_SPOOL_BYTES: u64 = 1 << 30;
+const DEFAULT_MEMORY_BYTES: usize = 256 << 20;
 
 /// Looks up an environment variable; tests give their own.
 pub type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
@@ -77,6 +78,8 @@ pub struct Config {
     pub ring_size: Option<u32>,
     /// Spans that an exporter may be behind.
     pub max_queue_size: Option<NonZeroUsize>,
+    /// Bytes that all state and the spans that wait for exporters may take.
+    pub memory_budget: Option<NonZeroUsize>,
     /// Spans in a request.
     pub max_batch_size: Option<NonZeroUsize>,
     /// Milliseconds that a span waits for others of its request.
@@ -269,6 +272,7 @@ impl Config {
             duration: self.duration.or(below.duration),
             ring_size: self.ring_size.or(below.ring_size),
             max_queue_size: self.max_queue_size.or(below.max_queue_size),
+            memory_budget: self.memory_budget.or(below.memory_budget),
             max_batch_size: self.max_batch_size.or(below.max_batch_size),
             schedule_delay: self.schedule_delay.or(below.schedule_delay),
             export_timeout: self.export_timeout.or(below.export_timeout),
@@ -344,11 +348,18 @@ impl Config {
         Ok(None)
     }
 
+    /// Bytes that all state and the spans that wait for exporters may take.
+    pub fn memory_budget(&self) -> usize {
+        self.memory_budget.map_or(DEFAULT_MEMORY_BYTES, NonZeroUsize::get)
+    }
+
     /// Queue and batch sizes.
     pub fn pipeline_options(&self) -> Options {
         let default = Options::default();
         Options {
             max_queue_size: self.max_queue_size.unwrap_or(default.max_queue_size),
+            // What is being traced has the other half.
+            max_queue_bytes: self.memory_budget() / 2,
             max_batch_size: self.max_batch_size.unwrap_or(default.max_batch_size),
             ..default
         }

@@ -104,6 +104,10 @@ pub struct Spans {
     /// Spans that an exporter may be behind before it loses some [default: 65536].
     #[arg(long, value_name = "SPANS", value_parser = whole_number::<NonZeroUsize>)]
     pub max_queue_size: Option<NonZeroUsize>,
+    /// Bytes of memory, about, for what is being followed and for spans that wait for exporters, which may take half. Then the
+    /// oldest goes, and is counted [default: 268435456].
+    #[arg(long, value_name = "BYTES", value_parser = whole_number::<NonZeroUsize>)]
+    pub memory_budget: Option<NonZeroUsize>,
     /// Folder for spans that a collector does not take; they are sent when it does, also by a later run.
     #[arg(long, value_name = "DIR")]
     pub spool: Option<PathBuf>,
@@ -153,6 +157,7 @@ pub fn config(targets: Targets, spans: Spans) -> Result<Config> {
         service_name: spans.service_name,
         resource_attributes: spans.resource_attribute.into_iter().collect(),
         max_queue_size: spans.max_queue_size,
+        memory_budget: spans.memory_budget,
         spool: spans.spool,
         spool_size: spans.spool_size,
         stats_json: spans.stats_json,
@@ -218,7 +223,13 @@ impl Config {
             QueryText::Full => redis::QueryText::Full,
         };
         let slow_query_ns = self.slow_query.map(|millis| millis.saturating_mul(1_000_000));
-        Correlator::new(TraceOptions { seed, sampler: self.sampler.unwrap_or_default(), query_text, slow_query_ns })
+        Correlator::new(TraceOptions {
+            seed,
+            sampler: self.sampler.unwrap_or_default(),
+            query_text,
+            slow_query_ns,
+            memory_budget: self.memory_budget(),
+        })
     }
 
     /// Opens the file for the balance, if there is to be one. At the end there may be no right to.

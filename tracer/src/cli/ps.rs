@@ -4,9 +4,9 @@ use anyhow::Result;
 use comfy_table::{Table, presets};
 use serde::Serialize;
 
-use crate::inspect::{ProbePlan, inspect_file};
+use crate::inspect::{Limit, Limits, ProbePlan, inspect_file};
 use crate::privilege::{self, TRACE};
-use crate::target::Process;
+use crate::target::{Descriptors, Process};
 
 /// Arguments of `tracer ps`.
 #[derive(Debug, clap::Args)]
@@ -28,6 +28,7 @@ struct Row {
     shim: bool,
     /// The program cannot be read, so it may be a Rust one.
     unreadable: bool,
+    limits: Vec<&'static str>,
     note: String,
 }
 
@@ -48,10 +49,12 @@ pub fn main(args: &Args) -> Result<()> {
         return Ok(());
     }
     let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header(["PID", "NAME", "PROST", "SHIM", "NOTE"]);
+    table.load_style(presets::NOTHING).set_header(["PID", "NAME", "PROST", "SHIM", "LIMITS", "NOTE"]);
     for row in rows {
         let shim = if row.shim { "yes" } else { "-" };
-        table.add_row([row.pid.to_string(), row.name, row.prost_functions.to_string(), shim.to_owned(), row.note]);
+        let limits = if row.limits.is_empty() { "-".to_owned() } else { row.limits.join(", ") };
+        let functions = row.prost_functions.to_string();
+        table.add_row([row.pid.to_string(), row.name, functions, shim.to_owned(), limits, row.note]);
     }
     println!("{table}");
     Ok(())
@@ -63,6 +66,11 @@ fn row(process: &Process) -> Option<Row> {
     let unreadable = files.first()?.unreadable().filter(|_| Process::is_alive(process.id));
     let plans: Vec<ProbePlan> =
         files.iter().filter_map(|file| inspect_file(&file.path).ok()).filter(|plan| plan.is_rust).collect();
+    let mut limits = Limits::default();
+    plans.iter().for_each(|plan| limits.extend(plan.limits()));
+    if Descriptors::read(process.id.pid).uring {
+        limits.add(Limit::Uring);
+    }
     let remark = plans.iter().flat_map(|plan| &plan.remarks).next();
     let note = match &unreadable {
         Some(why) => format!("its program cannot be read: {why}"),
@@ -73,7 +81,8 @@ fn row(process: &Process) -> Option<Row> {
         name: process.name(),
         rust: !plans.is_empty(),
         prost_functions: plans.iter().map(|plan| plan.messages.len()).sum(),
-        shim: plans.iter().any(|plan| plan.notes.iter().any(|note| note.provider == "tracer")),
+        shim: plans.iter().any(ProbePlan::has_shim),
+        limits: limits.iter().map(Limit::name).collect(),
         unreadable: unreadable.is_some(),
         note,
     })

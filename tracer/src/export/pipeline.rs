@@ -6,6 +6,7 @@ use std::io;
 use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -29,6 +30,8 @@ pub struct Options {
     /// Spans that one exporter may be behind: queued, held or in a request (`OTEL_BSP_MAX_QUEUE_SIZE`). The standard's 2,048
     /// loses spans in the first burst.
     pub max_queue_size: NonZeroUsize,
+    /// Bytes, about, that spans may take for which exporters are behind; each exporter has an equal part.
+    pub max_queue_bytes: usize,
     /// Spans in a batch, and in a request (`OTEL_BSP_MAX_EXPORT_BATCH_SIZE`).
     pub max_batch_size: NonZeroUsize,
     /// What happens to a batch that an exporter has no room for.
@@ -83,6 +86,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             max_queue_size: NonZeroUsize::new(65_536).expect("not zero"),
+            max_queue_bytes: 128 << 20,
             max_batch_size: NonZeroUsize::new(2_048).expect("not zero"),
             when_full: WhenFull::Drop,
             clock: Clock::System,
@@ -149,6 +153,10 @@ pub struct Handle {
 #[derive(Debug)]
 struct Shared {
     max_queue_size: u64,
+    /// For each exporter.
+    max_queue_bytes: u64,
+    /// Of the spans handed over last, on average.
+    bytes_per_span: AtomicU64,
     max_batch_size: usize,
     when_full: WhenFull,
     tallies: Vec<Arc<Tally>>,
@@ -191,6 +199,8 @@ impl Pipeline {
         }
         let shared = Arc::new(Shared {
             max_queue_size: options.max_queue_size.get() as u64,
+            max_queue_bytes: (options.max_queue_bytes / tallies.len().max(1)) as u64,
+            bytes_per_span: AtomicU64::new(size_of::<Span>() as u64),
             max_batch_size: options.max_batch_size.min(options.max_queue_size).get(),
             when_full: options.when_full,
             tallies,
@@ -301,6 +311,12 @@ impl Handle {
         self.shared.none_running().await;
     }
 
+    /// About how many bytes the spans take for which exporters are behind.
+    pub fn bytes(&self) -> usize {
+        let behind: u64 = self.shared.tallies.iter().map(|tally| tally.on_the_way()).sum();
+        (behind * self.shared.bytes_per_span.load(Ordering::Relaxed)) as usize
+    }
+
     /// The counters of each exporter now.
     pub fn stats(&self) -> Vec<ExporterStats> {
         self.shared.tallies.iter().map(|tally| tally.stats()).collect()
@@ -329,14 +345,26 @@ impl Shared {
         let offset = front.meter.offset_ns();
         let batch = Arc::new(front.resources.freeze(spans, offset));
         let count = batch.spans.len() as u64;
+        let bytes = batch.spans.iter().map(Span::bytes).sum::<usize>() as u64 / count;
+        self.bytes_per_span.store(bytes, Ordering::Relaxed);
         for (queue, tally) in front.queues.iter().zip(&self.tallies) {
             // The batch itself is already among the accepted.
-            let is_full = || tally.on_the_way() > self.max_queue_size && !queue.is_closed();
-            while self.when_full == WhenFull::Wait && is_full() {
+            let full = || {
+                let behind = tally.on_the_way();
+                let cause = if behind > self.max_queue_size {
+                    Cause::QueueFull
+                } else if behind > count && behind * bytes > self.max_queue_bytes {
+                    Cause::MemoryFull
+                } else {
+                    return None;
+                };
+                (!queue.is_closed()).then_some(cause)
+            };
+            while self.when_full == WhenFull::Wait && full().is_some() {
                 thread::sleep(ROOM_POLL);
             }
-            if is_full() {
-                tally.dropped(Cause::QueueFull, count);
+            if let Some(cause) = full() {
+                tally.dropped(cause, count);
             } else if queue.send(Arc::clone(&batch)).is_err() {
                 tally.dropped(tally.end_cause(), count);
             }

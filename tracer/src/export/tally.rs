@@ -12,6 +12,8 @@ use serde::Serialize;
 pub enum Cause {
     /// The exporter was behind by a whole queue.
     QueueFull,
+    /// The spans that exporters were behind took their part of the memory budget.
+    MemoryFull,
     /// Retries or the time for shutting down ran out.
     ExporterGaveUp,
     /// The collector refused it: a status that forbids a retry, or `partial_success`.
@@ -36,8 +38,9 @@ pub enum Cause {
 
 impl Cause {
     /// All causes, in the order of reports.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::QueueFull,
+        Self::MemoryFull,
         Self::ExporterGaveUp,
         Self::Rejected,
         Self::EncodeError,
@@ -54,6 +57,7 @@ impl Cause {
     pub fn name(self) -> &'static str {
         match self {
             Self::QueueFull => "queue_full",
+            Self::MemoryFull => "memory_full",
             Self::ExporterGaveUp => "exporter_gave_up",
             Self::Rejected => "rejected",
             Self::EncodeError => "encode_error",

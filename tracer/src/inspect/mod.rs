@@ -33,6 +33,7 @@ pub mod fuzz;
 mod image;
 mod inlined;
 mod layout;
+mod limits;
 mod loader;
 mod messages;
 mod names;
@@ -70,6 +71,7 @@ use source::ReadAt as _;
 use symbols::Symbols;
 
 pub use error::InspectError;
+pub use limits::{Limit, Limits};
 pub use loader::loaded_offset;
 pub use plan::{
     CallPlace, ExitKind, FunctionEntry, MessageFn, Operation, PackFn, ProbePlan, Remark, RemarkKind, Semaphore, Site,

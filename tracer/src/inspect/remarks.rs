@@ -3,6 +3,7 @@
 use tracer_common::map::BUFFER_UNKNOWN;
 
 use super::layout;
+use super::limits::Limit;
 use super::messages::Catalog;
 use super::plan::{ProbePlan, Remark, RemarkKind, SymbolSource, TypeSource};
 use super::symbols::Symbols;
@@ -28,19 +29,11 @@ pub(super) fn add(symbols: &Symbols<'_>, catalog: &Catalog, compiler_known: bool
         add(RemarkKind::Damaged, "a symbol table cannot be read", None);
     }
     if symbols.source == SymbolSource::Dynamic && plan.is_rust {
-        add(
-            RemarkKind::Stripped,
-            "there is no symbol table, so prost functions cannot be found",
-            Some("set strip = \"none\" in the Cargo profile"),
-        );
+        add(RemarkKind::Stripped, Limit::Stripped.text(), Limit::Stripped.remedy());
     } else if !plan.is_rust {
         add(RemarkKind::NotRust, "there is no code by rustc, so no prost functions are looked for", None);
     } else if plan.messages.is_empty() && catalog.has_messages {
-        add(
-            RemarkKind::Inlined,
-            "prost messages are there, but their encode and decode functions are inlined",
-            Some("set debug = \"line-tables-only\" in the Cargo profile, or lto = false and codegen-units above 1"),
-        );
+        add(RemarkKind::Inlined, Limit::Inlined.text(), Limit::Inlined.remedy());
     }
     if plan.tls.tokio_context.is_some() && plan.tls.task_id_offset.is_none() {
         add(

@@ -2,8 +2,18 @@
 //! `TRACER_MAP_SIZES=TARGETS=2,LIFECYCLE=4096`.
 
 /// Maps whose size is a limit of the agent. The size of a ring buffer is in bytes, a power of two of at least a page.
-const NAMES: [&str; 8] =
-    ["LIFECYCLE", "TARGETS", "EXECUTABLES", "CALLS", "SOCKET_CALLS", "SERVERS", "CONNECTIONS", "ADVICE"];
+const NAMES: [&str; 10] = [
+    "LIFECYCLE",
+    "TARGETS",
+    "EXECUTABLES",
+    "PROBES",
+    "CALLS",
+    "SOCKET_CALLS",
+    "SERVERS",
+    "SERVED",
+    "CONNECTIONS",
+    "ADVICE",
+];
 
 /// What was asked for is not a list of sizes.
 #[derive(Debug, thiserror::Error)]

@@ -313,6 +313,11 @@ impl Programs {
         let _ = self.executables.remove(&executable);
     }
 
+    /// Functions that can be probed at once.
+    pub fn probe_room(&self) -> u32 {
+        self.probes.len()
+    }
+
     /// Says what a prost entry site means.
     pub fn set_probe(&mut self, index: u32, probe: Probe) -> Result<(), LoadError> {
         self.probes.set(index, probe, 0).map_err(|source| LoadError::Map { name: "PROBES", source })

@@ -11,6 +11,7 @@ use tracer_common::record::{
 use super::correlator::{Correlator, flow_key};
 use super::flow::FlowKey;
 use super::lead::{Lead, Waiting};
+use super::memory::Ages;
 use super::place::Place;
 use super::span::{Attribute, ProcessId, SpanContext, Value};
 use super::speaks::{Commands, Speaks};
@@ -22,6 +23,9 @@ const AF_UNIX: u32 = 1;
 const SKIP_STEP: u64 = 16 * 1024;
 /// A connection whose process is gone is over after this long: the record of its end may be lost.
 const ORPHANED_NS: u64 = 1_000_000_000;
+
+/// About how many bytes an open connection takes by itself: it, its tracker, and the texts of its address.
+pub(super) const BYTES: usize = 2048;
 
 /// Who asked: kept with a command until its reply.
 #[derive(Clone, Debug)]
@@ -55,6 +59,10 @@ pub struct Connection {
     pub server: Arc<str>,
     /// It is a Unix socket.
     pub unix: bool,
+    /// When something passed it last.
+    used_ns: u64,
+    /// About how many bytes it takes beside itself, when it was weighed last.
+    bytes: usize,
 }
 
 impl Correlator {
@@ -107,6 +115,7 @@ impl Correlator {
         let Some(connection) = self.connections.get_mut(&record.connection) else { return };
         connection.user = process.pid;
         connection.orphaned_ns = None;
+        connection.used_ns = record.head.end_ns;
         let chunk = Chunk {
             direction: if sent { Direction::Sent } else { Direction::Received },
             offset: record.offset,
@@ -132,6 +141,7 @@ impl Correlator {
             flow.touch(record.head.end_ns);
         }
         self.commands(record.connection, commands);
+        self.weigh(record.connection);
     }
 
     /// Bytes of a connection of which nothing was heard before: the record of its beginning is lost.
@@ -175,8 +185,31 @@ impl Correlator {
             self.commands(number, commands);
         }
         self.end_leads_of_connection(number);
-        self.connections.remove(&number);
+        if let Some(connection) = self.connections.remove(&number) {
+            self.memory.connections -= connection.bytes;
+        }
         self.output.closed.push(number);
+    }
+
+    /// How much a connection takes may have changed.
+    fn weigh(&mut self, number: u64) {
+        let Some(connection) = self.connections.get_mut(&number) else { return };
+        let before = std::mem::replace(&mut connection.bytes, connection.speaks.bytes());
+        self.memory.connections = self.memory.connections + connection.bytes - before;
+    }
+
+    /// Gives up what connections hold that were not used since `before_ns`; returns how many did.
+    pub(super) fn evict_connections(&mut self, before_ns: u64) -> u64 {
+        let unused = |connection: &&Connection| connection.bytes > 0 && connection.used_ns < before_ns;
+        let numbers: Vec<u64> = self.connections.values().filter(unused).map(|connection| connection.number).collect();
+        for &number in &numbers {
+            let Some(connection) = self.connections.get_mut(&number) else { continue };
+            let commands = connection.speaks.give_up(connection.verdict);
+            connection.speaks.count(&mut self.counts);
+            self.commands(number, commands);
+            self.weigh(number);
+        }
+        numbers.len() as u64
     }
 
     /// The agent ends: what was answered is given out, what waits for a reply is counted.
@@ -184,6 +217,7 @@ impl Correlator {
         self.flush_connection(number);
         self.end_leads_of_connection(number);
         let Some(mut connection) = self.connections.remove(&number) else { return };
+        self.memory.connections -= connection.bytes;
         if connection.verdict == Verdict::Yes {
             self.counts.commands_open += connection.speaks.open_commands() as u64;
         }
@@ -200,6 +234,7 @@ impl Correlator {
         }
         let commands = connection.speaks.flush();
         self.commands(number, commands);
+        self.weigh(number);
     }
 
     fn connection(&mut self, number: u64, protocol: u16, opened_before: bool) -> &mut Connection {
@@ -216,6 +251,8 @@ impl Correlator {
             port: 0,
             server: Arc::default(),
             unix: false,
+            used_ns: 0,
+            bytes: 0,
         })
     }
 
@@ -287,6 +324,13 @@ impl Connection {
         let (verdict, commands) = self.speaks.feed(chunk, asker, self.verdict);
         self.verdict = verdict;
         commands
+    }
+
+    /// When what it holds was used last.
+    pub(super) fn age(&self, ages: &mut Ages) {
+        if self.bytes > 0 {
+            ages.add(self.used_ns, self.bytes);
+        }
     }
 
     /// Attributes that say where the server is; the port only when it is not the usual one.

@@ -7,6 +7,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hasher as _};
 
+use super::memory::Ages;
 use super::span::SpanContext;
 use crate::protocol::parts::parts;
 
@@ -14,6 +15,8 @@ use crate::protocol::parts::parts;
 const WINDOW_NS: u64 = 10_000_000_000;
 /// Parts that are remembered.
 const MAX_PARTS: usize = 1 << 18;
+/// About how many bytes one takes: a place in the order, and one in the map, which has room to spare.
+const BYTES: usize = size_of::<(u64, (u32, u64))>() + 2 * size_of::<((u32, u64), Part)>();
 
 #[derive(Clone, Debug)]
 struct Part {
@@ -43,6 +46,25 @@ pub struct Contents {
 }
 
 impl Contents {
+    /// About how many bytes it takes.
+    pub fn bytes(&self) -> usize {
+        self.order.len() * BYTES
+    }
+
+    /// When each was decoded.
+    pub fn ages(&self, ages: &mut Ages) {
+        self.order.iter().for_each(|(at_ns, _)| ages.add(*at_ns, BYTES));
+    }
+
+    /// Forgets what was decoded before `before_ns`; returns how many parts that were.
+    pub fn evict(&mut self, before_ns: u64) -> u64 {
+        let before = self.order.len();
+        self.forget(before_ns);
+        let evicted = (before - self.order.len()) as u64;
+        self.evicted += evicted;
+        evicted
+    }
+
     /// A process has decoded a message; `context` is that of its handling.
     pub fn decoded(&mut self, pid: u32, message: &[u8], context: &SpanContext, at_ns: u64) {
         self.forget(at_ns.saturating_sub(WINDOW_NS));

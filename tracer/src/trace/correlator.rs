@@ -14,6 +14,7 @@ use super::flow::{Flow, FlowKey, Worker};
 use super::flows::Flows;
 use super::ids::Ids;
 use super::lead::Leads;
+use super::memory::Memory;
 use super::message::{Decoded, MessageType};
 use super::packs::Packs;
 use super::payload::Payloads;
@@ -43,6 +44,8 @@ pub struct Options {
     pub query_text: QueryText,
     /// Nanoseconds from which on a command is marked as slow.
     pub slow_query_ns: Option<u64>,
+    /// Bytes that all state may take, with the spans that wait for exporters.
+    pub memory_budget: usize,
 }
 
 /// What the correlator has to say; the caller empties it.
@@ -82,6 +85,7 @@ pub struct Correlator {
     pub(super) payloads: Payloads,
     pub(super) contents: Contents,
     pub(super) leads: Leads,
+    pub(super) memory: Memory,
     ticked_ns: u64,
     #[cfg(test)]
     flushes: u64,
@@ -92,7 +96,6 @@ impl Correlator {
     pub fn new(options: Options) -> Self {
         Self {
             ids: Ids::new(options.seed),
-            options,
             counts: Counts::default(),
             output: Output::default(),
             processes: HashMap::new(),
@@ -109,7 +112,9 @@ impl Correlator {
             payloads: Payloads::default(),
             contents: Contents::default(),
             leads: Leads::default(),
+            memory: Memory::new(options.memory_budget),
             ticked_ns: 0,
+            options,
             #[cfg(test)]
             flushes: 0,
         }
@@ -187,6 +192,7 @@ impl Correlator {
         counts.messages_open = self.flows.len() as u64;
         counts.served_open = (self.servers.held() + self.leads.waiting()) as u64;
         counts.timeline_evicted = self.servers.evicted();
+        counts.estimates_evicted = self.servers.estimates_evicted;
         counts.payloads_evicted = self.payloads.evicted;
         counts.contents_evicted = self.contents.evicted;
         counts
@@ -221,6 +227,7 @@ impl Correlator {
             Event::Fork(_) | Event::Uring(_) | Event::Loaded(_) => self.counts.lifecycle += 1,
         }
         self.look(0, false);
+        self.keep_within_budget();
     }
 
     fn process(&mut self, process: &ProcessInfo) {

@@ -71,7 +71,7 @@ pub struct Counts {
     pub served_open: u64,
     /// Steps of servers received.
     pub server_steps: u64,
-    /// Pieces of servers' time lines that were given up because there were too many.
+    /// Pieces of servers' time lines that were given up because there were too many, or the memory budget was used up.
     pub timeline_evicted: u64,
     /// Records of shims received: each is one span, or in one of the next two.
     pub shim: u64,
@@ -87,6 +87,18 @@ pub struct Counts {
     pub sampled_out: u64,
     /// Flows ended early because there were too many.
     pub flows_evicted: u64,
+    /// Connections of which all but the connection itself was given up, because the memory budget was used up.
+    pub connections_evicted: u64,
+    /// Commands that waited for their worker's encode and did so no longer, for the same reason.
+    pub leads_evicted: u64,
+    /// Commands that were no longer held for what their server did, for the same reason.
+    pub held_evicted: u64,
+    /// Ends of encodes forgotten early, for the same reason.
+    pub encodes_evicted: u64,
+    /// Commands of others that estimates could no longer be made with, for the same reason.
+    pub estimates_evicted: u64,
+    /// Everything that was given up for this reason.
+    pub state_evicted: u64,
     /// What the Redis trackers could not make spans of.
     pub redis: redis::Diagnostics,
     /// What the MySQL trackers could not make spans of.

@@ -31,7 +31,6 @@ impl<K: Ord> Deadlines<K> {
     }
 
     /// Number of entries.
-    #[cfg(test)]
     pub fn len(&self) -> usize {
         self.0.len()
     }

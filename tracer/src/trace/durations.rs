@@ -85,6 +85,11 @@ impl Durations {
         }
     }
 
+    /// About how many bytes they take.
+    pub fn bytes(&self) -> usize {
+        self.0.len() * 2 * size_of::<(Series, Figures)>()
+    }
+
     /// Every series, in no order.
     pub fn iter(&self) -> impl Iterator<Item = (&Series, &Figures)> {
         self.0.iter()

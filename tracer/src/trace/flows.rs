@@ -7,6 +7,7 @@ use std::collections::HashMap;
 
 use super::deadlines::Deadlines;
 use super::flow::{Flow, FlowKey, IDLE_NS, Worker};
+use super::memory::Ages;
 
 /// Flows by their workers.
 #[derive(Debug)]
@@ -103,6 +104,26 @@ impl<D> Flows<D> {
             }
         }
         None
+    }
+
+    /// About how many bytes they take.
+    pub fn bytes(&self) -> usize {
+        self.deadlines.len() * Self::BYTES
+    }
+
+    /// A place in the queue and one by process, for which the map has room to spare.
+    const BYTES: usize = size_of::<(u64, (u64, FlowKey))>() + 2 * size_of::<(Worker, Slot<D>)>();
+
+    /// When each was used last.
+    pub fn ages(&self, ages: &mut Ages) {
+        for slot in self.processes.values().flat_map(HashMap::values) {
+            ages.add(slot.flow.as_ref().map_or(0, |flow| flow.last_ns), Self::BYTES);
+        }
+    }
+
+    /// Ends a flow in which nothing has happened since `before_ns`.
+    pub fn remove_unused(&mut self, before_ns: u64) -> Option<Flow<D>> {
+        self.remove_idle(before_ns.saturating_add(IDLE_NS))
     }
 
     /// Ends the flow that has been without activity for the longest time.

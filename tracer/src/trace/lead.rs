@@ -11,6 +11,7 @@ use std::collections::HashMap;
 use super::connection::Asker;
 use super::correlator::Correlator;
 use super::flow::FlowKey;
+use super::memory::Ages;
 use super::span::SpanContext;
 use crate::protocol::{mysql, redis};
 
@@ -27,6 +28,8 @@ const FORGET_NS: u64 = 10_000_000_000;
 const MAX_WORKERS: usize = 1 << 14;
 /// Commands of one worker that wait.
 const MAX_WAITING: usize = 1 << 10;
+/// About how many bytes one takes, with its text.
+const WAITING_BYTES: usize = size_of::<Waiting>() + 256;
 
 /// A command that waits.
 #[derive(Debug)]
@@ -84,6 +87,18 @@ impl Leads {
     /// Commands that wait.
     pub fn waiting(&self) -> usize {
         self.waiting
+    }
+
+    /// About how many bytes it takes.
+    pub fn bytes(&self) -> usize {
+        self.waiting * WAITING_BYTES + self.workers.len() * 2 * size_of::<(FlowKey, Worker)>()
+    }
+
+    /// When the workers with commands that wait were active last.
+    pub fn ages(&self, ages: &mut Ages) {
+        for worker in self.workers.values().filter(|worker| !worker.waiting.is_empty()) {
+            ages.add(worker.last_ns, worker.waiting.len() * WAITING_BYTES);
+        }
     }
 
     /// A worker did something; says whether its commands before an encode belong to it. Nothing is believed of others.
@@ -171,6 +186,20 @@ impl Correlator {
         };
         let late = self.leads.take_where(|_, waiting| late(waiting));
         self.release_all(late);
+    }
+
+    /// Lets go of the commands of workers that were not active since `before_ns`, and forgets these; returns how many.
+    pub(super) fn evict_leads(&mut self, before_ns: u64) -> u64 {
+        let unused: Vec<FlowKey> =
+            self.leads.workers.iter().filter(|(_, worker)| worker.last_ns < before_ns).map(|(key, _)| *key).collect();
+        let mut evicted = 0;
+        for key in unused {
+            let waiting = self.leads.take(key);
+            self.leads.workers.remove(&key);
+            evicted += waiting.len() as u64;
+            self.release_all(waiting);
+        }
+        evicted
     }
 
     /// A worker begins a flow: what it did before was not for this message.

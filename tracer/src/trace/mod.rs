@@ -19,6 +19,7 @@ mod flow;
 mod flows;
 mod ids;
 mod lead;
+mod memory;
 mod message;
 mod mysql;
 pub mod packs;

@@ -10,6 +10,7 @@ use tracer_common::record::Message;
 
 use super::connection::Asker;
 use super::correlator::{Correlator, flow_key};
+use super::memory::Ages;
 use crate::protocol::redis::{Command, fingerprints};
 
 /// [`ProbeInfo::operation`](crate::capture::ProbeInfo) of a function that packs commands.
@@ -18,6 +19,8 @@ pub const PACK: &str = "redis_pack";
 const LIFETIME_NS: u64 = 30_000_000_000;
 /// Packed commands that are kept at once.
 const MAX_PACKS: usize = 1 << 18;
+/// About how many bytes one takes: most are alone in their queue, which has room for four.
+const BYTES: usize = 4 * size_of::<Pack>() + 2 * size_of::<((u32, u64), VecDeque<Pack>)>();
 /// How often it is looked for those, in nanoseconds: each time all are looked at.
 const EXPIRE_EVERY_NS: u64 = 1_000_000_000;
 
@@ -63,9 +66,24 @@ impl Packs {
             return 0;
         }
         self.expired_ns = now_ns;
+        self.evict(now_ns.saturating_sub(LIFETIME_NS).saturating_add(1))
+    }
+
+    /// About how many bytes it takes.
+    pub fn bytes(&self) -> usize {
+        self.len * BYTES
+    }
+
+    /// When each was packed.
+    pub fn ages(&self, ages: &mut Ages) {
+        self.waiting.values().flatten().for_each(|pack| ages.add(pack.at_ns, BYTES));
+    }
+
+    /// Forgets what was packed before `before_ns`; returns how many.
+    pub fn evict(&mut self, before_ns: u64) -> u64 {
         let before = self.len;
         self.waiting.retain(|_, packs| {
-            packs.retain(|pack| pack.at_ns.saturating_add(LIFETIME_NS) > now_ns);
+            packs.retain(|pack| pack.at_ns >= before_ns);
             !packs.is_empty()
         });
         self.len = self.waiting.values().map(VecDeque::len).sum();

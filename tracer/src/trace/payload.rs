@@ -7,12 +7,16 @@
 use std::collections::{HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hasher as _};
 
+use super::memory::Ages;
 use super::span::{Link, SpanContext, Value};
 
 /// How long a message may be on its way, in nanoseconds.
 const WINDOW_NS: u64 = 10_000_000_000;
 /// Messages on their way that are kept.
 const MAX_SENT: usize = 1 << 17;
+/// About how many bytes one takes: most are the only one of their kind, in lists that have room for four.
+const BYTES: usize =
+    4 * (size_of::<Sender>() + size_of::<(u64, SpanContext)>()) + 2 * size_of::<(u64, Print, Vec<Sender>)>();
 
 /// What a message is known by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -99,6 +103,25 @@ pub struct Payloads {
 }
 
 impl Payloads {
+    /// About how many bytes it takes.
+    pub fn bytes(&self) -> usize {
+        self.order.len() * BYTES
+    }
+
+    /// When each was sent.
+    pub fn ages(&self, ages: &mut Ages) {
+        self.order.iter().for_each(|(at_ns, ..)| ages.add(*at_ns, BYTES));
+    }
+
+    /// Forgets what was sent before `before_ns`; returns how many.
+    pub fn evict(&mut self, before_ns: u64) -> u64 {
+        let before = self.order.len();
+        self.forget(before_ns);
+        let evicted = (before - self.order.len()) as u64;
+        self.evicted += evicted;
+        evicted
+    }
+
     /// A process has encoded a message.
     pub fn sent(&mut self, print: Print, pid: u32, context: SpanContext, at_ns: u64) {
         self.forget(at_ns.saturating_sub(WINDOW_NS));

@@ -86,7 +86,7 @@ impl Correlator {
         }
     }
 
-    fn served(&mut self, done: Done) {
+    pub(super) fn served(&mut self, done: Done) {
         let Done { mut held, explained, unmatched } = done;
         let series = Series {
             service: Arc::clone(&held.service),

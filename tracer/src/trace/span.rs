@@ -203,6 +203,29 @@ pub struct Span {
     pub events: Vec<SpanEvent>,
 }
 
+impl Span {
+    /// About how many bytes it takes.
+    pub fn bytes(&self) -> usize {
+        let attributes = self.attributes.iter().chain(self.links.iter().flat_map(|link| &link.attributes));
+        let lists = size_of::<Attribute>() * (self.attributes.capacity() + self.links.len() * 4)
+            + size_of::<Link>() * self.links.capacity()
+            + size_of::<SpanEvent>() * self.events.capacity();
+        size_of::<Self>() + lists + attributes.map(|(_, value)| value.bytes()).sum::<usize>()
+    }
+}
+
+impl Value {
+    /// About how many bytes it takes beside itself. What is shared by many spans is nobody's.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Str(Cow::Borrowed(_)) => 0,
+            Self::Str(Cow::Owned(text)) => text.capacity(),
+            Self::List(texts) => texts.iter().map(|text| size_of::<String>() + text.len()).sum(),
+            Self::Shared(_) | Self::Int(_) | Self::Float(_) | Self::Bool(_) => 0,
+        }
+    }
+}
+
 /// What exporters must know of a process: its OTLP resource.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Resource {

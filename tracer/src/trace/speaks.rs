@@ -138,6 +138,32 @@ impl Speaks {
         }
     }
 
+    /// About how many bytes it takes beside itself.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Redis { tracker, held, .. } => tracker.bytes() + held.capacity() * size_of::<redis::Command<Asker>>(),
+            Self::Mysql { tracker, held } => tracker.bytes() + held.capacity() * size_of::<mysql::Command<Asker>>(),
+        }
+    }
+
+    /// Gives these back. Commands that were answered are given out if it is the protocol; those that wait are counted.
+    pub fn give_up(&mut self, verdict: Verdict) -> Commands {
+        match self {
+            Self::Redis { tracker, held, .. } => {
+                tracker.give_up(held);
+                let commands = given(verdict, held);
+                *held = Vec::new();
+                Commands::Redis(commands)
+            }
+            Self::Mysql { tracker, held } => {
+                tracker.give_up();
+                let commands = given(verdict, held);
+                *held = Vec::new();
+                Commands::Mysql(commands)
+            }
+        }
+    }
+
     /// Commands that wait for a reply.
     pub fn open_commands(&self) -> usize {
         match self {

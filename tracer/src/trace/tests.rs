@@ -12,6 +12,8 @@ use super::{Correlator, Options};
 use crate::capture::{Item, ProbeInfo, ProcessInfo};
 use crate::protocol::redis::QueryText;
 
+mod budget;
+
 const PID: u32 = 7;
 /// Another process; its threads have numbers above a thousand.
 const PEER: u32 = 1_000;
@@ -48,8 +50,13 @@ fn with_header(sampled: bool) -> Vec<u8> {
 
 fn correlator(sampler: &str) -> Correlator {
     let sampler = sampler.parse().expect("a sampler");
-    let mut correlator =
-        Correlator::new(Options { seed: 1, sampler, query_text: QueryText::default(), slow_query_ns: None });
+    let mut correlator = Correlator::new(Options {
+        seed: 1,
+        sampler,
+        query_text: QueryText::default(),
+        slow_query_ns: None,
+        memory_budget: usize::MAX,
+    });
     for pid in [PID, PEER] {
         let id = ProcessId { pid, start_time: 1 };
         correlator.feed(&Item::Process(ProcessInfo { id, service: "svc".to_owned(), attributes: Vec::new() }));

@@ -5,8 +5,11 @@
 
 use std::collections::HashMap;
 
+use super::memory::Ages;
 use super::span::{SpanId, TraceId};
 
+/// Bytes of an entry, with the map's own.
+const BYTES: usize = size_of::<((TraceId, SpanId), u64)>() + 1;
 /// Ends of encodes kept in each of two halves: about 40 bytes each, and some seconds at the highest rates.
 const HALF: usize = 1 << 16;
 
@@ -16,6 +19,8 @@ pub struct Encodes {
     recent: HashMap<(TraceId, SpanId), u64>,
     /// What was recent before; forgotten as a whole, so that no entry has to be looked for.
     older: HashMap<(TraceId, SpanId), u64>,
+    /// End of the last one of these.
+    older_ns: u64,
 }
 
 impl Encodes {
@@ -23,8 +28,27 @@ impl Encodes {
     pub fn ended(&mut self, trace: TraceId, span: SpanId, end_ns: u64) {
         if self.recent.len() == HALF {
             self.older = std::mem::take(&mut self.recent);
+            self.older_ns = end_ns;
         }
         self.recent.insert((trace, span), end_ns);
+    }
+
+    /// About how many bytes it takes.
+    pub fn bytes(&self) -> usize {
+        (self.recent.capacity() + self.older.capacity()) * BYTES
+    }
+
+    /// When the older half was complete: the other one is needed.
+    pub fn ages(&self, ages: &mut Ages) {
+        ages.add(self.older_ns, self.older.capacity() * BYTES);
+    }
+
+    /// Forgets the older half if it was complete before `before_ns`; returns how many that were.
+    pub fn evict(&mut self, before_ns: u64) -> u64 {
+        if self.older_ns >= before_ns {
+            return 0;
+        }
+        std::mem::take(&mut self.older).len() as u64
     }
 
     /// Nanoseconds from the end of the encode `parent` to `start_ns`; `None` if it is not known, or not before that.

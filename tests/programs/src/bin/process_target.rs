@@ -1,12 +1,14 @@
 //! A process that forks, runs other programs and loses its main thread on command, and works in between.
 //!
 //! `work ADDRESS N` is N rounds of an encode, a GET and a decode; `threads ADDRESS N M` the same in M threads, and `timed ADDRESS
-//! SECONDS` says how long rounds took. The others do the same in another process, and answer when it
+//! SECONDS` says how long rounds took. `unanswered ADDRESS N` sends N GETs and never reads a reply. The others do the same in another process, and answer when it
 //! has ended: `fork ADDRESS N` in a child, `daemon ADDRESS N` in a grandchild whose parent has ended, `spawn ADDRESS N` in a
 //! child that runs this program anew, `fork_as PID ADDRESS N` in a child that has this number, `spawned N` runs N programs that do
 //! nothing. `leave` ends the main thread and `execute`
 //! runs this program anew from a thread that is not the main one; the conversation goes on in both.
 
+use std::io::Write as _;
+use std::net::TcpStream;
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 use std::sync::mpsc;
@@ -18,6 +20,9 @@ use redis::{Client, Commands as _, Connection};
 use serde_json::{Value, json};
 use tracer_test_programs::messages::{Order, order};
 use tracer_test_programs::{converse, number};
+
+/// Bytes of one call of `unanswered`.
+const PART: usize = 32 * 1024;
 
 fn main() -> Result<()> {
     if let [_, address, rounds] = std::env::args().collect::<Vec<_>>().as_slice() {
@@ -53,6 +58,21 @@ fn obey(command: &str, arguments: &[&str], leave: &mpsc::Sender<()>) -> Result<V
             .then(|| json!(threads))
             .context("a thread failed")
         }
+        "unanswered" => {
+            let mut connection = TcpStream::connect(address)?;
+            let gets: Vec<u8> = (0..number(arguments, 1)?)
+                .flat_map(|id| {
+                    let key = format!("unanswered:{id}");
+                    format!("*2\r\n$3\r\nGET\r\n${}\r\n{key}\r\n", key.len()).into_bytes()
+                })
+                .collect();
+            for part in gets.chunks(PART) {
+                connection.write_all(part)?;
+            }
+            // It stays open until the process ends.
+            std::mem::forget(connection);
+            Ok(json!(true))
+        }
         "timed" => timed(address, Duration::from_secs(number(arguments, 1)? as u64)),
         "leave" => {
             leave.send(())?;
@@ -87,7 +107,6 @@ fn obey(command: &str, arguments: &[&str], leave: &mpsc::Sender<()>) -> Result<V
             let rounds = number(arguments, 1)?;
             let (end, mut open) = std::io::pipe().context("a pipe")?;
             let middle = fork(move || {
-                use std::io::Write as _;
                 fork(move || {
                     let done = work(address, rounds);
                     write!(open, "{}", std::process::id())?;

@@ -104,6 +104,21 @@ async fn a_full_queue_drops_for_the_slow_exporter_only() {
 }
 
 #[tokio::test]
+async fn a_queue_has_its_part_of_the_memory_as_its_limit() {
+    let (exporter, batches, permit) = gate();
+    let max_queue_bytes = 50 * span(1, 1).bytes();
+    let pipeline = Pipeline::start(Options { max_queue_bytes, ..options(10_000, 10) }, vec![exporter]).unwrap();
+    give(&pipeline, 500);
+    batches.recv_timeout(LONG).unwrap();
+    let live = &pipeline.stats()[0];
+    assert_eq!((live.on_the_way, live.dropped(Cause::MemoryFull), live.dropped(Cause::QueueFull)), (50, 450, 0));
+    assert_eq!(pipeline.handle().bytes(), max_queue_bytes);
+    (0..1_000).for_each(|_| permit.send(()).unwrap());
+    let report = pipeline.shutdown(LONG).await;
+    assert_balanced(&report.exporters[0], 500);
+}
+
+#[tokio::test]
 async fn a_giver_that_may_wait_loses_nothing() {
     let (exporter, batches, permit) = gate();
     let options = Options { when_full: WhenFull::Wait, ..options(20, 10) };

@@ -83,6 +83,17 @@ impl Packets {
         self.kept.truncate(keep);
     }
 
+    /// Bytes that it takes beside itself.
+    pub(super) fn bytes(&self) -> usize {
+        self.kept.capacity()
+    }
+
+    /// Gives these back.
+    pub(super) fn give_back(&mut self) {
+        self.reset();
+        self.kept = Vec::new();
+    }
+
     /// Overwrites what was kept: it may be a secret.
     pub(super) fn wipe(&mut self) {
         self.kept.fill(0);

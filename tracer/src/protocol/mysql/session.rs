@@ -26,6 +26,8 @@ const MAX_EARLY: usize = 1 << 12;
 const NO_BACKSLASH_ESCAPES: u64 = 0x0200;
 /// Bytes kept of a packet: enough for all that matters in one.
 pub(super) const KEPT: usize = 64;
+/// About how many bytes a statement takes: its text is at most 2 KiB, and mostly much shorter.
+const TEXT: usize = 1024;
 
 /// A reply packet, when it was there.
 #[derive(Clone, Copy, Debug)]
@@ -113,6 +115,13 @@ impl<T> Session<T> {
     /// No command waits.
     pub(super) fn is_idle(&self) -> bool {
         self.waiting.is_empty()
+    }
+
+    /// About how many bytes it takes beside itself.
+    pub(super) fn bytes(&self) -> usize {
+        // A command's text is that of its prepared statement, or one of its own.
+        let waiting = self.waiting.capacity() * size_of::<Waiting<T>>() + self.waiting.len() * TEXT;
+        waiting + self.early.capacity() * size_of::<Early>() + self.statements.len() * TEXT
     }
 
     /// How the next text is to be read. A command that waits may change it.

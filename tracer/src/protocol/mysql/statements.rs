@@ -44,6 +44,11 @@ impl Statements {
         if id == LAST { self.last.take() } else { self.by_id.remove(&id) }
     }
 
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.by_id.len()
+    }
+
     /// The session begins anew.
     pub(super) fn clear(&mut self) {
         *self = Self::default();

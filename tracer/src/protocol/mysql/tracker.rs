@@ -141,6 +141,22 @@ impl<T: Clone> Tracker<T> {
         }
     }
 
+    /// About how many bytes it takes beside itself.
+    pub fn bytes(&self) -> usize {
+        self.session.bytes() + self.requests.bytes() + self.replies.bytes()
+    }
+
+    /// Gives back what [`Tracker::bytes`] counts, as if bytes of both directions had been lost: commands that wait are counted, and
+    /// statements that were prepared have no text any more. Before the first command there is nothing to give back.
+    pub fn give_up(&mut self) {
+        if self.phase == Phase::Commands {
+            self.lose();
+            self.session.statements.clear();
+            self.requests.give_back();
+            self.replies.give_back();
+        }
+    }
+
     /// It is MySQL, but cannot be followed any further: it is encrypted or compressed, or was refused.
     pub fn has_ended(&self) -> bool {
         self.phase == Phase::Over

@@ -53,7 +53,12 @@ impl Calls {
 
     /// Forgets the calls: none of their commands waits any longer.
     pub(super) fn clear(&mut self) {
-        self.open.clear();
+        self.open = VecDeque::new();
+    }
+
+    /// About how many bytes it takes beside itself.
+    pub(super) fn bytes(&self) -> usize {
+        self.open.capacity() * size_of::<Call>()
     }
 }
 

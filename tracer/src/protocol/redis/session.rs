@@ -83,6 +83,8 @@ pub(super) struct TooManyReplies;
 #[derive(Debug)]
 pub(super) struct Session<T> {
     waiting: VecDeque<Waiting<T>>,
+    /// Bytes of their texts.
+    texts: usize,
     /// Commands after those in `waiting` that were too many to keep.
     unrecorded: u64,
     early: VecDeque<Reply>,
@@ -109,6 +111,7 @@ impl<T> Session<T> {
     pub(super) fn new(database: Option<u32>) -> Self {
         Self {
             waiting: VecDeque::new(),
+            texts: 0,
             unrecorded: 0,
             early: VecDeque::new(),
             calls: Calls::default(),
@@ -135,6 +138,12 @@ impl<T> Session<T> {
     /// Commands that wait.
     pub(super) fn waiting(&self) -> usize {
         self.waiting.len()
+    }
+
+    /// About how many bytes it takes beside itself.
+    pub(super) fn bytes(&self) -> usize {
+        let waiting = self.waiting.capacity() * size_of::<Waiting<T>>() + self.texts;
+        waiting + self.early.capacity() * size_of::<Reply>() + self.calls.bytes()
     }
 
     /// The oldest command that waits had not begun before this.
@@ -195,6 +204,7 @@ impl<T> Session<T> {
             quality: sent.quality,
         };
         let (effect, asks) = (request.effect, request.asks);
+        self.texts += text_bytes(&command);
         let earliest_ns = sent.earliest_ns;
         self.waiting.push_back(Waiting { command, earliest_ns, effect, asks, call, confirmed: 0, expected });
         if !self.heard && self.database.is_none() && self.calls.open() > SILENT_CALLS {
@@ -275,6 +285,7 @@ impl<T> Session<T> {
         self.diagnostics.commands_unpaired += self.waiting.len() as u64;
         self.diagnostics.replies_unseen += self.early.len() as u64;
         self.waiting = VecDeque::new();
+        self.texts = 0;
         self.unrecorded = 0;
         self.early = VecDeque::new();
         self.calls.clear();
@@ -454,6 +465,7 @@ impl<T> Session<T> {
     /// The oldest command, in the database that its predecessors chose.
     fn take(&mut self) -> Option<Waiting<T>> {
         let mut waiting = self.waiting.pop_front()?;
+        self.texts -= text_bytes(&waiting.command);
         waiting.command.database = self.database;
         if self.waiting.is_empty() && self.waiting.capacity() > ROOM {
             self.waiting = VecDeque::new();
@@ -482,6 +494,11 @@ impl<T> Session<T> {
         command.transaction |= self.transaction.is_some();
         out.push(command);
     }
+}
+
+/// Bytes of the text that a command is shown with.
+fn text_bytes<T>(command: &Command<T>) -> usize {
+    command.query_text.as_ref().map_or(0, String::capacity)
 }
 
 /// Whether this is one of the replies that a subscription waits for.

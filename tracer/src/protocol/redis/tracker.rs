@@ -144,6 +144,18 @@ impl<T: Clone> Tracker<T> {
         if self.is_request(direction) { self.request_stream.skip() } else { self.reply_stream.skip() }
     }
 
+    /// About how many bytes it takes beside itself.
+    pub fn bytes(&self) -> usize {
+        self.session.bytes()
+    }
+
+    /// Gives back what [`Tracker::bytes`] counts, as if bytes of both directions had been lost: commands that wait are counted.
+    pub fn give_up(&mut self, out: &mut Vec<Command<T>>) {
+        self.flush(out);
+        self.lose_requests();
+        self.lose_replies();
+    }
+
     /// The counters since the last call.
     pub fn diagnostics(&mut self) -> Diagnostics {
         std::mem::take(&mut self.session.diagnostics)

@@ -9,6 +9,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
+use super::super::memory::Ages;
 use super::split::{Interval, Split};
 use super::timeline::{Holder, Slot};
 
@@ -62,6 +63,30 @@ impl<W> Line<W> {
         {
             self.who.remove(&oldest.number);
         }
+    }
+
+    /// About how many bytes it takes.
+    pub fn bytes(&self) -> usize {
+        self.answered.len() * Self::BYTES
+    }
+
+    const BYTES: usize = size_of::<Answered>() + 2 * size_of::<(u64, W)>();
+
+    /// When each command was answered.
+    pub fn ages(&self, ages: &mut Ages) {
+        self.answered.iter().for_each(|answered| ages.add(answered.end_ns, Self::BYTES));
+    }
+
+    /// Forgets the commands that were answered before `before_ns`; returns how many.
+    pub fn evict(&mut self, before_ns: u64) -> u64 {
+        let mut evicted = 0;
+        while let Some(oldest) = self.answered.pop_front_if(|answered| answered.end_ns < before_ns) {
+            self.who.remove(&oldest.number);
+            evicted += 1;
+        }
+        self.answered.shrink_to_fit();
+        self.who.shrink_to_fit();
+        evicted
     }
 
     /// Who had the thread, as far as that can be told, with the number of the command for that of the turn.

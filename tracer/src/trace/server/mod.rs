@@ -33,7 +33,8 @@ pub use timeline::Own;
 use timeline::{Asked, Timeline, Turn};
 pub use timeline::{Holder, Slot};
 
-use super::span::SpanContext;
+use super::memory::Ages;
+use super::span::{Span, SpanContext};
 use crate::capture::steps;
 
 /// How long a command is held at most for what the server did about it, in time of the records.
@@ -54,6 +55,10 @@ const MAX_LINES: usize = 256;
 const MAX_TURNS: usize = 1 << 14;
 /// A blocker of less than this is not waited for.
 const WORTH_NS: u64 = 50_000;
+/// About how many bytes a command takes that is held, with its span.
+const HELD_BYTES: usize = size_of::<(Held, Found)>() + size_of::<Span>() + 1024;
+/// The same of a connection.
+const PEER_BYTES: usize = 512;
 
 #[derive(Debug)]
 struct Found {
@@ -80,6 +85,10 @@ pub struct Servers {
     numbers: u64,
     now_ns: u64,
     looked_ns: u64,
+    /// What time lines and estimates took when they were looked at last.
+    past_bytes: usize,
+    /// Commands that estimates could no longer be made with.
+    pub estimates_evicted: u64,
 }
 
 /// A command of a server that is not attached to.
@@ -204,6 +213,39 @@ impl Servers {
 
     /// Gives out the commands about which nothing more will be known; at the end (`all`) every one.
     pub fn look(&mut self, now_ns: u64, all: bool, out: &mut Vec<Done>) {
+        self.give_out(now_ns, if all { u64::MAX } else { 0 }, out);
+        self.past_bytes = self.timelines.values().map(Timeline::bytes).sum::<usize>()
+            + self.lines.values().map(Line::bytes).sum::<usize>();
+    }
+
+    /// About how many bytes all of it takes.
+    pub fn bytes(&self) -> usize {
+        let peers = self.peers.clients.len() + self.peers.served.len();
+        self.past_bytes + self.held() * HELD_BYTES + peers * PEER_BYTES
+    }
+
+    /// When commands and what servers did ended.
+    pub fn ages(&self, ages: &mut Ages) {
+        self.timelines.values().for_each(|timeline| timeline.ages(ages));
+        self.lines.values().for_each(|line| line.ages(ages));
+        let held = self.held.iter().chain(self.named.iter().map(|(held, _)| held));
+        held.for_each(|held| ages.add(held.end_ns, HELD_BYTES));
+    }
+
+    /// Gives out the commands, and gives up what else is known, of before `before_ns`. Returns how much of the latter.
+    pub fn evict(&mut self, before_ns: u64, out: &mut Vec<Done>) -> u64 {
+        self.give_out(0, before_ns, out);
+        let pieces: u64 = self.timelines.values_mut().map(|timeline| timeline.evict(before_ns)).sum();
+        let estimates: u64 = self.lines.values_mut().map(|line| line.evict(before_ns)).sum();
+        self.lines.retain(|_, line| line.bytes() > 0);
+        self.estimates_evicted += estimates;
+        self.past_bytes = self.timelines.values().map(Timeline::bytes).sum::<usize>()
+            + self.lines.values().map(Line::bytes).sum::<usize>();
+        pieces + estimates
+    }
+
+    /// Gives out the commands about which nothing more will be known, and all that ended before `before_ns`.
+    fn give_out(&mut self, now_ns: u64, before_ns: u64, out: &mut Vec<Done>) {
         self.now_ns = self.now_ns.max(now_ns);
         self.looked_ns = self.now_ns;
         let until = self.now_ns.saturating_sub(FORGET_NS);
@@ -218,26 +260,27 @@ impl Servers {
         let crowded = self.held() >= MAX_HELD;
         for held in std::mem::take(&mut self.held) {
             let age = self.now_ns.saturating_sub(held.end_ns);
+            let now = crowded || held.end_ns < before_ns;
             if !held.answered {
                 out.push(Done { held, explained: None, unmatched: false });
             } else if let Some(found) = self.find(&held) {
                 self.ask(&held, &found);
                 self.named.push_back((held, found));
             } else if !self.is_attached(held.connection) || self.was_before(&held) {
-                if age >= ESTIMATE_NS || all || crowded {
+                if age >= ESTIMATE_NS || now {
                     let explained = self.estimate(&held);
                     out.push(Done { held, explained, unmatched: false });
                 } else {
                     self.held.push_back(held);
                 }
-            } else if age >= PATIENCE_NS || all || crowded {
+            } else if age >= PATIENCE_NS || now {
                 out.push(Done { held, explained: None, unmatched: true });
             } else {
                 self.held.push_back(held);
             }
         }
         for (held, found) in std::mem::take(&mut self.named) {
-            let late = all || crowded || self.now_ns.saturating_sub(held.end_ns) >= NAMES_NS;
+            let late = crowded || held.end_ns < before_ns || self.now_ns.saturating_sub(held.end_ns) >= NAMES_NS;
             if late || self.are_named(&held, &found) {
                 let explained = Some(self.explain(&held, &found));
                 out.push(Done { held, explained, unmatched: false });

@@ -8,11 +8,14 @@ use std::collections::VecDeque;
 
 use tracer_common::record::{STEP_BYTES, STEP_IDLE, STEP_READ, STEP_WRITE, Step};
 
+use super::super::memory::Ages;
 use super::super::span::SpanContext;
 use super::kind::Kind;
 
 /// Slots kept: what has waited for longer is not explained.
 const MAX_SLOTS: usize = 1 << 17;
+/// About how many bytes a turn takes, with what its client knows of it.
+const TURN_BYTES: usize = size_of::<Turn>() + size_of::<Asked>() + size_of::<u64>();
 /// Time between two slots that is the cost of the loop and of being watched, nobody's doing.
 const LOOP_NS: u64 = 100_000;
 
@@ -222,16 +225,41 @@ impl Timeline {
         if end_ns > start_ns {
             self.slots.push_back(Slot { start_ns, end_ns, holder });
         }
-        if self.slots.len() > MAX_SLOTS
-            && let Some(slot) = self.slots.pop_front()
-        {
-            self.evicted += 1;
-            if let Holder::Turn(number) = slot.holder {
-                while self.first_turn < number && self.turns.pop_front().is_some() {
-                    self.first_turn += 1;
-                }
+        if self.slots.len() > MAX_SLOTS {
+            self.give_up_oldest();
+        }
+    }
+
+    fn give_up_oldest(&mut self) {
+        let Some(slot) = self.slots.pop_front() else { return };
+        self.evicted += 1;
+        if let Holder::Turn(number) = slot.holder {
+            while self.first_turn < number && self.turns.pop_front().is_some() {
+                self.first_turn += 1;
             }
         }
+    }
+
+    /// About how many bytes it takes.
+    pub fn bytes(&self) -> usize {
+        self.slots.len() * size_of::<Slot>() + self.turns.len() * TURN_BYTES
+    }
+
+    /// When each slot ended.
+    pub fn ages(&self, ages: &mut Ages) {
+        let turns = self.turns.len() * TURN_BYTES / self.slots.len().max(1);
+        self.slots.iter().for_each(|slot| ages.add(slot.end_ns, size_of::<Slot>() + turns));
+    }
+
+    /// Gives up the slots that ended before `before_ns`; returns how many.
+    pub fn evict(&mut self, before_ns: u64) -> u64 {
+        let before = self.evicted;
+        while self.slots.front().is_some_and(|slot| slot.end_ns < before_ns) {
+            self.give_up_oldest();
+        }
+        self.slots.shrink_to_fit();
+        self.turns.shrink_to_fit();
+        self.evicted - before
     }
 
     /// A turn by its number.

@@ -29,6 +29,7 @@ fn start_with(url: &str, directory: &Path, retry: Retry, timeout: Duration, size
     let exporter = OtlpExporter::new(client, request, Duration::from_millis(1)).with_spool(spool);
     let options = Options {
         max_queue_size: NonZeroUsize::new(160).unwrap(),
+        max_queue_bytes: usize::MAX,
         max_batch_size: request,
         clock: Clock::Fixed(OFFSET),
         when_full: crate::export::WhenFull::Wait,
