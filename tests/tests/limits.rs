@@ -7,10 +7,9 @@ use std::process::Command;
 use serde_json::Value;
 use tempfile::TempDir;
 use tracer_tests::service::Service;
-use tracer_tests::{Agent, RedisServer, Target, lto_program, program, require_root};
+use tracer_tests::{Agent, RedisServer, Target, program, require_root};
 
 const STRIPPED: &str = "there is no symbol table, so prost functions cannot be found";
-const INLINED: &str = "prost messages are there, but their encode and decode functions are inlined";
 
 /// A copy of a program without some of its sections.
 fn stripped(original: &Path, how: &str) -> (TempDir, Service) {
@@ -59,13 +58,6 @@ fn a_program_without_symbols() {
     require_root();
     let (_folder, service) = stripped(&program("prost_target"), "--strip-all");
     assert_said(&service, "stripped", STRIPPED);
-}
-
-#[test]
-fn a_program_whose_calls_are_inlined() {
-    require_root();
-    let (_folder, service) = stripped(&lto_program("prost_target"), "--strip-debug");
-    assert_said(&service, "inlined", INLINED);
 }
 
 #[test]
