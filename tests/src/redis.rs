@@ -13,15 +13,17 @@ use crate::{Certificate, Network};
 const PROGRAM: &str = "redis-server";
 /// Redis's own; a container has all ports to itself.
 const USUAL_PORT: u16 = 6379;
-/// Runs a command with another root, in which there is no more than it needs: the first argument is an empty folder.
+/// Runs a program with another root, in which there is no more than it needs: the first argument is an empty folder, the second the
+/// program's file, the third its name.
 const CONTAINED: &str = r#"set -e
-root=$1; shift
+root=$1; program=$2; name=$3; shift 3
 mount -t tmpfs tmpfs "$root"
 for name in bin sbin lib lib64; do ln -s "usr/$name" "$root/$name"; done
 for name in usr etc; do mkdir "$root/$name"; mount --rbind "/$name" "$root/$name"; done
-mkdir "$root/proc" "$root/data"
+mkdir "$root/proc" "$root/data" "$root/programs"
+ln -s "$program" "$root/programs/$name"
 mount -t proc proc "$root/proc"
-exec chroot "$root" "$@""#;
+exec chroot "$root" "/programs/$name" "$@""#;
 
 /// A running server; dropping it kills it.
 pub struct RedisServer {
@@ -61,7 +63,9 @@ impl RedisServer {
         let folder = TempDir::new().expect("a temporary folder");
         let mut command = network.command(Path::new("unshare"));
         command.args(["--mount", "--pid", "--fork", "--kill-child=SIGKILL", "sh", "-c", CONTAINED, "sh"]);
-        command.arg(folder.path()).arg(PROGRAM).args(["--protected-mode", "no"]);
+        // What is called redis-server can be a link to somewhere that the container has not, to a file of another name.
+        let file = find(PROGRAM).canonicalize().expect("it is there");
+        command.arg(folder.path()).arg(file).arg(PROGRAM).args(["--protected-mode", "no"]);
         Self::spawn(command, (network.there(), USUAL_PORT).into(), folder)
     }
 

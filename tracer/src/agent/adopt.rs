@@ -35,8 +35,8 @@ pub enum Start {
     Earlier,
     /// It began to run its program at this time.
     Executed(u64),
-    /// It was forked from a target, whose program it runs.
-    Forked,
+    /// It was forked from a target at this time, and runs its program.
+    Forked(u64),
     /// It is a target and has loaded a library at this time.
     Loaded(u64),
 }
@@ -95,7 +95,7 @@ impl<S: Sink> Agent<S> {
     pub(super) fn adopt(&mut self, process: Process, start: Start) -> Result<(), AgentError> {
         if is_redis_server(&process) {
             self.descendants.has_spans(process.id.pid);
-            return self.adopt_server(&process);
+            return self.adopt_server(&process, start);
         }
         let pid = process.id.pid;
         let files = process.mapped_files();
@@ -106,7 +106,7 @@ impl<S: Sink> Agent<S> {
         let info = process_info(&process, &self.options.host);
         let service = info.service.clone();
         self.sink.item(&Item::Process(info));
-        self.know(&process);
+        self.know(&process, start);
         self.note_descriptors(pid);
         let is_named = self.options.selector.names_it(&process);
         let waiting = Waiting { process, service, files, is_named, start, late_since_ns: None };
@@ -124,7 +124,7 @@ impl<S: Sink> Agent<S> {
         }
         waiting.late_since_ns = match waiting.start {
             Start::Executed(ns) | Start::Loaded(ns) => Some(ns),
-            Start::Earlier | Start::Forked => None,
+            Start::Earlier | Start::Forked(_) => None,
         };
         if !matches!(waiting.start, Start::Loaded(_)) {
             tracing::debug!("process {pid} is traced for its sockets while its files are inspected");

@@ -17,6 +17,7 @@ use tracer_common::record::{FLAG_FOLLOWED, FLAG_NOTICED, FLAG_WATCHED, KIND_EXEC
 use super::adopt::{Start, UNPLANNED, Waiting};
 use super::{Agent, Sink, chain, monotonic_ns};
 use crate::capture::Item;
+use crate::probe::Mark;
 use crate::target::{Process, ended_process_info};
 use crate::trace::span::ProcessId;
 
@@ -46,16 +47,20 @@ pub struct Sweep {
     /// Ends of processes that were those of earlier ones with the same numbers.
     pub(super) stale: u64,
     /// Processes that were found to be gone. What they left in the ring buffers is still to be taken.
-    suspects: Vec<ProcessId>,
+    suspects: Vec<(ProcessId, Mark)>,
     /// Programs of targets that ended before they could be attached to, until the record of their end.
     brief: HashMap<u32, PathBuf>,
 }
 
 impl<S: Sink> Agent<S> {
-    /// A process has been read and becomes a target.
-    pub(super) fn know(&mut self, process: &Process) {
+    /// A process has been read and becomes a target. An end that is reported before its start is that of an earlier one.
+    pub(super) fn know(&mut self, process: &Process, start: Start) {
+        let since_ns = match start {
+            Start::Executed(ns) | Start::Forked(ns) => ns,
+            Start::Earlier | Start::Loaded(_) => monotonic_ns(),
+        };
         let (program, executable) = (program(process), process.exe.clone());
-        let known = Known { id: process.id, program, executable, since_ns: monotonic_ns(), announced: false };
+        let known = Known { id: process.id, program, executable, since_ns, announced: false };
         self.processes.insert(process.id.pid, known);
     }
 
@@ -75,7 +80,7 @@ impl<S: Sink> Agent<S> {
     /// A process has become a target. Had it ended before, the programs would not have reported it.
     pub(super) fn suspect(&mut self, id: ProcessId) {
         if !Process::is_alive(id) {
-            self.sweep.suspects.push(id);
+            self.sweep.suspects.push((id, self.ring.end()));
         }
     }
 
@@ -137,7 +142,7 @@ impl<S: Sink> Agent<S> {
             if followed {
                 self.descendants.add(child);
             }
-            match self.adopt(process, Start::Forked) {
+            match self.adopt(process, Start::Forked(fork.at_ns)) {
                 Err(error) if Process::is_alive(id) => tracing::warn!("{}", chain(&error)),
                 _ => {}
             }
@@ -212,10 +217,12 @@ impl<S: Sink> Agent<S> {
         self.sink.item(&Item::Record(bytemuck::bytes_of(&record)));
     }
 
-    /// Ends what was gone before the ring buffers were emptied, unless a record of its end was in them.
+    /// Ends what is gone when all that it left in the ring buffers is taken, unless a record of its end was among it.
     pub(super) fn end_suspects(&mut self) {
-        for id in std::mem::take(&mut self.sweep.suspects) {
-            if self.knows(id) {
+        for (id, mark) in std::mem::take(&mut self.sweep.suspects) {
+            if !self.ring.has_passed(mark) {
+                self.sweep.suspects.push((id, mark));
+            } else if self.knows(id) {
                 self.notice(KIND_EXIT, id.pid);
                 self.ended(id.pid);
             }
@@ -229,8 +236,9 @@ impl<S: Sink> Agent<S> {
             return;
         }
         self.sweep.at_ns = now;
-        let gone = self.processes.values().map(|known| known.id).filter(|id| !Process::is_alive(*id));
-        self.sweep.suspects.extend(gone);
+        let gone: Vec<_> = self.processes.values().map(|known| known.id).filter(|id| !Process::is_alive(*id)).collect();
+        let mark = self.ring.end();
+        self.sweep.suspects.extend(gone.into_iter().map(|id| (id, mark)));
         let lost = self.programs.counter(Counter::LifecycleRingFull).unwrap_or(self.sweep.lost);
         if lost != self.sweep.lost {
             tracing::warn!(

@@ -11,6 +11,7 @@ use std::thread;
 use tracer_common::map::{Advice, TARGET_SERVER, TARGET_SOCKETS, Target, VERDICT_TRACKED};
 use tracer_common::record::{self, FLAG_SERVER, PROTOCOL_RESP};
 
+use super::adopt::Start;
 use super::{Agent, AgentError, Known, Sink, chain};
 use crate::capture::{Item, addresses};
 use crate::target::{Found, Process, Wanted, find_server, process_info};
@@ -151,7 +152,7 @@ impl<S: Sink> Agent<S> {
             for process in servers {
                 if !self.processes.contains_key(&process.id.pid) {
                     self.known_servers.found.insert(process.id.pid);
-                    if let Err(error) = self.adopt_server(&process) {
+                    if let Err(error) = self.adopt_server(&process, Start::Earlier) {
                         tracing::warn!("{}", chain(&error));
                     }
                 }
@@ -160,12 +161,12 @@ impl<S: Sink> Agent<S> {
     }
 
     /// Makes a Redis server a target: what its main thread does is recorded, nothing else.
-    pub(super) fn adopt_server(&mut self, process: &Process) -> Result<(), AgentError> {
+    pub(super) fn adopt_server(&mut self, process: &Process, start: Start) -> Result<(), AgentError> {
         let info = process_info(process, &self.options.host);
         let pid = process.id.pid;
         let service = info.service.clone();
         self.sink.item(&Item::Process(info));
-        self.know(process);
+        self.know(process, start);
         self.programs.set_target(pid, server())?;
         self.suspect(process.id);
         self.announce(pid, &format!("tracing {service} (process {pid}) as a server: who waits for whom"));

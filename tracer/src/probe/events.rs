@@ -9,14 +9,19 @@
 //! begin before its position, and before all others. No clock is compared, and nothing waits for a time.
 //!
 //! It holds because of the order in which the rings are looked at. A record that was written after a lifecycle record is only
-//! seen after it, so the lifecycle ring is looked at once more between seeing a record and handing it out.
+//! seen after it, so the lifecycle ring is looked at once more between seeing a record and handing it out. A record that another
+//! processor is still writing hides those behind it in its ring, so then the agent waits for it: the programs that write to the
+//! lifecycle ring are not preempted, and done within a microsecond.
 
 use std::io;
 use std::ops::Deref;
+use std::os::fd::{AsFd, AsRawFd as _};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use aya::maps::ring_buf::RingBufItem;
 use aya::maps::{MapData, RingBuf};
 use bytemuck::bytes_of;
+use memmap2::{MmapOptions, MmapRaw};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use tracer_common::record::Lifecycle;
@@ -28,12 +33,28 @@ const RECORD_HEADER: u64 = 8;
 pub struct Events {
     lifecycle: RingBuf<MapData>,
     others: RingBuf<MapData>,
+    lifecycle_positions: Positions,
+    others_positions: Positions,
     merge: Merge,
 }
 
 impl Events {
-    pub(super) fn new(lifecycle: RingBuf<MapData>, others: RingBuf<MapData>) -> Self {
-        Self { lifecycle, others, merge: Merge::default() }
+    /// # Errors
+    /// When the kernel does not let the positions of a ring be read.
+    pub(super) fn new(lifecycle: RingBuf<MapData>, others: RingBuf<MapData>) -> io::Result<Self> {
+        let (lifecycle_positions, others_positions) = (Positions::of(&lifecycle)?, Positions::of(&others)?);
+        Ok(Self { lifecycle, others, lifecycle_positions, others_positions, merge: Merge::default() })
+    }
+
+    /// The end of what has been written by now.
+    pub fn end(&self) -> Mark {
+        Mark { lifecycle: self.lifecycle_positions.written(), others: self.others_positions.written() }
+    }
+
+    /// Whether all that had been written then has been handed out.
+    pub fn has_passed(&self, mark: Mark) -> bool {
+        let pending = self.merge.pending.is_some_and(|record| record.position <= mark.others);
+        self.merge.position >= mark.others && self.lifecycle_positions.read() >= mark.lifecycle && !pending
     }
 
     /// Waits until the programs wake the agent, but no longer than `timeout`.
@@ -51,9 +72,16 @@ impl Events {
     /// The next record; it leaves its ring buffer when it is dropped.
     pub fn next_record(&mut self) -> Option<Record<'_>> {
         let other = self.others.next();
-        if self.merge.wants_lifecycle() {
+        while self.merge.wants_lifecycle() {
             self.merge.pending =
                 self.lifecycle.next().and_then(|record| bytemuck::try_pod_read_unaligned(&record).ok());
+            if self.lifecycle_positions.is_empty() {
+                break;
+            }
+            // Its head is being written, and what stands behind it may be due before the other ring's record.
+            if self.merge.wants_lifecycle() {
+                std::thread::yield_now();
+            }
         }
         if let Some(due) = self.merge.due() {
             // Dropping it would take it out of the ring; the next look finds it again.
@@ -63,6 +91,46 @@ impl Events {
         let other = other?;
         self.merge.passed(other.len());
         Some(Record::Other(other))
+    }
+}
+
+/// A place in both rings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark {
+    lifecycle: u64,
+    others: u64,
+}
+
+/// How far a ring buffer has been written and read: the kernel maps both for its reader, each at the start of a page.
+struct Positions(MmapRaw);
+
+impl Positions {
+    fn of(ring: &impl AsFd) -> io::Result<Self> {
+        let page = rustix::param::page_size();
+        let map = MmapOptions::new().len(2 * page).map_raw_read_only(&ring.as_fd().as_raw_fd())?;
+        Ok(Self(map))
+    }
+
+    /// Bytes that have been read, in all.
+    fn read(&self) -> u64 {
+        self.at(0)
+    }
+
+    /// Bytes that have been written, in all; the last of them may still be in the making.
+    fn written(&self) -> u64 {
+        self.at(rustix::param::page_size())
+    }
+
+    /// Whether all that was written has been read.
+    fn is_empty(&self) -> bool {
+        self.read() == self.written()
+    }
+
+    fn at(&self, offset: usize) -> u64 {
+        // SAFETY: both offsets are starts of one of the two mapped pages, so eight aligned bytes are there as long as `self` is.
+        // The kernel writes them as one word, and nothing in this process does but aya through a mapping of its own.
+        let position = unsafe { AtomicU64::from_ptr(self.0.as_mut_ptr().add(offset).cast()) };
+        position.load(Ordering::Acquire)
     }
 }
 

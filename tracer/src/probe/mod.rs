@@ -14,7 +14,7 @@ mod multi;
 mod programs;
 mod sockets;
 
-pub use events::Events;
+pub use events::{Events, Mark};
 pub use kernel::{KernelError, KernelTypes};
 pub use link::{Attached, Link, LinkError, Program, Site, Target as LinkTarget, Way};
 pub use map_sizes::{MapSizes, MapSizesError};

@@ -68,6 +68,9 @@ pub enum LoadError {
         #[source]
         source: aya::maps::MapError,
     },
+    /// The kernel's side of a ring buffer could not be mapped.
+    #[error("cannot read how far the ring buffers are written")]
+    Positions(#[source] std::io::Error),
 }
 
 /// What can be chosen at load time.
@@ -159,7 +162,9 @@ impl Programs {
             places: if ebpf.map("PLACES").is_some() { Some(map(&mut ebpf, "PLACES")?) } else { None },
             limits: None,
             counters: map(&mut ebpf, "COUNTERS")?,
-            events: Some(Events::new(map(&mut ebpf, "LIFECYCLE")?, map(&mut ebpf, "EVENTS")?)),
+            events: Some(
+                Events::new(map(&mut ebpf, "LIFECYCLE")?, map(&mut ebpf, "EVENTS")?).map_err(LoadError::Positions)?,
+            ),
             full: FullMaps::default(),
             uprobes,
             ebpf,
