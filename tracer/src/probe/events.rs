@@ -72,16 +72,9 @@ impl Events {
     /// The next record; it leaves its ring buffer when it is dropped.
     pub fn next_record(&mut self) -> Option<Record<'_>> {
         let other = self.others.next();
-        while self.merge.wants_lifecycle() {
-            self.merge.pending =
-                self.lifecycle.next().and_then(|record| bytemuck::try_pod_read_unaligned(&record).ok());
-            if self.lifecycle_positions.is_empty() {
-                break;
-            }
-            // Its head is being written, and what stands behind it may be due before the other ring's record.
-            if self.merge.wants_lifecycle() {
-                std::thread::yield_now();
-            }
+        if self.merge.wants_lifecycle() {
+            let next = || Some(bytemuck::try_pod_read_unaligned(&self.lifecycle.next()?).ok());
+            self.merge.pending = first(next, || self.lifecycle_positions.is_empty());
         }
         if let Some(due) = self.merge.due() {
             // Dropping it would take it out of the ring; the next look finds it again.
@@ -177,9 +170,30 @@ impl Merge {
     }
 }
 
+/// The first record of a ring, `None` when it is empty. Where its head is being written, what stands behind cannot be seen either:
+/// then this waits. What is no record is passed over.
+fn first<T>(mut next: impl FnMut() -> Option<Option<T>>, is_empty: impl Fn() -> bool) -> Option<T> {
+    loop {
+        match next() {
+            Some(Some(record)) => return Some(record),
+            Some(None) => {}
+            None if is_empty() => return None,
+            None => std::thread::yield_now(),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{Lifecycle, Merge};
+    use super::{Lifecycle, Merge, first};
+
+    #[test]
+    fn a_record_that_is_being_written_is_waited_for() {
+        // The ring has three records. Its head is busy at two looks, and the second is none of ours.
+        let mut looks = [None, None, Some(None), Some(Some(3))].into_iter();
+        assert_eq!(first(|| looks.next().flatten(), || false), Some(3));
+        assert_eq!(first(|| None::<Option<u8>>, || true), None);
+    }
 
     fn at(position: u64) -> Lifecycle {
         Lifecycle { position, ..Lifecycle::default() }
