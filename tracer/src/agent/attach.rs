@@ -24,7 +24,7 @@ use crate::capture::{Item, ProbeInfo};
 use crate::inspect::{self, InspectError, Limits, MessageFn, ProbePlan, TlsSymbol};
 use crate::probe::{LinkTarget, LoadError, Programs, Site, descriptors};
 use crate::target::{MappedFile, Process, ProcessError, is_loader};
-use crate::trace::packs::PACK;
+use crate::trace::PACK;
 
 /// How often files are looked at of which nothing was heard.
 const TIDY_EVERY: Duration = Duration::from_millis(250);

@@ -2,17 +2,19 @@
 
 use std::collections::HashSet;
 
-use super::code::Function;
-use super::debug_data::DebugData;
-use super::debug_file;
-use super::dwarf::{self, fuzz};
-use super::flow::Flow;
-use super::frames::Frames;
-use super::image::Image;
-use super::messages::Catalog;
-use super::relocations::Relocations;
-use super::symbols::{self, Symbols};
-use super::{Elsewhere, debug_data, names, notes, producers, tls, tokio};
+use crate::inspect::code::function::Function;
+use crate::inspect::elf::debug_data::DebugData;
+use crate::inspect::elf::debug_file;
+use crate::inspect::dwarf::{self, fuzz};
+use crate::inspect::code::flow::Flow;
+use crate::inspect::code::frames::Frames;
+use crate::inspect::elf::image::Image;
+use crate::inspect::prost::messages::Catalog;
+use crate::inspect::elf::relocations::Relocations;
+use crate::inspect::elf::symbols::{self, Symbols};
+use super::prost::names;
+use super::runtime::tokio;
+use super::{Elsewhere, debug_data, notes, producers, tls};
 
 /// Reads a name in every way.
 pub fn name(name: &str) {

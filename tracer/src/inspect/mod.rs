@@ -14,45 +14,16 @@
 //! # Ok::<(), tracer::inspect::InspectError>(())
 //! ```
 
-mod buffers;
-mod callees;
 mod code;
-mod copies;
-mod debug_data;
-mod debug_file;
 mod dwarf;
-mod entry;
+mod elf;
 mod error;
-mod exits;
-mod flow;
-mod frame_bytes;
-mod frames;
-mod fuel;
 #[doc(hidden)]
 pub mod fuzz;
-mod image;
 mod inlined;
-mod layout;
-mod limits;
-mod loader;
-mod messages;
-mod names;
-mod notes;
-mod packs;
 mod plan;
-mod references;
-mod region;
-mod relocations;
-mod remarks;
-pub mod render;
-mod returns;
-mod sockets;
-mod source;
-mod symbols;
-mod tls;
-mod tokio;
-mod types;
-mod values;
+mod prost;
+mod runtime;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -61,18 +32,23 @@ use object::ReadCache;
 use serde::{Deserialize, Serialize};
 
 use crate::files;
-use debug_data::DebugData;
-use debug_file::Elsewhere;
+use elf::debug_data::{self, DebugData};
+use elf::debug_file::{self, Elsewhere};
+use elf::image::Image;
+use elf::notes;
+use elf::relocations::Relocations;
+use elf::source::ReadAt as _;
+use elf::symbols::Symbols;
 use error::Fault;
-use image::Image;
-use messages::Catalog;
-use relocations::Relocations;
-use source::ReadAt as _;
-use symbols::Symbols;
+use plan::remarks;
+use prost::layout;
+use prost::messages::{self, Catalog};
+use runtime::{redis_packing, sockets, tls};
 
 pub use error::InspectError;
-pub use limits::{Limit, Limits};
-pub use loader::loaded_offset;
+pub use elf::loader::loaded_offset;
+pub use plan::limits::{Limit, Limits};
+pub use plan::render;
 pub use plan::{
     CallPlace, ExitKind, FunctionEntry, MessageFn, Operation, PackFn, ProbePlan, Remark, RemarkKind, Semaphore, Site,
     SocketFn, SymbolSource, TlsSymbol, TlsSymbols, TypeSource, UsdtNote,
@@ -223,7 +199,7 @@ fn inspect<'a>(
     let inlined = with_dwarf.map(|image| dwarf::inlined_calls(image, elsewhere)).unwrap_or_default();
     remarks::split(&inlined.missing, &mut plan);
     messages::plan(image, &symbols, &relocations, &catalog, compiler_known, inlined, &mut plan);
-    packs::plan(image, &symbols, &relocations, compiler_known, &mut plan);
+    redis_packing::plan(image, &symbols, &relocations, compiler_known, &mut plan);
     plan.sockets = sockets::sockets(image, &symbols, plan.static_exe, &mut plan.remarks);
     remarks::add(&symbols, &catalog, compiler_known, &mut plan);
     plan

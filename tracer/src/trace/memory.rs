@@ -6,10 +6,10 @@
 //! a flow ends, a command is given out without what its server did, a message is not recognised by its bytes later. Only of
 //! connections something is lost: the commands that wait for their replies, which are counted as they are when bytes are lost.
 //!
-//! What a connection takes by itself stays for as long as it is open, and so do the figures of [`super::Durations`]: both count, and
+//! What a connection takes by itself stays for as long as it is open, and so do the figures of [`crate::trace::Durations`]: both count, and
 //! cannot go.
 
-use super::correlator::Correlator;
+use crate::trace::correlator::Correlator;
 
 /// Room that is made at a time: this part of the budget.
 const ROOM: usize = 10;
@@ -64,7 +64,7 @@ impl Correlator {
 
     /// About how many bytes all state takes.
     pub fn bytes(&self) -> usize {
-        self.connections.len() * super::connection::BYTES
+        self.connections.len() * crate::trace::database::connection::BYTES
             + self.memory.connections
             + self.flows.bytes()
             + self.leads.bytes()

@@ -6,37 +6,26 @@
 //! 3. the flow: the message that the same tokio task, else the same thread, decoded last.
 //!
 //! Otherwise a new trace begins. A decoded message has no flow yet: without a header, and unless another process was seen to
-//! encode the same bytes ([`payload`]), it begins a trace (requirement A4), because a consumer that handles one message
+//! encode the same bytes ([`parents::payload`]), it begins a trace, because a consumer that handles one message
 //! after the other would else make one trace of them all.
 
-mod connection;
-mod content;
 mod correlator;
 mod counts;
-mod deadlines;
-pub mod durations;
-mod flow;
-mod flows;
+pub mod database;
 mod ids;
-mod lead;
 mod memory;
 mod message;
-mod mysql;
-pub mod packs;
-mod payload;
-mod place;
-mod redis;
+mod parents;
 pub mod sampler;
-mod served;
-pub mod server;
 mod shim;
 pub mod span;
-mod speaks;
 #[cfg(test)]
 mod tests;
-mod transit;
+pub mod waits;
 
 pub use correlator::{Correlator, Options, Output};
 pub use counts::Counts;
-pub use durations::{Durations, Figures, Histogram, Series};
-pub use served::Wait;
+pub use database::durations::{self, Durations, Figures, Histogram, Series};
+pub use parents::redis_packing::PACK;
+pub use waits::server;
+pub use waits::spans::Wait;

@@ -18,7 +18,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::span::{SpanContext, TraceId};
+use crate::trace::span::{SpanContext, TraceId};
 
 /// Values of the random part of a trace id, which has 56 bits.
 const RANDOM_VALUES: u64 = 1 << 56;

@@ -5,11 +5,11 @@ use std::borrow::Cow;
 use tracer_common::record::Short;
 use tracer_shim::record::{self as shim, Item, Kind, NO_SIZE, NO_THRESHOLD, Operation, ParsedSpan, SpanRecord};
 
-use super::correlator::Correlator;
-use super::place::Place;
-use super::sampler::threshold_trace_state;
-use super::served::seconds;
-use super::span::{
+use crate::trace::correlator::Correlator;
+use crate::trace::parents::position::Place;
+use crate::trace::sampler::threshold_trace_state;
+use crate::trace::waits::spans::seconds;
+use crate::trace::span::{
     Attribute, FLAG_SAMPLED, Link, ProcessId, Span, SpanContext, SpanEvent, SpanId, SpanKind, Status, TraceId, Value,
 };
 
@@ -97,7 +97,7 @@ fn name(record: &ParsedSpan<'_>) -> Cow<'static, str> {
         Operation::Process => "process",
         Operation::Custom => return Cow::Owned(record.name.to_owned()),
     };
-    Cow::Owned(format!("{operation} {}", super::message::short_name(record.name)))
+    Cow::Owned(format!("{operation} {}", crate::trace::message::short_name(record.name)))
 }
 
 fn add(span: &mut Span, item: Item<'_>) {

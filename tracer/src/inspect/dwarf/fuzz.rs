@@ -9,7 +9,7 @@ use super::section::DebugSection;
 use super::split::{self, Skeleton};
 use super::unit::Sections;
 use super::{Found, origin};
-use crate::inspect::image::Image;
+use crate::inspect::elf::image::Image;
 
 /// Reads a name as that of a method.
 pub(in crate::inspect) fn name(name: &str) {

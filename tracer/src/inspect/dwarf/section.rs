@@ -5,8 +5,8 @@ use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::rc::Rc;
 
-use crate::inspect::image::Image;
-use crate::inspect::source::ReadAt;
+use crate::inspect::elf::image::Image;
+use crate::inspect::elf::source::ReadAt;
 
 /// The largest section that is unpacked, in bytes.
 const MAX_UNPACKED: u64 = 2 << 30;

@@ -12,8 +12,8 @@ use gimli::{DebugCuIndex, IndexSectionId, LittleEndian};
 use super::section::DebugSection;
 use super::unit::{self, Next, Sections, Unit};
 use super::{Found, MAX_ABBREVIATIONS, names, search as search_in};
-use crate::inspect::debug_file::{Elsewhere, Opened};
-use crate::inspect::image::Image;
+use crate::inspect::elf::debug_file::{Elsewhere, Opened};
+use crate::inspect::elf::image::Image;
 
 /// A skeleton has one entry: larger units are none.
 const MAX_SKELETON: u64 = 4 << 10;

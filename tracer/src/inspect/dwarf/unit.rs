@@ -11,7 +11,7 @@ use gimli::{
 use super::lines::resolve;
 use super::section::DebugSection;
 use super::split::{Skeleton, Skeletons};
-use crate::inspect::fuel::Fuel;
+use crate::inspect::code::fuel::Fuel;
 
 pub(super) type Slice<'u> = EndianSlice<'u, LittleEndian>;
 

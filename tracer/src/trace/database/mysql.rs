@@ -1,0 +1,83 @@
+//! Spans of MySQL commands: one CLIENT span per command of the protocol.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use crate::trace::database::connection::{Asker, Connection};
+use crate::trace::correlator::Correlator;
+use crate::trace::database::durations::Series;
+use crate::trace::parents::position::Place;
+use crate::trace::span::{Attribute, Span, SpanKind, Status, Value};
+use crate::protocol::mysql::{Command, Failure};
+
+const DEFAULT_PORT: u32 = 3306;
+
+impl Correlator {
+    /// One command of MySQL.
+    pub(in crate::trace) fn mysql(&mut self, connection: &Connection, command: &Command<Asker>, place: &Place, slow: bool) {
+        let name = name(command);
+        let series = Series {
+            service: self.servers.service(command.tag.process.pid).unwrap_or_default(),
+            operation: name.clone(),
+            server: Arc::clone(&connection.server),
+        };
+        self.durations.add(series, command.end_ns.saturating_sub(command.start_ns), None);
+        self.emit(place, |_| span(connection, command, name, place, slow));
+    }
+}
+
+/// The span of a command.
+fn span(connection: &Connection, command: &Command<Asker>, name: Cow<'static, str>, place: &Place, slow: bool) -> Span {
+    let mut attributes: Vec<Attribute> = Vec::with_capacity(14);
+    let mut add = |name: &'static str, value: Value| attributes.push((Cow::Borrowed(name), value));
+    add("db.system.name", Value::Str(if command.mariadb { "mariadb" } else { "mysql" }.into()));
+    add("tracer.mysql.command", Value::Str(command.name.into()));
+    let statement = command.statement.as_deref();
+    if let Some(text) = statement.and_then(|statement| statement.text.clone()) {
+        add("db.query.text", Value::Str(text.into()));
+    }
+    if let Some(summary) = statement.and_then(|statement| statement.summary.clone()) {
+        add("db.query.summary", Value::Str(summary.into()));
+    }
+    if let Some(statement) = statement.filter(|statement| statement.count >= 2) {
+        add("db.operation.batch.size", Value::Int(i64::from(statement.count)));
+    }
+    if let Some(database) = &command.database {
+        add("db.namespace", Value::Shared(Arc::clone(database)));
+    }
+    if let Some(rows) = command.rows {
+        add("db.response.returned_rows", Value::Int(rows as i64));
+    }
+    if let Some(rows) = command.affected_rows {
+        add("tracer.mysql.affected_rows", Value::Int(rows as i64));
+    }
+    add("tracer.mysql.request.size", Value::Int(command.request_bytes as i64));
+    add("tracer.mysql.response.size", Value::Int(command.response_bytes as i64));
+    if let Some(doubt) = command.quality.doubt() {
+        add("tracer.mysql.pairing", Value::Str(doubt.into()));
+    }
+    if slow {
+        add("tracer.slow", Value::Bool(true));
+    }
+    let mut status = Status::Unset;
+    if let Some(failure) = &command.error {
+        add("error.type", Value::Str(failure.kind().into()));
+        if matches!(failure, Failure::Reply(_)) {
+            add("db.response.status_code", Value::Str(failure.kind().into()));
+        }
+        status = Status::Error(failure.message().into());
+    }
+    connection.address_attributes(&mut attributes, DEFAULT_PORT);
+    let times = (command.start_ns, command.end_ns);
+    Span { attributes, status, ..place.span(command.tag.process, name, SpanKind::Client, times) }
+}
+
+/// The summary where the SQL is run; what does something else with a statement says so first.
+fn name(command: &Command<Asker>) -> Cow<'static, str> {
+    let summary = command.statement.as_deref().and_then(|statement| statement.summary.as_deref());
+    match (command.name, summary) {
+        ("QUERY" | "STMT_EXECUTE" | "STMT_BULK_EXECUTE", Some(summary)) => Cow::Owned(summary.to_owned()),
+        (name, Some(summary)) => format!("{name} {summary}").into(),
+        (name, None) => name.into(),
+    }
+}

@@ -1,0 +1,222 @@
+//! The protocol of a connection: one tracker, and the commands that wait until it is known to be the right one.
+
+use tracer_common::record::PROTOCOL_MYSQL;
+
+use crate::trace::database::connection::Asker;
+use crate::trace::counts::Counts;
+use crate::protocol::redis::{QueryText, Role, looks_like_redis, looks_like_replies};
+use crate::protocol::stream::{Chunk, Direction, Verdict};
+use crate::protocol::{mysql, redis};
+
+/// What a connection speaks, as far as its first bytes say.
+#[derive(Debug)]
+pub enum Speaks {
+    /// RESP.
+    Redis {
+        /// What follows it.
+        tracker: Box<redis::Tracker<Asker>>,
+        /// Commands that wait for the verdict.
+        held: Vec<redis::Command<Asker>>,
+        /// The beginning of a first command that came in pieces: a vector of buffers, or several calls.
+        begun: Vec<u8>,
+        /// Something was sent. Replies alone are no proof.
+        asked: bool,
+    },
+    /// The MySQL client/server protocol.
+    Mysql {
+        /// What follows it.
+        tracker: Box<mysql::Tracker<Asker>>,
+        /// Commands that wait for the verdict.
+        held: Vec<mysql::Command<Asker>>,
+    },
+}
+
+/// Finished commands.
+#[derive(Debug)]
+pub enum Commands {
+    /// Of Redis.
+    Redis(Vec<redis::Command<Asker>>),
+    /// Of MySQL.
+    Mysql(Vec<mysql::Command<Asker>>),
+}
+
+impl Commands {
+    /// There are none.
+    pub fn is_empty(&self) -> bool {
+        match self {
+            Self::Redis(commands) => commands.is_empty(),
+            Self::Mysql(commands) => commands.is_empty(),
+        }
+    }
+}
+
+impl Speaks {
+    /// `protocol` is one of the records' `PROTOCOL_*`.
+    pub fn new(protocol: u16, query_text: QueryText, opened_before: bool) -> Self {
+        if protocol == PROTOCOL_MYSQL {
+            let shown = match query_text {
+                QueryText::Off => mysql::Shown::Off,
+                QueryText::Sanitized | QueryText::WithKeys => mysql::Shown::Sanitized,
+                QueryText::Full => mysql::Shown::Full,
+            };
+            return Self::Mysql { tracker: Box::new(mysql::Tracker::new(shown, opened_before)), held: Vec::new() };
+        }
+        let tracker = redis::Tracker::with(Role::Client, query_text, opened_before);
+        Self::Redis { tracker: Box::new(tracker), held: Vec::new(), begun: Vec::new(), asked: false }
+    }
+
+    /// No commands.
+    pub fn none(&self) -> Commands {
+        match self {
+            Self::Redis { .. } => Commands::Redis(Vec::new()),
+            Self::Mysql { .. } => Commands::Mysql(Vec::new()),
+        }
+    }
+
+    /// Takes what a call passed. Says whether it is the protocol, and gives the commands if so.
+    pub fn feed(&mut self, chunk: Chunk<'_>, asker: Asker, before: Verdict) -> (Verdict, Commands) {
+        match self {
+            Self::Redis { tracker, held, begun, asked } => {
+                *asked |= chunk.direction == Direction::Sent;
+                // The first bytes of a connection tell.
+                let verdict = match chunk.direction {
+                    _ if before != Verdict::Maybe || chunk.data.is_empty() => before,
+                    Direction::Sent => begins_like_redis(begun, chunk.data),
+                    Direction::Received => match looks_like_replies(chunk.data) {
+                        Verdict::Yes if !*asked => Verdict::Maybe,
+                        verdict => verdict,
+                    },
+                };
+                if verdict != Verdict::No {
+                    tracker.feed(chunk, asker, held);
+                }
+                (verdict, Commands::Redis(given(verdict, held)))
+            }
+            Self::Mysql { tracker, held } => {
+                tracker.feed(chunk, asker, held);
+                // It may end later too: with TLS, compression or replication.
+                let verdict = tracker.verdict();
+                (verdict, Commands::Mysql(given(verdict, held)))
+            }
+        }
+    }
+
+    /// The connection ended: commands without a reply have failed.
+    pub fn close(&mut self, now_ns: u64) -> Commands {
+        match self {
+            Self::Redis { tracker, held, .. } => {
+                let mut commands = std::mem::take(held);
+                tracker.close(now_ns, &mut commands);
+                Commands::Redis(commands)
+            }
+            Self::Mysql { tracker, held } => {
+                let mut commands = std::mem::take(held);
+                tracker.close(now_ns, &mut commands);
+                // Nothing that was sent has been answered in a way that MySQL would.
+                if tracker.verdict() != Verdict::Yes {
+                    commands.clear();
+                }
+                Commands::Mysql(commands)
+            }
+        }
+    }
+
+    /// Gives out commands that are held back because of an earlier loss.
+    pub fn flush(&mut self) -> Commands {
+        let mut commands = self.none();
+        if let (Self::Redis { tracker, .. }, Commands::Redis(commands)) = (self, &mut commands) {
+            tracker.flush(commands);
+        }
+        commands
+    }
+
+    /// Whether [`Speaks::flush`] would do nothing.
+    pub fn is_settled(&self) -> bool {
+        match self {
+            Self::Redis { tracker, .. } => tracker.is_settled(),
+            Self::Mysql { .. } => true,
+        }
+    }
+
+    /// About how many bytes it takes beside itself.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Redis { tracker, held, .. } => tracker.bytes() + held.capacity() * size_of::<redis::Command<Asker>>(),
+            Self::Mysql { tracker, held } => tracker.bytes() + held.capacity() * size_of::<mysql::Command<Asker>>(),
+        }
+    }
+
+    /// Gives these back. Commands that were answered are given out if it is the protocol; those that wait are counted.
+    pub fn give_up(&mut self, verdict: Verdict) -> Commands {
+        match self {
+            Self::Redis { tracker, held, .. } => {
+                tracker.give_up(held);
+                let commands = given(verdict, held);
+                *held = Vec::new();
+                Commands::Redis(commands)
+            }
+            Self::Mysql { tracker, held } => {
+                tracker.give_up();
+                let commands = given(verdict, held);
+                *held = Vec::new();
+                Commands::Mysql(commands)
+            }
+        }
+    }
+
+    /// Commands that wait for a reply.
+    pub fn open_commands(&self) -> usize {
+        match self {
+            Self::Redis { tracker, .. } => tracker.open_commands(),
+            Self::Mysql { tracker, .. } => tracker.open_commands(),
+        }
+    }
+
+    /// It is the protocol, but cannot be followed any further.
+    pub fn has_ended(&self) -> bool {
+        matches!(self, Self::Mysql { tracker, .. } if tracker.has_ended())
+    }
+
+    /// Stream offset below which bytes are not needed.
+    pub fn skip(&self, direction: Direction) -> u64 {
+        match self {
+            Self::Redis { tracker, .. } => tracker.skip(direction),
+            Self::Mysql { tracker, .. } => tracker.skip(direction),
+        }
+    }
+
+    /// Adds what could not be understood.
+    pub fn count(&mut self, counts: &mut Counts) {
+        match self {
+            Self::Redis { tracker, .. } => counts.redis.add(&tracker.diagnostics()),
+            Self::Mysql { tracker, .. } => counts.mysql.add(&tracker.diagnostics()),
+        }
+    }
+}
+
+/// Judges by what was sent first, as far as it has come. An array is a command of several lines; an inline one is judged by itself.
+fn begins_like_redis(begun: &mut Vec<u8>, data: &[u8]) -> Verdict {
+    const ENOUGH: usize = 256;
+    if begun.is_empty() && !data.starts_with(b"*") {
+        return looks_like_redis(data);
+    }
+    begun.extend_from_slice(&data[..data.len().min(ENOUGH - begun.len())]);
+    let verdict = looks_like_redis(begun);
+    // The name of a command is shorter than this.
+    if verdict == Verdict::Maybe && begun.len() == ENOUGH {
+        return Verdict::No;
+    }
+    verdict
+}
+
+/// Commands are given out once the verdict is known, and forgotten if it is against them.
+fn given<C>(verdict: Verdict, held: &mut Vec<C>) -> Vec<C> {
+    match verdict {
+        Verdict::Maybe => Vec::new(),
+        Verdict::Yes => std::mem::take(held),
+        Verdict::No => {
+            held.clear();
+            Vec::new()
+        }
+    }
+}
