@@ -7,7 +7,7 @@ use std::path::Path;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use tracer::cli::config::Config;
 use tracer::export::{Clock, Options, Pipeline};
-use tracer::trace::span::{
+use tracer::model::{
     Link, ProcessId, Resource, Span, SpanContext, SpanEvent, SpanId, SpanKind, Status, TraceId, Value,
 };
 use tracer_tests::rotel::{self, Collector, Sink};

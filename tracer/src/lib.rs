@@ -3,8 +3,8 @@
 //! The modules follow the way of the data: [`target`] finds processes, [`inspect`] plans what to probe in their binaries,
 //! [`probe`] owns the kernel objects, [`capture`] turns ring-buffer records into events, [`protocol`] reads what the
 //! events carry, [`trace`] makes spans of them and [`export`] sends the spans away. [`agent`] runs them together on a live
-//! system, with the rights that [`privilege`] leaves it. [`cli`] is the only layer that knows
-//! the command line and standard output. See `ARCHITECTURE.md`.
+//! system, with the rights that [`privilege`] leaves it. They share the words of [`model`]. [`cli`] is the only layer that knows the command line and
+//! standard output. See `ARCHITECTURE.md`.
 
 pub mod agent;
 pub mod capture;
@@ -12,6 +12,7 @@ pub mod cli;
 pub mod export;
 mod files;
 pub mod inspect;
+pub mod model;
 pub mod output_file;
 pub mod privilege;
 pub mod probe;

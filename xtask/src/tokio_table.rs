@@ -37,7 +37,8 @@ pub fn main() -> Result<()> {
         }
     }
     table.push_str("];\n");
-    fs::write(workspace::root().join("tracer/src/inspect/runtime/tokio/table.rs"), table).context("cannot write the table")
+    fs::write(workspace::root().join("tracer/src/inspect/runtime/tokio/table.rs"), table)
+        .context("cannot write the table")
 }
 
 /// Size of the variable and offset of the task id, as the debug information of a program with this tokio says.

@@ -5,4 +5,12 @@
 #[path = "../../src/inspect/mod.rs"]
 pub mod inspect;
 
+#[expect(dead_code, reason = "the agent uses more of it")]
+#[path = "../../src/files.rs"]
+mod files;
+
+#[expect(dead_code, reason = "the agent uses more of it")]
+#[path = "../../src/model/mod.rs"]
+mod model;
+
 pub mod elf;

@@ -20,11 +20,11 @@ use super::plans::Plans;
 use super::sites::{Function, Sites};
 use super::target_file::{Key, Stage, TargetFile, Watched};
 use super::{Sink, usdt};
-use crate::capture::{Item, ProbeInfo};
+use crate::capture::Item;
 use crate::inspect::{self, InspectError, Limits, MessageFn, ProbePlan, TlsSymbol};
+use crate::model::{CallOf, ProbeInfo};
 use crate::probe::{LinkTarget, LoadError, Programs, Site, descriptors};
 use crate::target::{MappedFile, Process, ProcessError, is_loader};
-use crate::trace::PACK;
 
 /// How often files are looked at of which nothing was heard.
 const TIDY_EVERY: Duration = Duration::from_millis(250);
@@ -420,14 +420,14 @@ impl Attachments {
         for message in messages {
             let info = ProbeInfo {
                 index: 0,
-                operation: message.operation.name().to_owned(),
+                call_of: CallOf::Message(message.operation),
                 message_type: message.message_type.clone(),
                 call: message.call.clone(),
             };
             function(message.probe, info, &message.entry, &message.exits)?;
         }
         for pack in &plan.packs {
-            let info = ProbeInfo { index: 0, operation: PACK.to_owned(), message_type: None, call: None };
+            let info = ProbeInfo { index: 0, call_of: CallOf::RedisPacking, message_type: None, call: None };
             function(pack.probe, info, &pack.entry, &pack.exits)?;
         }
         let programs: &Programs = programs;

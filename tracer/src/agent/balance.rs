@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use crate::export::ExporterStats;
 use crate::export::metrics::{Counter, export_counters};
 use crate::inspect::Limit;
+use crate::model::Value as SpanValue;
 use crate::trace::Counts;
-use crate::trace::span::Value as SpanValue;
 
 /// What the eBPF programs have counted, by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]

@@ -17,9 +17,9 @@ use tracer_common::record::{FLAG_FOLLOWED, FLAG_NOTICED, FLAG_WATCHED, KIND_EXEC
 use super::adopt::{Start, UNPLANNED, Waiting};
 use super::{Agent, Sink, chain, monotonic_ns};
 use crate::capture::Item;
+use crate::model::ProcessId;
 use crate::probe::Mark;
 use crate::target::{Process, ended_process_info};
-use crate::trace::span::ProcessId;
 
 const SWEEP_EVERY_NS: u64 = 1_000_000_000;
 

@@ -8,4 +8,4 @@ pub mod item;
 pub mod recording;
 
 pub use event::{Event, Malformed, addresses, steps};
-pub use item::{Item, ProbeInfo, ProcessInfo};
+pub use item::Item;

@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Item, ProbeInfo, ProcessInfo};
+use super::Item;
+use crate::model::{ProbeInfo, ProcessInfo};
 use crate::output_file::{self, OutputError};
 
 /// First line of a recording; the number is the version of the format.
@@ -199,12 +200,18 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
     use super::{Footer, Header, Reader, RecordingError, Writer};
-    use crate::capture::{Item, ProbeInfo, ProcessInfo};
+    use crate::capture::Item;
+    use crate::model::{CallOf, Operation, ProbeInfo, ProcessInfo};
 
     fn items() -> Vec<Item<'static>> {
         vec![
             Item::Process(ProcessInfo { id: Default::default(), service: "svc".into(), attributes: Vec::new() }),
-            Item::Probe(ProbeInfo { index: 3, operation: "encode".into(), message_type: None, call: None }),
+            Item::Probe(ProbeInfo {
+                index: 3,
+                call_of: CallOf::Message(Operation::Encode),
+                message_type: None,
+                call: None,
+            }),
             Item::Record(b"bytes"),
         ]
     }

@@ -14,7 +14,7 @@ use super::sandbox::{Sandbox, require_trace};
 use crate::agent::{Agent, Balance, SaidLosses, Sink, SpanSink};
 use crate::export::Pipeline;
 use crate::export::metrics::{MetricsExporter, Snapshot, histograms};
-use crate::trace::span::{Attribute, Value};
+use crate::model::{Attribute, Value};
 
 pub mod gate;
 mod session;

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, LazyLock};
 
-use crate::trace::span::{ProcessId, Resource, Span, Value};
+use crate::model::{ProcessId, Resource, Span, Value};
 
 /// Processes whose resource is kept; the one named first is forgotten first. Machines run some hundred services.
 const MAX_RESOURCES: usize = 16_384;

@@ -18,8 +18,8 @@ use tokio::sync::oneshot;
 use super::otlp::encode::Request;
 use super::otlp::{OtlpClient, convert};
 use super::{ExporterStats, Tally};
+use crate::model::{Attribute, Value};
 use crate::trace::durations::BOUNDS;
-use crate::trace::span::{Attribute, Value};
 use crate::trace::{Durations, Histogram};
 
 /// The one counter that falls again: spans on disk now.

@@ -9,7 +9,7 @@
 //! use std::time::Duration;
 //! use tracer::export::{Options, Pipeline, file::FileExporter};
 //!
-//! # async fn example(resource: tracer::trace::span::Resource, span: tracer::trace::span::Span) -> anyhow::Result<()> {
+//! # async fn example(resource: tracer::model::Resource, span: tracer::model::Span) -> anyhow::Result<()> {
 //! let file = FileExporter::create("spans.jsonl".as_ref())?;
 //! let pipeline = Pipeline::start(Options::default(), vec![Box::new(file)])?;
 //! let handle = pipeline.handle();

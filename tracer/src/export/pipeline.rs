@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::batch::Resources;
 use super::clock::OffsetMeter;
 use super::{Batch, Cause, Clock, ExportReport, ExporterStats, Tally};
-use crate::trace::span::{Resource, Span};
+use crate::model::{Resource, Span};
 
 /// How long a span may wait for others before its batch is handed to the exporters.
 const HANDOVER: Duration = Duration::from_millis(100);

@@ -14,9 +14,7 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
 use super::Batch;
-use crate::trace::span::{
-    Link, ProcessId, Resource, Span, SpanContext, SpanEvent, SpanId, SpanKind, Status, TraceId, Value,
-};
+use crate::model::{Link, ProcessId, Resource, Span, SpanContext, SpanEvent, SpanId, SpanKind, Status, TraceId, Value};
 
 /// Offset of the batches here: 2026-01-02 03:04:05.
 pub(super) const OFFSET: i64 = 1_767_323_045_000_000_000;

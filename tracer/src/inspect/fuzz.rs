@@ -2,19 +2,19 @@
 
 use std::collections::HashSet;
 
-use crate::inspect::code::function::Function;
-use crate::inspect::elf::debug_data::DebugData;
-use crate::inspect::elf::debug_file;
-use crate::inspect::dwarf::{self, fuzz};
-use crate::inspect::code::flow::Flow;
-use crate::inspect::code::frames::Frames;
-use crate::inspect::elf::image::Image;
-use crate::inspect::prost::messages::Catalog;
-use crate::inspect::elf::relocations::Relocations;
-use crate::inspect::elf::symbols::{self, Symbols};
 use super::prost::names;
 use super::runtime::tokio;
 use super::{Elsewhere, debug_data, notes, producers, tls};
+use crate::inspect::code::flow::Flow;
+use crate::inspect::code::frames::Frames;
+use crate::inspect::code::function::Function;
+use crate::inspect::dwarf::{self, fuzz};
+use crate::inspect::elf::debug_data::DebugData;
+use crate::inspect::elf::debug_file;
+use crate::inspect::elf::image::Image;
+use crate::inspect::elf::relocations::Relocations;
+use crate::inspect::elf::symbols::{self, Symbols};
+use crate::inspect::prost::messages::Catalog;
 
 /// Reads a name in every way.
 pub fn name(name: &str) {

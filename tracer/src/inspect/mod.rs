@@ -45,8 +45,8 @@ use prost::layout;
 use prost::messages::{self, Catalog};
 use runtime::{redis_packing, sockets, tls};
 
-pub use error::InspectError;
 pub use elf::loader::loaded_offset;
+pub use error::InspectError;
 pub use plan::limits::{Limit, Limits};
 pub use plan::render;
 pub use plan::{

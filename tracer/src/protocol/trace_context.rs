@@ -10,7 +10,7 @@
 //!
 //! Other headers at the top level of a message (a trailer of the shim) can be found by another loop over `Fields`.
 
-use crate::trace::span::{SpanId, TraceId};
+use crate::model::{SpanId, TraceId};
 
 /// Ids, without `sampled`: two tags, two lengths, 32 and 16 digits.
 const IDS: usize = 52;

@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 
-use crate::trace::span::{SpanContext, SpanId, TraceId};
+use crate::model::{SpanContext, SpanId, TraceId};
 
 /// Length of a version 00 `traceparent`.
 const LENGTH: usize = 55;

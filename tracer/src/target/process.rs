@@ -9,7 +9,7 @@ use procfs::process::{MMPermissions, MMapPath};
 
 use super::MappedFile;
 use super::started::{called, file_name, given_to_loader, script, without_deleted};
-use crate::trace::span::ProcessId;
+use crate::model::ProcessId;
 
 /// Why a process could not be read.
 #[derive(Debug, thiserror::Error)]

@@ -5,9 +5,9 @@ use std::fs;
 use std::path::Path;
 
 use super::{Process, is_redis_server, published_attributes, shown_arguments};
-use crate::capture::ProcessInfo;
-use crate::capture::item::ResourceValue;
-use crate::trace::span::ProcessId;
+use crate::model::ProcessId;
+use crate::model::ProcessInfo;
+use crate::model::ResourceValue;
 
 /// What is the same for all processes of this host.
 #[derive(Clone, Debug, Default)]

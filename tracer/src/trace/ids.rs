@@ -3,7 +3,7 @@
 use rand::rngs::SmallRng;
 use rand::{Rng as _, SeedableRng as _};
 
-use crate::trace::span::{SpanId, TraceId};
+use crate::model::{SpanId, TraceId};
 
 /// Source of ids.
 #[derive(Debug)]

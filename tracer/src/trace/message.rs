@@ -6,16 +6,15 @@ use std::sync::Arc;
 use opentelemetry_semantic_conventions::attribute;
 use tracer_common::record::{FLAG_ERROR, FLAG_PANIC, FLAG_UNWOUND, Message, SIZE_UNKNOWN};
 
-use crate::trace::parents::content::Source;
+use crate::model::CallPlace;
+use crate::model::{Attribute, FLAG_SAMPLED, Link, ProcessId, Span, SpanContext, SpanKind, Status, Value};
+use crate::model::{CallOf, Operation, ProbeInfo};
+use crate::protocol::trace_context::find_trace_context;
 use crate::trace::correlator::{Correlator, flow_key, thread_context};
+use crate::trace::parents::content::Source;
 use crate::trace::parents::flow::{Flow, FlowKey, Worker};
-use crate::trace::parents::redis_packing::PACK;
 use crate::trace::parents::payload::{Origin, Print};
 use crate::trace::parents::position::Place;
-use crate::trace::span::{Attribute, FLAG_SAMPLED, Link, ProcessId, Span, SpanContext, SpanKind, Status, Value};
-use crate::capture::ProbeInfo;
-use crate::inspect::CallPlace;
-use crate::protocol::trace_context::find_trace_context;
 
 /// What a probed function encodes or decodes, with the span names made once.
 #[derive(Debug)]
@@ -35,13 +34,17 @@ pub struct MessageType {
 impl MessageType {
     /// From what the probe plan says.
     pub fn new(probe: &ProbeInfo) -> Self {
-        let encodes = probe.operation.starts_with("encode");
+        let (operation, packs) = match probe.call_of {
+            CallOf::Message(operation) => (Some(operation), false),
+            CallOf::RedisPacking => (None, true),
+        };
+        let encodes = operation.is_some_and(Operation::is_encode);
         let short = probe.message_type.as_deref().map_or("unknown", short_name);
         Self {
-            operation: probe.operation.as_str().into(),
+            operation: operation.map_or("", Operation::name).into(),
             encodes,
-            packs: probe.operation == PACK,
-            delimited: probe.operation.contains("length_delimited"),
+            packs,
+            delimited: operation.is_some_and(Operation::is_length_delimited),
             full_name: probe.message_type.as_deref().map(Into::into),
             span_name: format!("{} {short}", if encodes { "encode" } else { "decode" }).into(),
             process_name: format!("process {short}").into(),

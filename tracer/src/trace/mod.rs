@@ -18,7 +18,6 @@ mod message;
 mod parents;
 pub mod sampler;
 mod shim;
-pub mod span;
 #[cfg(test)]
 mod tests;
 pub mod waits;
@@ -26,6 +25,5 @@ pub mod waits;
 pub use correlator::{Correlator, Options, Output};
 pub use counts::Counts;
 pub use database::durations::{self, Durations, Figures, Histogram, Series};
-pub use parents::redis_packing::PACK;
 pub use waits::server;
 pub use waits::spans::Wait;

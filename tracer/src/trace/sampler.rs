@@ -6,7 +6,7 @@
 //!
 //! ```
 //! use tracer::trace::sampler::Sampler;
-//! use tracer::trace::span::TraceId;
+//! use tracer::model::TraceId;
 //!
 //! let sampler: Sampler = "parentbased_traceidratio=0.25".parse()?;
 //! let decision = sampler.decide(None, TraceId([0xff; 16]));
@@ -18,7 +18,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::trace::span::{SpanContext, TraceId};
+use crate::model::{SpanContext, TraceId};
 
 /// Values of the random part of a trace id, which has 56 bits.
 const RANDOM_VALUES: u64 = 1 << 56;
@@ -239,7 +239,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::trace::span::SpanId;
+    use crate::model::SpanId;
 
     fn parent(flags: u8, trace_state: &'static str) -> SpanContext {
         SpanContext {

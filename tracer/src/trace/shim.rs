@@ -5,13 +5,13 @@ use std::borrow::Cow;
 use tracer_common::record::Short;
 use tracer_shim::record::{self as shim, Item, Kind, NO_SIZE, NO_THRESHOLD, Operation, ParsedSpan, SpanRecord};
 
+use crate::model::{
+    Attribute, FLAG_SAMPLED, Link, ProcessId, Span, SpanContext, SpanEvent, SpanId, SpanKind, Status, TraceId, Value,
+};
 use crate::trace::correlator::Correlator;
 use crate::trace::parents::position::Place;
 use crate::trace::sampler::threshold_trace_state;
 use crate::trace::waits::spans::seconds;
-use crate::trace::span::{
-    Attribute, FLAG_SAMPLED, Link, ProcessId, Span, SpanContext, SpanEvent, SpanId, SpanKind, Status, TraceId, Value,
-};
 
 impl Correlator {
     /// One span of a shim.

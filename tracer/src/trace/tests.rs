@@ -7,9 +7,10 @@ use tracer_common::record::{
     KIND_MESSAGE, KIND_OPEN, KIND_SOCKET, Lifecycle, Message, PROTOCOL_MYSQL, PROTOCOL_RESP, Short, Socket,
 };
 
-use crate::trace::span::{ProcessId, Span, SpanKind, Value};
 use super::{Correlator, Options};
-use crate::capture::{Item, ProbeInfo, ProcessInfo};
+use crate::capture::Item;
+use crate::model::{CallOf, Operation, ProbeInfo, ProcessInfo};
+use crate::model::{ProcessId, Span, SpanKind, Value};
 use crate::protocol::redis::QueryText;
 
 mod budget;
@@ -61,9 +62,14 @@ fn correlator(sampler: &str) -> Correlator {
         let id = ProcessId { pid, start_time: 1 };
         correlator.feed(&Item::Process(ProcessInfo { id, service: "svc".to_owned(), attributes: Vec::new() }));
     }
-    for (index, operation) in [(ENCODE, "encode"), (DECODE, "decode")] {
+    for (index, operation) in [(ENCODE, Operation::Encode), (DECODE, Operation::Decode)] {
         let message_type = Some("app::Order".to_owned());
-        correlator.feed(&Item::Probe(ProbeInfo { index, operation: operation.to_owned(), message_type, call: None }));
+        correlator.feed(&Item::Probe(ProbeInfo {
+            index,
+            call_of: CallOf::Message(operation),
+            message_type,
+            call: None,
+        }));
     }
     correlator
 }
@@ -201,7 +207,7 @@ fn a_closed_connection_ends_its_open_commands() {
     correlator.feed(&Item::Record(bytes_of(&record)));
     let spans = spans(correlator);
     let ping = named(&spans, "PING");
-    assert!(matches!(ping.status, crate::trace::span::Status::Error(_)), "{ping:?}");
+    assert!(matches!(ping.status, crate::model::Status::Error(_)), "{ping:?}");
 }
 
 /// The record of a connection's beginning is lost: what passes it says what it speaks, and the programs are asked for the rest.
@@ -236,7 +242,8 @@ fn a_connection_whose_beginning_was_lost_is_followed() {
     let dbsize = named(&spans, "DBSIZE");
     let address = dbsize.attributes.iter().find(|(name, _)| name == "server.address").map(|(_, value)| value);
     assert!(matches!(address, Some(Value::Shared(address)) if &**address == "10.10.10.10"), "{dbsize:?}");
-    let failed: Vec<&Span> = spans.iter().filter(|span| matches!(span.status, crate::trace::span::Status::Error(_))).collect();
+    let failed: Vec<&Span> =
+        spans.iter().filter(|span| matches!(span.status, crate::model::Status::Error(_))).collect();
     assert!(failed.is_empty(), "{failed:?}");
 }
 
@@ -267,9 +274,9 @@ fn a_connection_outlives_the_process_that_opened_it() {
     let spans = spans(correlator);
     let (answered, left) = (named(&spans, "PING"), named(&spans, "DBSIZE"));
     assert_eq!((answered.process.pid, answered.end_ns), (PEER, 13 * MS + 1_000));
-    assert!(!matches!(answered.status, crate::trace::span::Status::Error(_)));
+    assert!(!matches!(answered.status, crate::model::Status::Error(_)));
     assert_eq!(left.end_ns, 15 * MS + 1_000, "nothing else tells the end of its connection");
-    assert!(matches!(left.status, crate::trace::span::Status::Error(_)));
+    assert!(matches!(left.status, crate::model::Status::Error(_)));
 }
 
 #[test]

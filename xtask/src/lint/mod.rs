@@ -1,6 +1,8 @@
 //! `cargo xtask lint`: everything about the code that a machine can judge without running it.
 
+mod arrows;
 mod proto;
+mod source;
 mod tidy;
 
 use anyhow::{Result, bail};
@@ -19,11 +21,13 @@ pub fn main(args: &Args) -> Result<()> {
     setup::ensure(&setup::to_lint())?;
     // The agent does not compile without it.
     build_ebpf::main()?;
-    let checks: [(&str, &dyn Fn() -> Result<()>); 4] = [
+    let checks: [(&str, &dyn Fn() -> Result<()>); 6] = [
         ("format", &|| format(args.fix)),
         ("generated code", &|| proto::check(args.fix)),
         ("tidy", &tidy::check),
+        ("arrows", &arrows::check),
         ("clippy", &clippy),
+        ("fuzz targets", &fuzz_targets),
     ];
     let mut failed = Vec::new();
     for (name, check) in checks {
@@ -55,4 +59,15 @@ fn clippy() -> Result<()> {
         run::visible(pipeline::cargo("clippy").args(features.split_whitespace()).arg("--all-targets").args(deny))?;
     }
     run::visible(build_ebpf::cargo("clippy")?.arg("--release").args(deny))
+}
+
+/// They are no members of the workspace, and whoever changes what they use does not build them.
+fn fuzz_targets() -> Result<()> {
+    for folder in ["tracer/fuzz", "shim/fuzz"] {
+        let target = workspace::root().join("target/fuzz-lint");
+        let mut clippy = workspace::cargo("clippy");
+        clippy.arg("--bins").current_dir(workspace::root().join(folder)).env("CARGO_TARGET_DIR", target);
+        run::visible(clippy.args(["--", "-D", "warnings"]))?;
+    }
+    Ok(())
 }

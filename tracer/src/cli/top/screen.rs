@@ -10,7 +10,7 @@ use ratatui::text::Line;
 use ratatui::widgets::{Block, Cell, Paragraph, Row, Table, TableState};
 
 use crate::export::top::{Blocker, Board, Figures};
-use crate::trace::span::TraceId;
+use crate::model::TraceId;
 
 /// Blockers that are shown at most.
 const MAX_BLOCKERS: usize = 5;

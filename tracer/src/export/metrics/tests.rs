@@ -4,7 +4,7 @@ use super::*;
 use crate::export::Cause;
 use crate::export::otlp::{Retry, Settings, Signal};
 use crate::export::testing::{HttpCollector, resource};
-use crate::trace::span::Value;
+use crate::model::Value;
 
 /// The balance of an exporter that lost spans in two ways.
 fn counters() -> Snapshot {

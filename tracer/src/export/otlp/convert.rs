@@ -12,7 +12,7 @@ use opentelemetry_semantic_conventions::SCHEMA_URL;
 
 use crate::export::Batch;
 use crate::export::batch::by_process;
-use crate::trace::span::{Attribute, Link, Span, SpanEvent, SpanKind, Status, Value};
+use crate::model::{Attribute, Link, Span, SpanEvent, SpanKind, Status, Value};
 
 /// `InstrumentationScope.name` of everything that comes from here.
 pub(super) const SCOPE_NAME: &str = env!("CARGO_PKG_NAME");

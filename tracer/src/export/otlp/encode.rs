@@ -13,7 +13,7 @@ use super::MAX_REQUEST_BYTES;
 use super::convert::{SCOPE_NAME, SCOPE_VERSION, flags, kind, status_parts};
 use crate::export::batch::{Group, by_process};
 use crate::export::{Batch, Cause, Tally};
-use crate::trace::span::{Attribute, Link, ProcessId, Resource, Span, SpanEvent, Value};
+use crate::model::{Attribute, Link, ProcessId, Resource, Span, SpanEvent, Value};
 
 /// Encoded resources that are kept between requests.
 const MAX_CACHED_RESOURCES: usize = 1_024;

@@ -16,7 +16,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
 use super::{Batch, Cause, Exporter, Feed, Tally};
-use crate::trace::span::{Span, SpanId, TraceId};
+use crate::model::{Span, SpanId, TraceId};
 
 /// A trace is printed when nothing came for this long.
 const QUIET: Duration = Duration::from_millis(400);

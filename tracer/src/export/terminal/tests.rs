@@ -8,7 +8,7 @@ use unicode_width::UnicodeWidthStr;
 use super::*;
 use crate::export::testing::{OFFSET, batch, full_span, resource, span};
 use crate::export::{Clock, ExporterStats, Options, Pipeline};
-use crate::trace::span::{ProcessId, Resource, SpanId, Status, Value};
+use crate::model::{ProcessId, Resource, SpanId, Status, Value};
 
 const PLAIN: Look = Look { width: 80, colour: false, lines_per_second: None };
 

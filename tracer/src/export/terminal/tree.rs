@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::line::{Line, Style};
 use super::{Held, Look, Part};
 use crate::export::batch::service_name;
-use crate::trace::span::{Span, SpanId, Status, Value};
+use crate::model::{Span, SpanId, Status, Value};
 
 /// Levels that are indented; deeper ones stay below each other.
 const MAX_DEPTH: usize = 16;

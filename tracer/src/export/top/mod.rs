@@ -16,7 +16,7 @@ use row::{Row, SLOT_S, SLOTS};
 use super::terminal::{Look, trace_text};
 use super::{Batch, Cause, Exporter, Feed};
 use crate::export::batch::service_name;
-use crate::trace::span::{Span, SpanKind, TraceId, Value};
+use crate::model::{Span, SpanKind, TraceId, Value};
 
 /// Operations that are kept; a program whose span names have numbers in them does not fill the memory.
 const MAX_ROWS: usize = 2_000;

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use hdrhistogram::Histogram;
 
-use crate::trace::span::{Span, Status, TraceId, Value};
+use crate::model::{Span, Status, TraceId, Value};
 
 /// Seconds of one slot.
 pub(super) const SLOT_S: u64 = 2;

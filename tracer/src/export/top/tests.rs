@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use super::{Board, MAX_ROWS};
 use crate::export::testing::{batch, span};
-use crate::trace::span::{Link, Span, SpanContext, Status, TraceId, Value};
+use crate::model::{Link, Span, SpanContext, Status, TraceId, Value};
 
 const MS: u64 = 1_000_000;
 

@@ -4,13 +4,13 @@ use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
-use crate::inspect::code::function::Function;
 use crate::inspect::code::flow::Flow;
+use crate::inspect::code::function::Function;
+use crate::inspect::code::values::{self, Uses, callee};
 use crate::inspect::elf::image::Image;
-use crate::inspect::prost::names::{self, Method};
 use crate::inspect::elf::relocations::Relocations;
 use crate::inspect::elf::symbols::{Symbols, demangle};
-use crate::inspect::code::values::{self, Uses, callee};
+use crate::inspect::prost::names::{self, Method};
 
 /// How deep growth of a buffer is looked for.
 const MAX_DEPTH: usize = 3;
@@ -55,7 +55,11 @@ pub(in crate::inspect) struct Growth {
 }
 
 impl<'i, 'a> Callees<'i, 'a> {
-    pub(in crate::inspect) fn new(image: &'i Image<'a>, symbols: &'i Symbols<'a>, relocations: &'i Relocations) -> Self {
+    pub(in crate::inspect) fn new(
+        image: &'i Image<'a>,
+        symbols: &'i Symbols<'a>,
+        relocations: &'i Relocations,
+    ) -> Self {
         Self {
             image,
             symbols,

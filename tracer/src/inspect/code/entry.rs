@@ -2,9 +2,9 @@
 
 use iced_x86::{FlowControl, Instruction, InstructionInfoFactory, Register};
 
-use crate::inspect::code::function::{is_write, stack_change};
 use crate::inspect::code::exits::site;
 use crate::inspect::code::flow::{Flow, argument};
+use crate::inspect::code::function::{is_write, stack_change};
 use crate::inspect::elf::image::Image;
 use crate::inspect::plan::Site;
 

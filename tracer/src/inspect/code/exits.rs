@@ -7,11 +7,11 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use iced_x86::{FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpKind, Register};
 
-use crate::inspect::code::function::{Function, stack_change, writes_register};
 use crate::inspect::code::flow::{Flow, Leave};
+use crate::inspect::code::function::{Function, stack_change, writes_register};
+use crate::inspect::code::references::{Hits, Reference};
 use crate::inspect::elf::image::Image;
 use crate::inspect::plan::{ExitKind, Operation, Site};
-use crate::inspect::code::references::{Hits, Reference};
 
 /// How far behind a call its exit site may be, in instructions.
 const MAX_WALK: usize = 32;
@@ -93,7 +93,11 @@ pub(in crate::inspect) fn exits(
 /// tests, none has its last call or write to memory followed by emulated instructions on all ways to its `ret`s, not even if
 /// conditional jumps were counted by the saved flags. (Of 16 single-stepped exits of inlined calls these would make 7 cheap,
 /// all in one build with full debug info, and none in a service.)
-pub(in crate::inspect) fn returns(image: &Image<'_>, flow: &Flow<'_, '_>, tail_calls: bool) -> Result<Vec<Site>, &'static str> {
+pub(in crate::inspect) fn returns(
+    image: &Image<'_>,
+    flow: &Flow<'_, '_>,
+    tail_calls: bool,
+) -> Result<Vec<Site>, &'static str> {
     let mut sites = Vec::new();
     for (index, instruction) in flow.function.instructions.iter().enumerate() {
         match flow.leaves(index) {
@@ -116,7 +120,12 @@ pub(in crate::inspect) fn returns(image: &Image<'_>, flow: &Flow<'_, '_>, tail_c
 }
 
 /// Makes the site of an instruction.
-pub(in crate::inspect) fn site(image: &Image<'_>, function: &Function<'_>, instruction: &Instruction, delta: i64) -> Option<Site> {
+pub(in crate::inspect) fn site(
+    image: &Image<'_>,
+    function: &Function<'_>,
+    instruction: &Instruction,
+    delta: i64,
+) -> Option<Site> {
     Some(Site {
         offset: image.code_offset(instruction.ip())?,
         address: instruction.ip(),

@@ -122,7 +122,10 @@ impl<'f, 'a> Flow<'f, 'a> {
     }
 
     /// The same, where the caller knows better which instructions can follow.
-    pub(in crate::inspect) fn stack_deltas_along<I: Iterator<Item = usize>>(&self, next: impl Fn(usize) -> I) -> Vec<Option<i64>> {
+    pub(in crate::inspect) fn stack_deltas_along<I: Iterator<Item = usize>>(
+        &self,
+        next: impl Fn(usize) -> I,
+    ) -> Vec<Option<i64>> {
         #[derive(Clone, Copy, PartialEq)]
         enum Height {
             Unseen,

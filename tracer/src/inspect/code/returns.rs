@@ -6,8 +6,8 @@ use std::collections::HashMap;
 use iced_x86::Instruction;
 
 use crate::inspect::code::callees::Callees;
-use crate::inspect::code::function::direct_target;
 use crate::inspect::code::flow::{Flow, Leave};
+use crate::inspect::code::function::direct_target;
 use crate::inspect::elf::image::Image;
 
 /// How many functions are followed that end in each other.

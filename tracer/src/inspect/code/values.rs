@@ -7,8 +7,8 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use iced_x86::{FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpKind, Register};
 
-use crate::inspect::code::function::{direct_target, is_read, is_write, pointer_target};
 use crate::inspect::code::flow::{ARGUMENTS, Flow};
+use crate::inspect::code::function::{direct_target, is_read, is_write, pointer_target};
 
 /// Stack slots followed at once.
 const MAX_SLOTS: usize = 64;

@@ -17,11 +17,11 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 use std::rc::Rc;
 
-use crate::inspect::elf::debug_file::Elsewhere;
 use crate::inspect::code::fuel::Fuel;
+use crate::inspect::elf::debug_file::Elsewhere;
 use crate::inspect::elf::image::Image;
-use crate::inspect::plan::Operation;
 use crate::inspect::elf::symbols::demangle;
+use crate::inspect::plan::Operation;
 use lines::resolve;
 use names::MethodName;
 use needles::Needles;

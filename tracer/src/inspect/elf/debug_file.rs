@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 
 use object::ReadCache;
 
+use crate::files;
 use crate::inspect::elf::image::{Image, string_at};
 use crate::inspect::{notes, open};
-use crate::files;
 
 /// Where distributions put debug info.
 const SYSTEM: &str = "/usr/lib/debug";

@@ -12,8 +12,8 @@ use object::elf::{
 use object::read::elf::{FileHeader as _, ProgramHeader as _, SectionHeader as _};
 use object::{LittleEndian, ReadRef};
 
-use crate::inspect::error::Fault;
 use crate::inspect::elf::source::ReadAt;
+use crate::inspect::error::Fault;
 
 /// Sections and segments beyond this many are not looked at.
 const MAX_HEADERS: usize = 4_096;

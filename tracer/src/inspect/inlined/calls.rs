@@ -5,19 +5,19 @@ use std::collections::{BTreeMap, HashMap};
 use iced_x86::{FlowControl, Instruction, Mnemonic, OpKind, Register};
 use tracer_common::map::{PROBE_INLINED, Probe};
 
-use crate::inspect::code::function::Function;
-use crate::inspect::inlined::copies;
-use crate::inspect::dwarf::InlinedCall;
 use crate::inspect::code::exits::site;
 use crate::inspect::code::flow::{Flow, Leave};
-use crate::inspect::inlined::frame_bytes::{Frame, Helpers};
 use crate::inspect::code::frames::Frames;
 use crate::inspect::code::fuel::Fuel;
-use crate::inspect::elf::image::Image;
-use crate::inspect::plan::{CallPlace, ExitKind, MessageFn, Site, TypeSource};
-use crate::inspect::inlined::region::{Graph, Region, Work};
+use crate::inspect::code::function::Function;
 use crate::inspect::code::returns::Returns;
 use crate::inspect::code::values;
+use crate::inspect::dwarf::InlinedCall;
+use crate::inspect::elf::image::Image;
+use crate::inspect::inlined::copies;
+use crate::inspect::inlined::frame_bytes::{Frame, Helpers};
+use crate::inspect::inlined::region::{Graph, Region, Work};
+use crate::inspect::plan::{CallPlace, ExitKind, MessageFn, Site, TypeSource};
 
 /// How far from where control enters or leaves a probe may be, in instructions.
 const MAX_WALK: usize = 32;

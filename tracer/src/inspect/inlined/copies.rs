@@ -7,9 +7,9 @@ use std::collections::{BTreeSet, HashMap};
 
 use iced_x86::{FlowControl, Instruction, Mnemonic};
 
+use crate::inspect::code::fuel::Fuel;
 use crate::inspect::code::function::{Function, direct_target, pointer_target};
 use crate::inspect::dwarf::InlinedCall;
-use crate::inspect::code::fuel::Fuel;
 use crate::inspect::inlined::calls::{TOO_MUCH, constants};
 use crate::inspect::inlined::region::{Graph, Region};
 

@@ -12,13 +12,13 @@ use tracer_common::map::{
     BUFFER_INPUT, BUFFER_OUTPUT, BUFFER_RESULT, PROBE_BEHIND, PROBE_FRAME, PROBE_FRAME_WORD, Probe,
 };
 
-use crate::inspect::prost::buffers::is_bytes_mut;
 use crate::inspect::code::callees::{Callees, Growth};
 use crate::inspect::code::function::Function;
-use crate::inspect::prost::layout;
-use crate::inspect::plan::Operation;
-use crate::inspect::inlined::region::Region;
 use crate::inspect::code::values::{Call, Path, Uses};
+use crate::inspect::inlined::region::Region;
+use crate::inspect::plan::Operation;
+use crate::inspect::prost::buffers::is_bytes_mut;
+use crate::inspect::prost::layout;
 
 /// How far before the entry of a call its buffer is put into the frame, in instructions.
 const MAX_WAY: usize = 96;
@@ -64,7 +64,13 @@ impl<'c, 'i, 'a> Helpers<'c, 'i, 'a> {
     }
 
     /// Completes the probe of an inlined call; `calls` are those of helpers in the function around it.
-    pub(in crate::inspect) fn probe(&self, operation: Operation, calls: &[Call], frame: &Frame<'_, '_>, probe: &mut Probe) {
+    pub(in crate::inspect) fn probe(
+        &self,
+        operation: Operation,
+        calls: &[Call],
+        frame: &Frame<'_, '_>,
+        probe: &mut Probe,
+    ) {
         let mut places = BTreeSet::new();
         for call in calls.iter().filter(|call| frame.region.contains(call.index)) {
             let target = self.callees.target(&frame.function.instructions[call.index]);

@@ -5,10 +5,9 @@ pub mod remarks;
 pub mod render;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
-use tracer_common::map::{
-    self, OP_DECODE, OP_DECODE_LENGTH_DELIMITED, OP_ENCODE, OP_ENCODE_LENGTH_DELIMITED,
-    OP_ENCODE_LENGTH_DELIMITED_TO_VEC, OP_ENCODE_TO_VEC, OP_MERGE, OP_MERGE_LENGTH_DELIMITED, Probe,
-};
+use tracer_common::map::{self, Probe};
+
+pub use crate::model::{CallPlace, Operation};
 
 /// Where the names of a file's functions are from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,82 +73,6 @@ impl ProbePlan {
     }
 }
 
-/// A method of `prost::Message`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Operation {
-    /// `encode`
-    Encode,
-    /// `encode_to_vec`
-    EncodeToVec,
-    /// `encode_length_delimited`
-    EncodeLengthDelimited,
-    /// `encode_length_delimited_to_vec`
-    EncodeLengthDelimitedToVec,
-    /// `decode`
-    Decode,
-    /// `decode_length_delimited`
-    DecodeLengthDelimited,
-    /// `merge`
-    Merge,
-    /// `merge_length_delimited`
-    MergeLengthDelimited,
-}
-
-impl Operation {
-    const ALL: [Self; 8] = [
-        Self::Encode,
-        Self::EncodeToVec,
-        Self::EncodeLengthDelimited,
-        Self::EncodeLengthDelimitedToVec,
-        Self::Decode,
-        Self::DecodeLengthDelimited,
-        Self::Merge,
-        Self::MergeLengthDelimited,
-    ];
-
-    /// The method's name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Encode => "encode",
-            Self::EncodeToVec => "encode_to_vec",
-            Self::EncodeLengthDelimited => "encode_length_delimited",
-            Self::EncodeLengthDelimitedToVec => "encode_length_delimited_to_vec",
-            Self::Decode => "decode",
-            Self::DecodeLengthDelimited => "decode_length_delimited",
-            Self::Merge => "merge",
-            Self::MergeLengthDelimited => "merge_length_delimited",
-        }
-    }
-
-    /// The operation of the method of this name.
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|operation| operation.name() == name)
-    }
-
-    /// Its number in the eBPF maps (`OP_*`).
-    pub fn code(self) -> u8 {
-        match self {
-            Self::Encode => OP_ENCODE,
-            Self::EncodeToVec => OP_ENCODE_TO_VEC,
-            Self::EncodeLengthDelimited => OP_ENCODE_LENGTH_DELIMITED,
-            Self::EncodeLengthDelimitedToVec => OP_ENCODE_LENGTH_DELIMITED_TO_VEC,
-            Self::Decode => OP_DECODE,
-            Self::DecodeLengthDelimited => OP_DECODE_LENGTH_DELIMITED,
-            Self::Merge => OP_MERGE,
-            Self::MergeLengthDelimited => OP_MERGE_LENGTH_DELIMITED,
-        }
-    }
-
-    /// Whether it writes bytes (else it reads them).
-    pub fn is_encode(self) -> bool {
-        matches!(
-            self,
-            Self::Encode | Self::EncodeToVec | Self::EncodeLengthDelimited | Self::EncodeLengthDelimitedToVec
-        )
-    }
-}
-
 /// How the message type of a function is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -201,17 +124,6 @@ pub struct MessageFn {
     /// Where the call is in the source, if it is inlined: then this is not a function but one call.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub call: Option<CallPlace>,
-}
-
-/// Where an inlined call is in the source.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CallPlace {
-    /// The function that calls.
-    pub function: Option<String>,
-    /// Path of its source file, as the compiler was given it.
-    pub file: Option<String>,
-    /// Line of the call.
-    pub line: Option<u32>,
 }
 
 /// A function that packs Redis commands.
@@ -421,8 +333,7 @@ const FLAGS: [u8; 2] = [map::PROBE_ENCODE_RESULT, map::PROBE_INLINED];
 fn probe<S: Serializer>(probe: &Probe, serializer: S) -> Result<S::Ok, S::Error> {
     let (buffer, pointer, length) = describe(probe);
     let [encode_result, inlined] = FLAGS.map(|flag| probe.flags & flag != 0);
-    let operation = Operation::ALL.into_iter().find(|operation| operation.code() == probe.operation);
-    let operation = operation.map_or("", Operation::name).to_owned();
+    let operation = Operation::from_code(probe.operation).map_or("", Operation::name).to_owned();
     ProbeView {
         operation,
         buffer: buffer.to_owned(),
@@ -507,7 +418,7 @@ mod tests {
             let reg_a = if buffer == map::BUFFER_UNKNOWN || frame_flags != 0 { 0 } else { 1 };
             let behind = frame_flags | if limit_offset == 0 { 0 } else { map::PROBE_BEHIND };
             let flags = map::PROBE_ENCODE_RESULT | map::PROBE_INLINED | behind;
-            let operation = OP_DECODE;
+            let operation = map::OP_DECODE;
             let one =
                 Probe { operation, buffer, reg_a, reg_b, ptr_offset, len_offset, flags, limit_offset, frame_offset };
             let text =

@@ -2,11 +2,11 @@
 
 use tracer_common::map::BUFFER_UNKNOWN;
 
-use crate::inspect::prost::layout;
-use crate::inspect::plan::limits::Limit;
-use crate::inspect::prost::messages::Catalog;
-use crate::inspect::plan::{ProbePlan, Remark, RemarkKind, SymbolSource, TypeSource};
 use crate::inspect::elf::symbols::Symbols;
+use crate::inspect::plan::limits::Limit;
+use crate::inspect::plan::{ProbePlan, Remark, RemarkKind, SymbolSource, TypeSource};
+use crate::inspect::prost::layout;
+use crate::inspect::prost::messages::Catalog;
 
 /// Says which files of split units are not there.
 pub(in crate::inspect) fn split(missing: &[String], plan: &mut ProbePlan) {

@@ -10,12 +10,17 @@ use tracer_common::map::{
 
 use crate::inspect::code::callees::Growth;
 use crate::inspect::code::flow::Flow;
-use crate::inspect::prost::layout::{self, Layout};
-use crate::inspect::plan::Operation;
 use crate::inspect::code::values::Uses;
+use crate::inspect::plan::Operation;
+use crate::inspect::prost::layout::{self, Layout};
 
 /// The probe of a function, given what its buffer type is laid out like.
-pub(in crate::inspect) fn probe(flow: &Flow<'_, '_>, operation: Operation, buffer: Option<&str>, compiler_known: bool) -> Probe {
+pub(in crate::inspect) fn probe(
+    flow: &Flow<'_, '_>,
+    operation: Operation,
+    buffer: Option<&str>,
+    compiler_known: bool,
+) -> Probe {
     let mut probe = Probe { operation: operation.code(), ..Probe::default() };
     if matches!(operation, Operation::Encode | Operation::EncodeLengthDelimited) {
         // The result is always returned through the first argument.

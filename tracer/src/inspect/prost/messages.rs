@@ -4,25 +4,25 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use tracer_common::map::Probe;
 
-use crate::inspect::prost::buffers::{self, Guess};
 use crate::inspect::code::callees::{Callee, Callees};
-use crate::inspect::code::function::Function;
-use crate::inspect::dwarf;
 use crate::inspect::code::entry::{ALL_ARGUMENTS, entry};
 use crate::inspect::code::exits::{AfterCalls, exits};
 use crate::inspect::code::flow::{ARGUMENTS, Flow};
-use crate::inspect::inlined::frame_bytes::Helpers;
+use crate::inspect::code::function::Function;
+use crate::inspect::code::references::Hits;
+use crate::inspect::code::returns::Returns;
+use crate::inspect::code::values::{self, Uses};
+use crate::inspect::dwarf;
 use crate::inspect::elf::image::Image;
+use crate::inspect::elf::relocations::Relocations;
+use crate::inspect::elf::symbols::{Symbols, demangle};
 use crate::inspect::inlined::calls;
+use crate::inspect::inlined::frame_bytes::Helpers;
+use crate::inspect::plan::{FunctionEntry, MessageFn, Operation, ProbePlan, Remark, RemarkKind, TypeSource};
+use crate::inspect::prost::buffers::{self, Guess};
 use crate::inspect::prost::layout;
 use crate::inspect::prost::names::{self, Method};
-use crate::inspect::plan::{FunctionEntry, MessageFn, Operation, ProbePlan, Remark, RemarkKind, TypeSource};
-use crate::inspect::code::references::Hits;
-use crate::inspect::elf::relocations::Relocations;
-use crate::inspect::code::returns::Returns;
-use crate::inspect::elf::symbols::{Symbols, demangle};
 use crate::inspect::prost::types;
-use crate::inspect::code::values::{self, Uses};
 
 /// More prost functions than this are not planned.
 const MAX_MESSAGES: usize = 65_536;

@@ -13,12 +13,12 @@ use std::collections::BTreeSet;
 use iced_x86::{FlowControl, Instruction, InstructionInfoFactory, Mnemonic, Register};
 
 use crate::inspect::code::callees::{Callee, Callees};
-use crate::inspect::code::function::writes_register;
 use crate::inspect::code::flow::Flow;
-use crate::inspect::elf::image::Image;
-use crate::inspect::prost::names::{Method, short_name};
-use crate::inspect::plan::{Operation, TypeSource};
+use crate::inspect::code::function::writes_register;
 use crate::inspect::code::values::Uses;
+use crate::inspect::elf::image::Image;
+use crate::inspect::plan::{Operation, TypeSource};
+use crate::inspect::prost::names::{Method, short_name};
 
 /// prost's recursion limit, given to the first level.
 const RECURSION_LIMIT: u64 = 100;

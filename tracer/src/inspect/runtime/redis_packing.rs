@@ -5,16 +5,16 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use tracer_common::map::{BUFFER_OUTPUT, BUFFER_RESULT, Probe};
 
-use crate::inspect::code::function::Function;
 use crate::inspect::code::entry::{ALL_ARGUMENTS, entry};
 use crate::inspect::code::exits::{AfterCalls, exits};
 use crate::inspect::code::flow::Flow;
-use crate::inspect::elf::image::Image;
-use crate::inspect::prost::layout;
-use crate::inspect::plan::{Operation, PackFn, ProbePlan, Remark, RemarkKind};
+use crate::inspect::code::function::Function;
 use crate::inspect::code::references::Hits;
+use crate::inspect::elf::image::Image;
 use crate::inspect::elf::relocations::Relocations;
 use crate::inspect::elf::symbols::{Symbols, demangle};
+use crate::inspect::plan::{Operation, PackFn, ProbePlan, Remark, RemarkKind};
+use crate::inspect::prost::layout;
 
 /// Part of the mangled names of a client whose connection many tasks share.
 const SHARED: &str = "multiplexed_connection";

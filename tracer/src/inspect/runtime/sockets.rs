@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 
 use iced_x86::{Code as Opcode, FlowControl, InstructionInfoFactory, OpAccess, Register};
 
-use crate::inspect::code::function::Function;
 use crate::inspect::code::entry::{ALL_ARGUMENTS, entry};
 use crate::inspect::code::exits::{returns, site};
 use crate::inspect::code::flow::Flow;
+use crate::inspect::code::function::Function;
 use crate::inspect::elf::image::Image;
-use crate::inspect::plan::{Remark, RemarkKind, Site, SocketFn};
 use crate::inspect::elf::symbols::{Func, Symbols};
+use crate::inspect::plan::{Remark, RemarkKind, Site, SocketFn};
 
 const NAMES: [&str; 12] = [
     "send", "sendto", "sendmsg", "write", "writev", "recv", "recvfrom", "recvmsg", "read", "readv", "close", "connect",
@@ -19,7 +19,12 @@ const NAMES: [&str; 12] = [
 const MAX_WALK: usize = 8;
 
 /// Finds them: among the exported functions, or in a static executable among all.
-pub(in crate::inspect) fn sockets(image: &Image<'_>, symbols: &Symbols<'_>, all: bool, remarks: &mut Vec<Remark>) -> Vec<SocketFn> {
+pub(in crate::inspect) fn sockets(
+    image: &Image<'_>,
+    symbols: &Symbols<'_>,
+    all: bool,
+    remarks: &mut Vec<Remark>,
+) -> Vec<SocketFn> {
     let mut found: BTreeMap<u64, (&str, &Func)> = BTreeMap::new();
     for function in symbols.functions().iter().filter(|function| all || function.dynamic) {
         let name = symbols.name(function);

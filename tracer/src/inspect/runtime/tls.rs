@@ -1,9 +1,9 @@
 //! Thread-local variables that a probe reads.
 
 use crate::inspect::elf::image::Image;
-use crate::inspect::plan::{TlsSymbol, TlsSymbols};
 use crate::inspect::elf::relocations::Relocations;
 use crate::inspect::elf::symbols::{Symbols, TlsVariable, demangle};
+use crate::inspect::plan::{TlsSymbol, TlsSymbols};
 use crate::inspect::runtime::tokio;
 
 /// The variable of OTEP 4947.

@@ -8,15 +8,15 @@ use tracer_common::record::{
     self, DIRECTION_SENT, FLAG_FAILED, FLAG_FRESH, FLAG_SERVER, PROTOCOL_MYSQL, PROTOCOL_RESP, PROTOCOL_UNKNOWN, Socket,
 };
 
+use crate::capture::addresses;
+use crate::model::{Attribute, ProcessId, SpanContext, Value};
+use crate::protocol::stream::{Chunk, Direction, Verdict};
 use crate::trace::correlator::{Correlator, flow_key};
+use crate::trace::database::tracker::{Commands, Speaks};
+use crate::trace::memory::Ages;
 use crate::trace::parents::flow::FlowKey;
 use crate::trace::parents::pending_commands::{Lead, Waiting};
-use crate::trace::memory::Ages;
 use crate::trace::parents::position::Place;
-use crate::trace::span::{Attribute, ProcessId, SpanContext, Value};
-use crate::trace::database::tracker::{Commands, Speaks};
-use crate::capture::addresses;
-use crate::protocol::stream::{Chunk, Direction, Verdict};
 
 const AF_UNIX: u32 = 1;
 /// The programs are told of a long value once this much of it is still to come.

@@ -3,18 +3,24 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use crate::trace::database::connection::{Asker, Connection};
+use crate::model::{Attribute, Span, SpanKind, Status, Value};
+use crate::protocol::mysql::{Command, Failure};
 use crate::trace::correlator::Correlator;
+use crate::trace::database::connection::{Asker, Connection};
 use crate::trace::database::durations::Series;
 use crate::trace::parents::position::Place;
-use crate::trace::span::{Attribute, Span, SpanKind, Status, Value};
-use crate::protocol::mysql::{Command, Failure};
 
 const DEFAULT_PORT: u32 = 3306;
 
 impl Correlator {
     /// One command of MySQL.
-    pub(in crate::trace) fn mysql(&mut self, connection: &Connection, command: &Command<Asker>, place: &Place, slow: bool) {
+    pub(in crate::trace) fn mysql(
+        &mut self,
+        connection: &Connection,
+        command: &Command<Asker>,
+        place: &Place,
+        slow: bool,
+    ) {
         let name = name(command);
         let series = Series {
             service: self.servers.service(command.tag.process.pid).unwrap_or_default(),

@@ -2,10 +2,10 @@
 
 use std::borrow::Cow;
 
+use crate::model::{Attribute, Span, SpanKind, Status, Value};
+use crate::protocol::redis::{Command, Failure, span_name};
 use crate::trace::database::connection::{Asker, Connection};
 use crate::trace::parents::position::Place;
-use crate::trace::span::{Attribute, Span, SpanKind, Status, Value};
-use crate::protocol::redis::{Command, Failure, span_name};
 
 const DEFAULT_PORT: u32 = 6379;
 

@@ -2,11 +2,11 @@
 
 use tracer_common::record::PROTOCOL_MYSQL;
 
-use crate::trace::database::connection::Asker;
-use crate::trace::counts::Counts;
 use crate::protocol::redis::{QueryText, Role, looks_like_redis, looks_like_replies};
 use crate::protocol::stream::{Chunk, Direction, Verdict};
 use crate::protocol::{mysql, redis};
+use crate::trace::counts::Counts;
+use crate::trace::database::connection::Asker;
 
 /// What a connection speaks, as far as its first bytes say.
 #[derive(Debug)]

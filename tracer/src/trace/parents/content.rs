@@ -7,9 +7,9 @@
 use std::collections::{HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hasher as _};
 
-use crate::trace::memory::Ages;
-use crate::trace::span::SpanContext;
+use crate::model::SpanContext;
 use crate::protocol::parts::parts;
+use crate::trace::memory::Ages;
 
 /// How long a message may wait for its worker, in nanoseconds.
 const WINDOW_NS: u64 = 10_000_000_000;
@@ -134,7 +134,7 @@ fn hash(part: &[u8]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::trace::span::{SpanId, TraceId};
+    use crate::model::{SpanId, TraceId};
 
     const S: u64 = 1_000_000_000;
 

@@ -4,8 +4,8 @@
 //! the next decode, after a time without activity, or with the process. A message after which nothing happened has a
 //! `decode` span only.
 
+use crate::model::SpanContext;
 use crate::trace::parents::position::Place;
-use crate::trace::span::SpanContext;
 
 /// Nanoseconds without activity after which a flow is over.
 pub const IDLE_NS: u64 = 2_000_000_000;

@@ -5,9 +5,9 @@
 
 use std::collections::HashMap;
 
+use crate::trace::memory::Ages;
 use crate::trace::parents::deadlines::Deadlines;
 use crate::trace::parents::flow::{Flow, FlowKey, IDLE_NS, Worker};
-use crate::trace::memory::Ages;
 
 /// Flows by their workers.
 #[derive(Debug)]
@@ -164,8 +164,8 @@ impl<D> Flows<D> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::{SpanContext, SpanId, TraceId};
     use crate::trace::parents::position::Place;
-    use crate::trace::span::{SpanContext, SpanId, TraceId};
 
     const MS: u64 = 1_000_000;
 

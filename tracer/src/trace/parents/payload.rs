@@ -7,8 +7,8 @@
 use std::collections::{HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hasher as _};
 
+use crate::model::{Link, SpanContext, Value};
 use crate::trace::memory::Ages;
-use crate::trace::span::{Link, SpanContext, Value};
 
 /// How long a message may be on its way, in nanoseconds.
 const WINDOW_NS: u64 = 10_000_000_000;
@@ -186,7 +186,7 @@ impl Payloads {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::trace::span::{SpanId, TraceId};
+    use crate::model::{SpanId, TraceId};
 
     const S: u64 = 1_000_000_000;
 

@@ -8,12 +8,12 @@
 
 use std::collections::HashMap;
 
-use crate::trace::database::connection::Asker;
-use crate::trace::correlator::Correlator;
-use crate::trace::parents::flow::FlowKey;
-use crate::trace::memory::Ages;
-use crate::trace::span::SpanContext;
+use crate::model::SpanContext;
 use crate::protocol::{mysql, redis};
+use crate::trace::correlator::Correlator;
+use crate::trace::database::connection::Asker;
+use crate::trace::memory::Ages;
+use crate::trace::parents::flow::FlowKey;
 
 /// Idle time after an encode, in nanoseconds, without which nothing is believed.
 const ENOUGH_NS: u64 = 1_000_000;
@@ -247,8 +247,8 @@ impl Correlator {
 
 #[cfg(test)]
 mod tests {
-    use crate::trace::parents::flow::Worker as Who;
     use super::*;
+    use crate::trace::parents::flow::Worker as Who;
 
     const MS: u64 = 1_000_000;
     const KEY: FlowKey = FlowKey { pid: 1, worker: Who::Thread(2) };

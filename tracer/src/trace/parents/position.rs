@@ -2,9 +2,9 @@
 
 use std::borrow::Cow;
 
+use crate::model::{FLAG_RANDOM, FLAG_SAMPLED, ProcessId, Span, SpanContext, SpanId, SpanKind, Status};
 use crate::trace::ids::Ids;
 use crate::trace::sampler::Sampler;
-use crate::trace::span::{FLAG_RANDOM, FLAG_SAMPLED, ProcessId, Span, SpanContext, SpanId, SpanKind, Status};
 
 /// A span's own context and its parent.
 #[derive(Clone, Debug, PartialEq, Eq)]

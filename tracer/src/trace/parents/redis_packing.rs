@@ -8,13 +8,11 @@ use std::collections::{HashMap, VecDeque};
 
 use tracer_common::record::Message;
 
-use crate::trace::database::connection::Asker;
-use crate::trace::correlator::{Correlator, flow_key};
-use crate::trace::memory::Ages;
 use crate::protocol::redis::{Command, fingerprints};
+use crate::trace::correlator::{Correlator, flow_key};
+use crate::trace::database::connection::Asker;
+use crate::trace::memory::Ages;
 
-/// [`ProbeInfo::operation`](crate::capture::ProbeInfo) of a function that packs commands.
-pub const PACK: &str = "redis_pack";
 /// A packed command that was not sent in this time, in nanoseconds, will not be: its connection is gone.
 const LIFETIME_NS: u64 = 30_000_000_000;
 /// Packed commands that are kept at once.

@@ -5,8 +5,8 @@
 
 use std::collections::HashMap;
 
+use crate::model::{SpanId, TraceId};
 use crate::trace::memory::Ages;
-use crate::trace::span::{SpanId, TraceId};
 
 /// Bytes of an entry, with the map's own.
 const BYTES: usize = size_of::<((TraceId, SpanId), u64)>() + 1;

@@ -5,14 +5,14 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use crate::trace::database::connection::{Asker, Connection};
-use crate::trace::correlator::Correlator;
-use crate::trace::database::durations::Series;
-use crate::trace::parents::position::Place;
-use crate::trace::database::redis;
-use crate::trace::waits::server::{Blame, Done, Explained, Held, Holder, Interval, Slot, Split, Who, Work};
-use crate::trace::span::{Attribute, Link, ProcessId, Span, SpanContext, SpanKind, TraceId, Value};
+use crate::model::{Attribute, Link, ProcessId, Span, SpanContext, SpanKind, TraceId, Value};
 use crate::protocol::redis::Command;
+use crate::trace::correlator::Correlator;
+use crate::trace::database::connection::{Asker, Connection};
+use crate::trace::database::durations::Series;
+use crate::trace::database::redis;
+use crate::trace::parents::position::Place;
+use crate::trace::waits::server::{Blame, Done, Explained, Held, Holder, Interval, Slot, Split, Who, Work};
 
 /// Longest story of a wait that is kept for the report.
 const MAX_STORY: usize = 256;
@@ -44,7 +44,13 @@ pub struct Wait {
 
 impl Correlator {
     /// Takes a command of a client until its server's side is known.
-    pub(in crate::trace) fn hold(&mut self, connection: &Connection, command: &Command<Asker>, place: &Place, slow: bool) {
+    pub(in crate::trace) fn hold(
+        &mut self,
+        connection: &Connection,
+        command: &Command<Asker>,
+        place: &Place,
+        slow: bool,
+    ) {
         let batch = command.multi.as_ref().or(command.pipeline.as_ref()).filter(|batch| batch.size >= 2);
         let span = place.is_sampled().then(|| Box::new(redis::span(connection, command, place, slow)));
         self.servers.hold(Held {

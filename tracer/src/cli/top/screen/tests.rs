@@ -4,7 +4,7 @@ use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
 use super::{Screen, Wish, short, time_short};
 use crate::export::top::{Blocker, Board, Figures};
-use crate::trace::span::TraceId;
+use crate::model::TraceId;
 
 fn figures(service: &str, operation: &str, rate: f64, p50: u64, waited: Option<u64>) -> Figures {
     Figures {

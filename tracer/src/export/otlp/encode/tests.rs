@@ -10,7 +10,7 @@ use prost::Message;
 use super::*;
 use crate::export::otlp::convert;
 use crate::export::testing;
-use crate::trace::span::{SpanContext, SpanId, SpanKind, Status, TraceId};
+use crate::model::{SpanContext, SpanId, SpanKind, Status, TraceId};
 
 const LIMIT: usize = 1 << 20;
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::blame::Blame;
 use super::kind::Kind;
 use super::split::{Interval, Split};
-use crate::trace::span::{ProcessId, Span, SpanContext};
+use crate::model::{ProcessId, Span, SpanContext};
 
 /// A command of a client, on its way to becoming a span.
 #[derive(Debug)]

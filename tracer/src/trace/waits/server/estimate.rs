@@ -9,9 +9,9 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use crate::trace::memory::Ages;
 use super::split::{Interval, Split};
 use super::timeline::{Holder, Slot};
+use crate::trace::memory::Ages;
 
 /// Commands that are remembered.
 const MAX_COMMANDS: usize = 1 << 14;

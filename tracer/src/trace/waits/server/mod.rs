@@ -33,9 +33,9 @@ pub use timeline::Own;
 use timeline::{Asked, Timeline, Turn};
 pub use timeline::{Holder, Slot};
 
-use crate::trace::memory::Ages;
-use crate::trace::span::{Span, SpanContext};
 use crate::capture::steps;
+use crate::model::{Span, SpanContext};
+use crate::trace::memory::Ages;
 
 /// How long a command is held at most for what the server did about it, in time of the records.
 const PATIENCE_NS: u64 = 1_000_000_000;

@@ -4,7 +4,7 @@ use bytemuck::bytes_of;
 use tracer_common::record::{self, FLAG_SERVER, Head, STEP_BYTES, STEP_IDLE, STEP_READ, STEP_WRITE, Step};
 
 use super::{Done, Explained, Held, Kind, Servers};
-use crate::trace::span::{ProcessId, SpanContext, SpanId, TraceId};
+use crate::model::{ProcessId, SpanContext, SpanId, TraceId};
 
 const SERVER: u32 = 1;
 const WEB: u32 = 2;

@@ -8,9 +8,9 @@ use std::collections::VecDeque;
 
 use tracer_common::record::{STEP_BYTES, STEP_IDLE, STEP_READ, STEP_WRITE, Step};
 
-use crate::trace::memory::Ages;
-use crate::trace::span::SpanContext;
 use super::kind::Kind;
+use crate::model::SpanContext;
+use crate::trace::memory::Ages;
 
 /// Slots kept: what has waited for longer is not explained.
 const MAX_SLOTS: usize = 1 << 17;
