@@ -1,7 +1,6 @@
 //! What the fuzz targets share: the parsers, and files to hide the input in.
 
 // By path: the rest of the agent would only make the build long.
-#[expect(dead_code, reason = "the agent uses more of it")]
 #[path = "../../src/inspect/mod.rs"]
 pub mod inspect;
 
@@ -9,8 +8,7 @@ pub mod inspect;
 #[path = "../../src/files.rs"]
 mod files;
 
-#[expect(dead_code, reason = "the agent uses more of it")]
 #[path = "../../src/model/mod.rs"]
-mod model;
+pub mod model;
 
 pub mod elf;

@@ -100,7 +100,7 @@ struct Positions(MmapRaw);
 impl Positions {
     fn of(ring: &impl AsFd) -> io::Result<Self> {
         let page = rustix::param::page_size();
-        let map = MmapOptions::new().len(2 * page).map_raw_read_only(&ring.as_fd().as_raw_fd())?;
+        let map = MmapOptions::new().len(2 * page).map_raw_read_only(ring.as_fd().as_raw_fd())?;
         Ok(Self(map))
     }
 
