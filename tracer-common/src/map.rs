@@ -411,6 +411,10 @@ pub enum Counter {
     ServersMapFull,
     /// Reads of servers on connections that are not followed because the map was full.
     ServedMapFull,
+    /// gRPC calls that tasks begin (one record is due for each).
+    GrpcCalls,
+    /// gRPC calls whose record found the ring buffer full.
+    GrpcCallsRingFull,
     /// Shim spans due.
     Shim,
     /// Shim spans that found the ring buffer full.

@@ -32,6 +32,8 @@ pub const KIND_FORK: u16 = 8;
 pub const KIND_STEPS: u16 = 9;
 /// `Head::kind`: a target has made an io_uring; only the head.
 pub const KIND_URING: u16 = 10;
+/// `Head::kind`: a task makes a gRPC call; a [`GrpcCall`] follows.
+pub const KIND_GRPC_CALL: u16 = 17;
 /// `Head::kind`: the dynamic loader of a target has loaded libraries; a [`Lifecycle`].
 pub const KIND_LOADED: u16 = 16;
 
@@ -130,6 +132,19 @@ pub struct Lifecycle {
     pub child: u32,
 }
 
+/// A task hands a request to a gRPC channel; the connection's task will encode the message in it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(bytemuck::Pod, bytemuck::Zeroable))]
+pub struct GrpcCall {
+    /// Common fields.
+    pub head: Head,
+    /// Address of the request's body, 0 if it was not found. A [`Message::buffer`] of the call is inside of it.
+    pub body: u64,
+    /// Its size in bytes.
+    pub body_len: u64,
+}
+
 /// [`Message::size`] when the probe plan does not say where the size is.
 pub const SIZE_UNKNOWN: u64 = u64::MAX;
 
@@ -146,6 +161,8 @@ pub struct Message {
     pub prefix_len: u32,
     /// Bytes encoded, or given to the decoder; [`SIZE_UNKNOWN`] if not known.
     pub size: u64,
+    /// Of a call by tonic's codec: the address of the buffer that it keeps with its stream, else 0.
+    pub buffer: u64,
 }
 
 /// Towards the peer.
@@ -258,7 +275,8 @@ const _: () = {
     assert!(size_of::<Head>() == 72);
     assert!(size_of::<Short>() == 16);
     assert!(size_of::<Lifecycle>() == 48);
-    assert!(size_of::<Message>() == 88);
+    assert!(size_of::<Message>() == 96);
+    assert!(size_of::<GrpcCall>() == 88);
     assert!(size_of::<Socket>() == 104);
     assert!(size_of::<Connection>() == 152);
     assert!(size_of::<Step>() == 112);

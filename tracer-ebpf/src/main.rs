@@ -10,6 +10,7 @@
 mod context;
 mod copy;
 mod emit;
+mod grpc;
 mod library;
 mod maps;
 mod memory;

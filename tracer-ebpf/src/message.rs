@@ -169,12 +169,16 @@ fn enter(ctx: &ProbeContext) -> Option<()> {
         probe: cookie.probe,
         prefix_len: 0,
         size: SIZE_UNKNOWN,
+        buffer: 0,
     };
     context::fill(&mut call.record.head, target);
     if probe.flags & PROBE_FRAME != 0 {
         let place = frame.wrapping_add_signed(probe.frame_offset as i64);
         let word = probe.flags & PROBE_FRAME_WORD != 0;
         call.args[0] = if word { user::<u64>(place).unwrap_or(0) } else { place };
+    }
+    if probe.flags & PROBE_BEHIND != 0 {
+        call.record.buffer = user::<u64>(buffer(call, &args, probe)).unwrap_or(0);
     }
     match probe.buffer {
         // A message in mapped memory may lie on a page that nobody has touched yet: it is read again at the exit.

@@ -6,6 +6,8 @@
 //! system, with the rights that [`privilege`] leaves it. They share the words of [`model`]. [`cli`] is the only layer that knows the command line and
 //! standard output. See `ARCHITECTURE.md`.
 
+#![recursion_limit = "256"]
+
 pub mod agent;
 pub mod capture;
 pub mod cli;

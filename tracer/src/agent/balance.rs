@@ -66,6 +66,8 @@ impl Balance {
             };
             equations.push(kernel("prost calls recorded", "messages", "messages_ring_full", counts.messages));
             equations.push(kernel("socket records", "sockets", "sockets_ring_full", counts.sockets));
+            let (due, lost) = ("grpc_calls", "grpc_calls_ring_full");
+            equations.push(kernel("gRPC calls recorded", due, lost, counts.grpc_calls));
             equations.push(kernel("shim spans recorded", "shim", "shim_ring_full", counts.shim));
             let ended = vec![
                 fate("received", counts.lifecycle),
@@ -155,6 +157,7 @@ impl Balance {
             "servers_map_full",
             "served_map_full",
             "advice_map_full",
+            "grpc_calls_ring_full",
             "shim_ring_full",
             "server_steps_ring_full",
             "server_other_threads",
@@ -262,6 +265,11 @@ impl Balance {
                 "payload_parents": counts.payload_parents,
                 "payload_ambiguous": counts.payload_ambiguous,
                 "payload_answers": counts.payload_answers,
+                "grpc_calls": counts.grpc_calls,
+                "grpc_bodies_unknown": counts.grpc_bodies_unknown,
+                "grpc_calls_evicted": counts.grpc_calls_evicted,
+                "grpc_parents": counts.grpc_parents,
+                "grpc_answers": counts.grpc_answers,
                 "payloads_evicted": counts.payloads_evicted,
                 "content_parents": counts.content_parents,
                 "lead_parents": counts.lead_parents,

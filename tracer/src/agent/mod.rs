@@ -263,6 +263,8 @@ impl<S: Sink> Agent<S> {
             ("servers_map_full", get(Counter::ServersMapFull)?),
             ("served_map_full", get(Counter::ServedMapFull)?),
             ("advice_map_full", full.advice),
+            ("grpc_calls", get(Counter::GrpcCalls)?),
+            ("grpc_calls_ring_full", get(Counter::GrpcCallsRingFull)?),
             ("shim", get(Counter::Shim)?),
             ("shim_ring_full", get(Counter::ShimRingFull)?),
             ("server_steps", get(Counter::ServerSteps)?),

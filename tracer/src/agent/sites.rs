@@ -33,6 +33,8 @@ pub struct Sites<'a> {
     pub errors: Vec<u64>,
     /// Places where a panic begins.
     pub panics: Vec<u64>,
+    /// Places where a task makes a gRPC call.
+    pub grpc_calls: Vec<u64>,
     /// Where a dynamic loader says that it has loaded libraries.
     pub loads: Vec<u64>,
     /// The shim's site, once per copy.
@@ -64,7 +66,13 @@ impl Sites<'_> {
     /// How many there are.
     pub fn len(&self) -> usize {
         let functions: usize = self.functions.iter().map(|function| function.exits.len() + 1).sum();
-        functions + self.errors.len() + self.panics.len() + self.loads.len() + self.shim.len() + self.unnumbered
+        functions
+            + self.errors.len()
+            + self.panics.len()
+            + self.grpc_calls.len()
+            + self.loads.len()
+            + self.shim.len()
+            + self.unnumbered
     }
 
     /// Attaches to as many as can be.
@@ -79,6 +87,7 @@ impl Sites<'_> {
             ("shim_span", self.shim.clone()),
             (LIBRARY_LOADED, self.loads.iter().map(plain).collect()),
             ("message_error", self.errors.iter().map(plain).collect()),
+            ("grpc_call", self.grpc_calls.iter().map(plain).collect()),
             ("message_panic", self.panics.iter().map(plain).collect()),
         ] {
             let failed = placed.add(Link::attach(programs.uprobe(name)?, &target, &sites));

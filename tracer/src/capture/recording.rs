@@ -14,7 +14,7 @@ use crate::model::{ProbeInfo, ProcessInfo};
 use crate::output_file::{self, OutputError};
 
 /// First line of a recording; the number is the version of the format.
-pub const MAGIC: &[u8] = b"tracer recording 3\n";
+pub const MAGIC: &[u8] = b"tracer recording 4\n";
 
 const PROCESS: u8 = 1;
 const PROBE: u8 = 2;

@@ -43,7 +43,7 @@ use error::Fault;
 use plan::remarks;
 use prost::layout;
 use prost::messages::{self, Catalog};
-use runtime::{redis_packing, sockets, tls};
+use runtime::{grpc, redis_packing, sockets, tls};
 
 pub use elf::loader::loaded_offset;
 pub use error::InspectError;
@@ -200,6 +200,7 @@ fn inspect<'a>(
     remarks::split(&inlined.missing, &mut plan);
     messages::plan(image, &symbols, &relocations, &catalog, compiler_known, inlined, &mut plan);
     redis_packing::plan(image, &symbols, &relocations, compiler_known, &mut plan);
+    plan.grpc_calls = grpc::calls(image, &symbols, &mut plan.remarks);
     plan.sockets = sockets::sockets(image, &symbols, plan.static_exe, &mut plan.remarks);
     remarks::add(&symbols, &catalog, compiler_known, &mut plan);
     plan

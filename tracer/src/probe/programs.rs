@@ -378,8 +378,8 @@ fn counted(inserted: Result<(), aya::maps::MapError>, name: &'static str, full: 
     })
 }
 
-const UPROBES: [&str; 6] =
-    ["message_entry", "message_exit", "message_error", "message_panic", "shim_span", "library_loaded"];
+const UPROBES: [&str; 7] =
+    ["message_entry", "message_exit", "message_error", "message_panic", "shim_span", "library_loaded", "grpc_call"];
 const PROCESS_PROGRAMS: [(&str, &str); 3] = [
     ("process_exec", "sched_process_exec"),
     ("process_exit", "sched_process_exit"),

@@ -20,6 +20,7 @@ use crate::trace::message::{Decoded, MessageType};
 use crate::trace::parents::content::Contents;
 use crate::trace::parents::flow::{Flow, FlowKey, Worker};
 use crate::trace::parents::flows::Flows;
+use crate::trace::parents::grpc_calls::GrpcCalls;
 use crate::trace::parents::payload::Payloads;
 use crate::trace::parents::pending_commands::Leads;
 use crate::trace::parents::position::Place;
@@ -83,6 +84,7 @@ pub struct Correlator {
     pub(super) durations: Durations,
     pub(super) collects_waits: bool,
     pub(super) packs: Packs,
+    pub(super) grpc_calls: GrpcCalls,
     pub(super) payloads: Payloads,
     pub(super) contents: Contents,
     pub(super) leads: Leads,
@@ -110,6 +112,7 @@ impl Correlator {
             durations: Durations::default(),
             collects_waits: false,
             packs: Packs::default(),
+            grpc_calls: GrpcCalls::default(),
             payloads: Payloads::default(),
             contents: Contents::default(),
             leads: Leads::default(),
@@ -195,6 +198,7 @@ impl Correlator {
         counts.timeline_evicted = self.servers.evicted();
         counts.estimates_evicted = self.servers.estimates_evicted;
         counts.payloads_evicted = self.payloads.evicted;
+        counts.grpc_calls_evicted = self.grpc_calls.evicted;
         counts.contents_evicted = self.contents.evicted;
         counts
     }
@@ -223,6 +227,7 @@ impl Correlator {
                     self.end_process(record.head.pid, record.at_ns);
                 }
             }
+            Event::GrpcCall(record) => self.grpc_call(&record),
             Event::Shim(head, bytes) => self.shim(&head, bytes),
             Event::Steps(head, bytes) => self.counts.server_steps += self.servers.steps(head.pid, bytes),
             Event::Fork(_) | Event::Uring(_) | Event::Loaded(_) => self.counts.lifecycle += 1,

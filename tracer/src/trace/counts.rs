@@ -31,6 +31,16 @@ pub struct Counts {
     pub payload_ambiguous: u64,
     /// Decoded messages that are an answer to their own flow, known by the payload.
     pub payload_answers: u64,
+    /// Records of tasks that make a gRPC call.
+    pub grpc_calls: u64,
+    /// Of these, the ones whose request was not found: whose the encode is, is told by other means or not at all.
+    pub grpc_bodies_unknown: u64,
+    /// Calls forgotten early because there were too many.
+    pub grpc_calls_evicted: u64,
+    /// Encoded requests whose parent is known because it was seen which task made the call.
+    pub grpc_parents: u64,
+    /// Decoded messages that are answers to calls of their own flow.
+    pub grpc_answers: u64,
     /// Encoded messages outside of any flow whose parent is known by what is in them.
     pub content_parents: u64,
     /// The same where what is in them belongs to several messages: they begin a trace.

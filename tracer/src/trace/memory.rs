@@ -69,6 +69,7 @@ impl Correlator {
             + self.flows.bytes()
             + self.leads.bytes()
             + self.packs.bytes()
+            + self.grpc_calls.bytes()
             + self.payloads.bytes()
             + self.contents.bytes()
             + self.encodes.bytes()
@@ -102,6 +103,7 @@ impl Correlator {
         self.flows.ages(ages);
         self.leads.ages(ages);
         self.packs.ages(ages);
+        self.grpc_calls.ages(ages);
         self.payloads.ages(ages);
         self.contents.ages(ages);
         self.encodes.ages(ages);
@@ -121,6 +123,7 @@ impl Correlator {
         self.counts.leads_evicted += leads;
         let packs = self.packs.evict(before_ns);
         self.counts.packs_dropped += packs;
+        evicted += self.grpc_calls.evict(before_ns);
         let encodes = self.encodes.evict(before_ns);
         self.counts.encodes_evicted += encodes;
         let mut done = Vec::new();

@@ -13,7 +13,8 @@ use crate::protocol::trace_context::find_trace_context;
 use crate::trace::correlator::{Correlator, flow_key, thread_context};
 use crate::trace::parents::content::Source;
 use crate::trace::parents::flow::{Flow, FlowKey, Worker};
-use crate::trace::parents::payload::{Origin, Print};
+use crate::trace::parents::grpc_calls::{Asked, Call};
+use crate::trace::parents::payload::{ANY_RECEIVER, Origin, Print};
 use crate::trace::parents::position::Place;
 
 /// What a probed function encodes or decodes, with the span names made once.
@@ -145,7 +146,11 @@ impl Correlator {
     fn encoded(&mut self, mut call: Decoded, seen: &Seen<'_>) {
         let (pid, head) = (call.process.pid, call.record.head);
         let mut parent = thread_context(&head).or_else(|| seen.header.clone());
-        if parent.is_none() {
+        let asked = if parent.is_none() { self.request_of(&call.record, seen.key) } else { None };
+        let over_grpc = asked.is_some();
+        if let Some(asked) = asked {
+            parent = asked.parent;
+        } else if parent.is_none() {
             let flow = self.flows.get(&seen.key).map(|flow| flow.context().clone());
             // A thread has its flow by chance where it works for many tasks; a task has its own.
             let certain = flow.is_some() && matches!(seen.key.worker, Worker::Task(_));
@@ -178,9 +183,27 @@ impl Correlator {
         }
         let place = Place::below(parent.as_ref(), &mut self.ids, &self.options.sampler);
         if let Some(print) = seen.print {
-            self.payloads.sent(print, pid, place.context.clone(), head.end_ns);
+            // A call may be to the process itself.
+            let sender = if over_grpc { ANY_RECEIVER } else { pid };
+            self.payloads.sent(print, sender, place.context.clone(), head.end_ns);
         }
         self.emit(&place, |_| call_span(&call, &place, SpanKind::Producer));
+    }
+
+    /// The call whose request is encoded, in a task that is in no flow.
+    fn request_of(&mut self, record: &Message, key: FlowKey) -> Option<Call> {
+        if record.buffer == 0 || self.flows.get(&key).is_some() {
+            return None;
+        }
+        let head = &record.head;
+        let call = self.grpc_calls.encoded(head.pid, record.buffer, record.probe, head.start_ns)?;
+        if let Some(flow) = self.flows.get_mut(&call.key)
+            && call.parent.as_ref() == Some(flow.context())
+        {
+            flow.touch(head.end_ns);
+        }
+        self.counts.grpc_parents += u64::from(call.parent.is_some());
+        Some(call)
     }
 
     fn decoded(&mut self, mut call: Decoded, seen: Seen<'_>) {
@@ -201,24 +224,26 @@ impl Correlator {
                 None => {}
             }
         }
-        if let (Some(By::Payload), Some(origin)) = (call.by, &parent) {
-            if let Some(flow) = self.flows.get_mut(&seen.key)
-                && flow.context().trace_id == origin.trace_id
-            {
-                // An answer to what the flow has asked for: the flow goes on.
-                self.counts.payload_answers += 1;
-                call.links.push(Link { context: origin.clone(), attributes: Vec::new() });
+        // An answer to what the flow has asked for: the flow goes on.
+        if let Some(flow) = self.flows.get_mut(&seen.key) {
+            let by_payload = call.by.is_some() && parent.as_ref().is_some_and(|origin| is_in(flow, origin));
+            let by_call = call.record.buffer != 0 && flow.asked.answers(call.record.probe, flow.decode.record.probe);
+            if by_payload || by_call {
+                let count = if by_call { &mut self.counts.grpc_answers } else { &mut self.counts.payload_answers };
+                *count += 1;
+                call.links.extend(parent.map(|context| Link { context, attributes: Vec::new() }));
                 flow.touch(head.end_ns);
                 let context = flow.context().clone();
                 let place = Place::below(Some(&context), &mut self.ids, &self.options.sampler);
                 self.emit(&place, |_| call_span(&call, &place, SpanKind::Internal));
                 return;
             }
-            self.counts.payload_parents += 1;
         }
+        self.counts.payload_parents += u64::from(call.by.is_some());
         let place = Place::below(parent.as_ref(), &mut self.ids, &self.options.sampler);
         self.contents.decoded(pid, seen.prefix, &place.context, head.end_ns);
-        self.begin_flow(seen.key, Flow { place, last_ns: head.end_ns, children: 0, decode: call });
+        let asked = Asked::default();
+        self.begin_flow(seen.key, Flow { place, last_ns: head.end_ns, children: 0, asked, decode: call });
     }
 
     /// The spans of a flow that is over.
@@ -238,6 +263,11 @@ impl Correlator {
         let place = Place::below(Some(flow.context()), &mut self.ids, &self.options.sampler);
         self.emit(&place, |_| call_span(&decode, &place, SpanKind::Internal));
     }
+}
+
+/// Whether a span is in the trace of a flow.
+fn is_in(flow: &Flow<Decoded>, context: &SpanContext) -> bool {
+    flow.context().trace_id == context.trace_id
 }
 
 /// The message without its length prefix.

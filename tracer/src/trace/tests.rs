@@ -98,7 +98,7 @@ fn call(
     if let Some((trace_id, span_id)) = context {
         head = Head { flags: FLAG_CONTEXT, trace_id, span_id, trace_flags: 1, ..head };
     }
-    let record = Message { head, probe, prefix_len: bytes.len() as u32, size: bytes.len() as u64 };
+    let record = Message { head, probe, prefix_len: bytes.len() as u32, size: bytes.len() as u64, buffer: 0 };
     correlator.feed(&Item::Record(&[bytes_of(&record), bytes].concat()));
 }
 

@@ -5,6 +5,7 @@
 //! `decode` span only.
 
 use crate::model::SpanContext;
+use crate::trace::parents::grpc_calls::Asked;
 use crate::trace::parents::position::Place;
 
 /// Nanoseconds without activity after which a flow is over.
@@ -37,6 +38,8 @@ pub struct Flow<D> {
     pub decode: D,
     /// End of the last activity.
     pub last_ns: u64,
+    /// Its gRPC calls.
+    pub asked: Asked,
     /// Spans below the `process` span, the decode not counted.
     pub children: u64,
 }

@@ -186,6 +186,7 @@ mod tests {
             decode: at_ns,
             last_ns: at_ns,
             children: 0,
+            asked: Default::default(),
         }
     }
 

@@ -7,6 +7,7 @@ pub mod content;
 pub mod deadlines;
 pub mod flow;
 pub mod flows;
+pub mod grpc_calls;
 pub mod payload;
 pub mod pending_commands;
 pub mod position;

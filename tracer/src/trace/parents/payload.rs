@@ -18,6 +18,9 @@ const MAX_SENT: usize = 1 << 17;
 const BYTES: usize =
     4 * (size_of::<Sender>() + size_of::<(u64, SpanContext)>()) + 2 * size_of::<(u64, Print, Vec<Sender>)>();
 
+/// In place of the process that has encoded a message: any process may have received it, that one as well.
+pub const ANY_RECEIVER: u32 = 0;
+
 /// What a message is known by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Print {

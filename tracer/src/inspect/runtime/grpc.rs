@@ -1,0 +1,69 @@
+//! Where a task hands a gRPC call to its channel. Its request is encoded by the connection's task, and only here it is seen whose it is.
+
+use crate::inspect::code::entry::{ALL_ARGUMENTS, entry};
+use crate::inspect::code::flow::Flow;
+use crate::inspect::code::function::Function;
+use crate::inspect::elf::image::Image;
+use crate::inspect::elf::symbols::{Symbols, demangle};
+use crate::inspect::plan::{FunctionEntry, Remark, RemarkKind};
+
+/// Of each of these versions of tonic there is one function; more than so many in a file are not planned.
+const MAX_CALLS: usize = 8;
+
+/// Finds them. It has been `<tonic::transport::channel::Channel as tower_service::Service<...>>::call` since tonic 0.4.
+pub(in crate::inspect) fn calls(
+    image: &Image<'_>,
+    symbols: &Symbols<'_>,
+    remarks: &mut Vec<Remark>,
+) -> Vec<FunctionEntry> {
+    let mut found: Vec<(u64, String)> = Vec::new();
+    for function in symbols.functions() {
+        let mangled = symbols.name(function);
+        if mangled.contains("tonic") && mangled.contains("transport") && mangled.contains("4call") {
+            let name = demangle(mangled);
+            let known = found.iter().any(|(address, _)| *address == function.address);
+            if is_call(&name) && !known && found.len() < MAX_CALLS {
+                found.push((function.address, name));
+            }
+        }
+    }
+    let mut calls = Vec::new();
+    for (address, name) in found {
+        let planned = Function::decode(image, address, symbols.size_at(address))
+            .ok_or("its code cannot be decoded")
+            .and_then(|function| entry(image, &Flow::new(image, &function), ALL_ARGUMENTS));
+        match planned {
+            Ok(entry) => calls.push(FunctionEntry { name, entry }),
+            Err(reason) => remarks.push(Remark {
+                kind: RemarkKind::Untraceable,
+                subject: Some(name),
+                text: format!("cannot be probed, so it is not known which task makes a gRPC call: {reason}"),
+                remedy: None,
+            }),
+        }
+    }
+    calls
+}
+
+/// Both manglings; what is behind the function's name is a hash or generic.
+fn is_call(name: &str) -> bool {
+    let rest = name.strip_prefix("<tonic::transport::channel::Channel as tower_service::Service<");
+    rest.and_then(|rest| rest.rsplit_once(">>::")).is_some_and(|(_, function)| function == "call")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_call;
+
+    #[test]
+    fn both_manglings_are_known_and_others_are_left() {
+        let name = |request| format!("<tonic::transport::channel::Channel as tower_service::Service<{request}>>::call");
+        assert!(is_call(&name("http::request::Request<tonic::body::Body>")));
+        assert!(is_call(&name(
+            "http::request::Request<http_body_util::combinators::box_body::UnsyncBoxBody<bytes::bytes::Bytes, tonic::status::Status>>"
+        )));
+        assert!(!is_call(&format!("{}::{{closure#0}}", name("http::request::Request<tonic::body::Body>"))));
+        assert!(!is_call("<tonic::transport::channel::Channel as tower_service::Service<R>>::poll_ready"));
+        assert!(!is_call("<tonic::transport::channel::service::AddOrigin<T> as tower_service::Service<R>>::call"));
+    }
+}
