@@ -16,14 +16,14 @@ const USUAL_PORT: u16 = 6379;
 /// Runs a program with another root, in which there is no more than it needs: the first argument is an empty folder, the second the
 /// program's file, the third its name.
 const CONTAINED: &str = r#"set -e
-root=$1; program=$2; name=$3; shift 3
+root=$1; file=$2; program=$3; shift 3
 mount -t tmpfs tmpfs "$root"
 for name in bin sbin lib lib64; do ln -s "usr/$name" "$root/$name"; done
 for name in usr etc; do mkdir "$root/$name"; mount --rbind "/$name" "$root/$name"; done
 mkdir "$root/proc" "$root/data" "$root/programs"
-ln -s "$program" "$root/programs/$name"
+ln -s "$file" "$root/programs/$program"
 mount -t proc proc "$root/proc"
-exec chroot "$root" "/programs/$name" "$@""#;
+exec chroot "$root" "/programs/$program" "$@""#;
 
 /// A running server; dropping it kills it.
 pub struct RedisServer {
