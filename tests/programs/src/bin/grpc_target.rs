@@ -1,0 +1,167 @@
+//! A service of many tokio tasks that make gRPC calls in the middle of what they do for a message.
+//!
+//! `serve` answers calls and says on which port. `handle PORT N HOW` handles N messages, each in a task of its own: it decodes the
+//! message, makes the calls and encodes a report. `loop PORT N HOW` does so in a few tasks that each take one message after the
+//! other. HOW is `once`, `twice` (one call after the other), `joined` (two at the same time) or `failed` (one that is refused and one that is not). The
+//! header of message `id` names the trace `id`; requests, answers and reports carry it too.
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use anyhow::{Context as _, Result, bail};
+use prost::Message;
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio::task::{JoinSet, yield_now};
+use tonic::transport::server::TcpIncoming;
+use tonic::transport::{Channel, Server};
+use tonic::{Code, Request, Response, Status};
+use tracer_proto::order::counter_client::CounterClient;
+use tracer_proto::order::counter_server::{Counter, CounterServer};
+use tracer_proto::order::{CounterRequest, ExecutionReport, Outcome};
+use tracer_proto::tracer::TraceContext;
+use tracer_test_programs::messages::{Order, Report, order};
+use tracer_test_programs::{converse, number};
+
+/// Messages that are handled at the same time.
+const AT_ONCE: u64 = 64;
+/// The place of this trace id in an encoded message is where those of others go.
+const TEMPLATE: &str = "0123456789abcdef0123456789abcdef";
+/// A request for this row is refused.
+const REFUSED: u64 = u64::MAX;
+
+struct Service;
+
+#[tonic::async_trait]
+impl Counter for Service {
+    async fn execute(&self, request: Request<CounterRequest>) -> Result<Response<ExecutionReport>, Status> {
+        let row = request.into_inner().row;
+        yield_now().await;
+        if row == REFUSED {
+            return Err(Status::failed_precondition("no such row"));
+        }
+        let outcome = Outcome::Filled.into();
+        Ok(Response::new(ExecutionReport { order_id: row, session: row + 1, outcome, ..ExecutionReport::default() }))
+    }
+}
+
+fn main() -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    // Encoded once, before anybody looks: a sender is another process.
+    let header = TraceContext { trace_id: TEMPLATE.to_owned(), span_id: "00000000000000ff".to_owned(), sampled: true };
+    let template: Arc<[u8]> = Order { trace_context: Some(header), ..order(3) }.encode_to_vec().into();
+    converse(|command, arguments| match command {
+        "serve" => runtime.block_on(async {
+            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+            let port = listener.local_addr()?.port();
+            let server = Server::builder().add_service(CounterServer::new(Service));
+            tokio::spawn(server.serve_with_incoming(TcpIncoming::from(listener)));
+            Ok(json!(port))
+        }),
+        "handle" | "loop" => {
+            let (port, count) = (number(arguments, 0)?, number(arguments, 1)? as u64);
+            let how = How::named(arguments.get(2).context("argument 2 is missing")?)?;
+            runtime.block_on(async {
+                let client = CounterClient::connect(format!("http://127.0.0.1:{port}")).await?;
+                let next = Arc::new(AtomicU64::new(1));
+                let mut tasks = JoinSet::new();
+                for _ in 0..AT_ONCE {
+                    let worker = Worker { client: client.clone(), template: Arc::clone(&template), how };
+                    let next = Arc::clone(&next);
+                    let alone = command == "loop";
+                    tasks.spawn(async move {
+                        loop {
+                            let id = next.fetch_add(1, Ordering::Relaxed);
+                            if id > count {
+                                return Ok(());
+                            }
+                            let mut worker = worker.clone();
+                            if alone {
+                                worker.handle(id).await?;
+                            } else {
+                                tokio::spawn(async move { worker.handle(id).await }).await??;
+                            }
+                        }
+                    });
+                }
+                while let Some(done) = tasks.join_next().await {
+                    let done: Result<()> = done?;
+                    done?;
+                }
+                Ok(json!(count))
+            })
+        }
+        _ => bail!("unknown command"),
+    })
+}
+
+#[derive(Clone, Copy)]
+enum How {
+    Once,
+    Twice,
+    Joined,
+    Failed,
+}
+
+impl How {
+    fn named(name: &str) -> Result<Self> {
+        Ok(match name {
+            "once" => Self::Once,
+            "twice" => Self::Twice,
+            "joined" => Self::Joined,
+            "failed" => Self::Failed,
+            _ => bail!("unknown way to call"),
+        })
+    }
+}
+
+#[derive(Clone)]
+struct Worker {
+    client: CounterClient<Channel>,
+    template: Arc<[u8]>,
+    how: How,
+}
+
+impl Worker {
+    async fn handle(&mut self, id: u64) -> Result<()> {
+        let mut bytes = self.template.to_vec();
+        let place = bytes.windows(TEMPLATE.len()).position(|window| window == TEMPLATE.as_bytes());
+        let place = place.context("the template has a header")?;
+        bytes[place..place + TEMPLATE.len()].copy_from_slice(format!("{id:032x}").as_bytes());
+        let order = Order::decode(&*bytes)?;
+        yield_now().await;
+        match self.how {
+            How::Once => call(&mut self.client, id).await?,
+            How::Twice => {
+                call(&mut self.client, id).await?;
+                call(&mut self.client, id + (1 << 32)).await?;
+            }
+            How::Joined => {
+                let mut other = self.client.clone();
+                let (one, two) = tokio::join!(call(&mut self.client, id), call(&mut other, id + (1 << 32)));
+                one.and(two)?;
+            }
+            How::Failed => {
+                let refused = CounterRequest { order: None, row: REFUSED, trace_context: None };
+                let refused = self.client.execute(refused).await;
+                if refused.err().map(|status| status.code()) != Some(Code::FailedPrecondition) {
+                    bail!("it was not refused");
+                }
+                call(&mut self.client, id).await?;
+            }
+        }
+        yield_now().await;
+        let report = Report { order_id: id, text: vec![order.symbol], price: 1.0 };
+        std::hint::black_box(report.encode_to_vec());
+        Ok(())
+    }
+}
+
+async fn call(client: &mut CounterClient<Channel>, row: u64) -> Result<()> {
+    let answer = client.execute(CounterRequest { order: None, row, trace_context: None }).await?.into_inner();
+    if answer.order_id != row {
+        bail!("an answer to another call");
+    }
+    Ok(())
+}
