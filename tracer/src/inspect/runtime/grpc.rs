@@ -10,6 +10,9 @@ use crate::inspect::plan::{FunctionEntry, Remark, RemarkKind};
 /// Of each of these versions of tonic there is one function; more than so many in a file are not planned.
 const MAX_CALLS: usize = 8;
 
+/// Part of the mangled names of whatever handles tonic's client: in a path, and in the name of a generic argument.
+const CLIENT: [&str; 2] = ["5tonic6client4grpc", "tonic..client..grpc"];
+
 /// Finds them. It has been `<tonic::transport::channel::Channel as tower_service::Service<...>>::call` since tonic 0.4.
 pub(in crate::inspect) fn calls(
     image: &Image<'_>,
@@ -17,8 +20,10 @@ pub(in crate::inspect) fn calls(
     remarks: &mut Vec<Remark>,
 ) -> Vec<FunctionEntry> {
     let mut found: Vec<(u64, String)> = Vec::new();
+    let mut has_client = false;
     for function in symbols.functions() {
         let mangled = symbols.name(function);
+        has_client |= CLIENT.iter().any(|part| mangled.contains(part));
         if mangled.contains("tonic") && mangled.contains("transport") && mangled.contains("4call") {
             let name = demangle(mangled);
             let known = found.iter().any(|(address, _)| *address == function.address);
@@ -26,6 +31,16 @@ pub(in crate::inspect) fn calls(
                 found.push((function.address, name));
             }
         }
+    }
+    if has_client && found.is_empty() {
+        remarks.push(Remark {
+            kind: RemarkKind::Untraceable,
+            subject: Some("gRPC calls".to_owned()),
+            text: "the function that makes them is inlined, so it is not known which task makes a call: its request begins a trace, and \
+                   its answer ends the flow of the task"
+                .to_owned(),
+            remedy: Some("build without fat LTO, or use the shim".to_owned()),
+        });
     }
     let mut calls = Vec::new();
     for (address, name) in found {
