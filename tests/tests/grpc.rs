@@ -6,7 +6,8 @@ use tracer_tests::{Agent, Outcome, Span, Target, require_root};
 
 /// What a test runs.
 struct Case {
-    /// `handle`: a task for each message; `loop`: tasks that take one message after the other.
+    /// `handle`: a task for each message; `loop`: tasks that take one message after the other; `lazy`: those, on a connection that the
+    /// first handler makes for all.
     command: &'static str,
     how: &'static str,
     /// Calls that are answered, for each message.
@@ -69,6 +70,10 @@ impl Case {
             *totals.entry((name, parent, *message != 0)).or_default() += number;
         }
         assert_eq!(right, self.messages, "{totals:#?}\n{:#}", outcome.stats["agent"]);
+        // And nothing else is in a trace.
+        let spans: usize = expected.iter().map(|(_, _, number)| number).sum();
+        let all = totals.iter().filter(|((.., of_message), _)| *of_message).map(|(_, number)| number).sum::<usize>();
+        assert_eq!(all, spans * self.messages, "{totals:#?}");
     }
 }
 
@@ -103,4 +108,34 @@ fn tasks_that_take_one_message_after_the_other() {
 #[test]
 fn a_call_that_is_refused() {
     Case { how: "failed", refused: 1, ..CASE }.check();
+}
+
+#[test]
+fn a_call_that_is_waited_for_among_others() {
+    Case { how: "selected", ..CASE }.check();
+}
+
+#[test]
+fn calls_in_tasks_that_the_handler_spawns() {
+    Case { how: "spawned", answered: 2, ..CASE }.check();
+    Case { command: "loop", how: "spawned", answered: 2, apart: false, ..CASE }.check();
+}
+
+#[test]
+fn a_report_by_a_blocking_task() {
+    Case { how: "blocking", ..CASE }.check();
+}
+
+/// The task that has decoded the message goes on to the next one at once.
+#[test]
+fn a_task_that_nobody_waits_for() {
+    Case { how: "detached", ..CASE }.check();
+    Case { command: "loop", how: "detached", ..CASE }.check();
+}
+
+/// The tasks of the connection are spawned by a handler, and work for all of them.
+#[test]
+fn a_connection_that_a_handler_makes() {
+    Case { command: "lazy", ..CASE }.check();
+    Case { command: "lazy", how: "spawned", answered: 2, apart: false, ..CASE }.check();
 }

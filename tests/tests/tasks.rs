@@ -76,3 +76,20 @@ fn sixty_four_tasks_with_one_connection() {
     assert!(reports >= 0.999, "{reports} of the reports");
     assert!(commands >= 0.999, "{commands} of the commands");
 }
+
+/// Its driver is spawned in the trace of one message, and works for all.
+#[test]
+fn sixty_four_tasks_with_a_connection_that_one_of_them_makes() {
+    let outcome = run("lazy");
+    let (commands, reports) = right_parents(&outcome);
+    assert!(reports >= 0.999, "{reports} of the reports");
+    assert!(commands >= 0.999, "{commands} of the commands");
+}
+
+#[test]
+fn sixty_four_tasks_that_spawn_one_for_each_command() {
+    let outcome = run("spawned");
+    let (commands, reports) = right_parents(&outcome);
+    assert!(reports >= 0.999, "{reports} of the reports");
+    assert!(commands >= 0.999, "{commands} of the commands");
+}

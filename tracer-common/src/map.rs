@@ -415,6 +415,10 @@ pub enum Counter {
     GrpcCalls,
     /// gRPC calls whose record found the ring buffer full.
     GrpcCallsRingFull,
+    /// Tasks that are spawned (one record is due for each).
+    TaskSpawns,
+    /// Spawned tasks whose record found the ring buffer full.
+    TaskSpawnsRingFull,
     /// Shim spans due.
     Shim,
     /// Shim spans that found the ring buffer full.

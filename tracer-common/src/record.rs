@@ -34,6 +34,8 @@ pub const KIND_STEPS: u16 = 9;
 pub const KIND_URING: u16 = 10;
 /// `Head::kind`: a task makes a gRPC call; a [`GrpcCall`] follows.
 pub const KIND_GRPC_CALL: u16 = 17;
+/// `Head::kind`: a task is spawned; a [`TaskSpawn`] follows.
+pub const KIND_TASK_SPAWN: u16 = 18;
 /// `Head::kind`: the dynamic loader of a target has loaded libraries; a [`Lifecycle`].
 pub const KIND_LOADED: u16 = 16;
 
@@ -143,6 +145,17 @@ pub struct GrpcCall {
     pub body: u64,
     /// Its size in bytes.
     pub body_len: u64,
+}
+
+/// A task (or, in a thread outside of any, whoever runs there) spawns another one.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(bytemuck::Pod, bytemuck::Zeroable))]
+pub struct TaskSpawn {
+    /// Common fields; [`Head::task_id`] is who spawns.
+    pub head: Head,
+    /// tokio's id of the new task, 0 if it was not found.
+    pub child: u64,
 }
 
 /// [`Message::size`] when the probe plan does not say where the size is.
@@ -277,6 +290,7 @@ const _: () = {
     assert!(size_of::<Lifecycle>() == 48);
     assert!(size_of::<Message>() == 96);
     assert!(size_of::<GrpcCall>() == 88);
+    assert!(size_of::<TaskSpawn>() == 80);
     assert!(size_of::<Socket>() == 104);
     assert!(size_of::<Connection>() == 152);
     assert!(size_of::<Step>() == 112);

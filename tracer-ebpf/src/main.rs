@@ -20,6 +20,7 @@ mod server;
 mod shim;
 mod site;
 mod socket;
+mod spawn;
 mod stack;
 mod stream;
 mod syscalls;

@@ -398,6 +398,7 @@ impl Attachments {
         if !messages.is_empty() || !plan.packs.is_empty() {
             sites.errors = plan.errors.iter().map(|function| function.entry.offset).collect();
             sites.grpc_calls = plan.grpc_calls.iter().map(|function| function.entry.offset).collect();
+            sites.spawns = plan.spawns.iter().map(|function| function.entry.offset).collect();
             sites.panics = plan.panics.iter().map(|function| function.entry.offset).collect();
         }
         let numbers = &mut entry.numbers;

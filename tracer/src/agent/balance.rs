@@ -68,6 +68,8 @@ impl Balance {
             equations.push(kernel("socket records", "sockets", "sockets_ring_full", counts.sockets));
             let (due, lost) = ("grpc_calls", "grpc_calls_ring_full");
             equations.push(kernel("gRPC calls recorded", due, lost, counts.grpc_calls));
+            let (due, lost) = ("task_spawns", "task_spawns_ring_full");
+            equations.push(kernel("spawned tasks recorded", due, lost, counts.task_spawns));
             equations.push(kernel("shim spans recorded", "shim", "shim_ring_full", counts.shim));
             let ended = vec![
                 fate("received", counts.lifecycle),
@@ -158,6 +160,7 @@ impl Balance {
             "served_map_full",
             "advice_map_full",
             "grpc_calls_ring_full",
+            "task_spawns_ring_full",
             "shim_ring_full",
             "server_steps_ring_full",
             "server_other_threads",
@@ -270,6 +273,9 @@ impl Balance {
                 "grpc_calls_evicted": counts.grpc_calls_evicted,
                 "grpc_parents": counts.grpc_parents,
                 "grpc_answers": counts.grpc_answers,
+                "task_spawns": counts.task_spawns,
+                "task_spawns_unknown": counts.task_spawns_unknown,
+                "tasks_in_flows": counts.tasks_in_flows,
                 "payloads_evicted": counts.payloads_evicted,
                 "content_parents": counts.content_parents,
                 "lead_parents": counts.lead_parents,

@@ -265,6 +265,8 @@ impl<S: Sink> Agent<S> {
             ("advice_map_full", full.advice),
             ("grpc_calls", get(Counter::GrpcCalls)?),
             ("grpc_calls_ring_full", get(Counter::GrpcCallsRingFull)?),
+            ("task_spawns", get(Counter::TaskSpawns)?),
+            ("task_spawns_ring_full", get(Counter::TaskSpawnsRingFull)?),
             ("shim", get(Counter::Shim)?),
             ("shim_ring_full", get(Counter::ShimRingFull)?),
             ("server_steps", get(Counter::ServerSteps)?),

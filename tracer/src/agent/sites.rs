@@ -35,6 +35,8 @@ pub struct Sites<'a> {
     pub panics: Vec<u64>,
     /// Places where a task makes a gRPC call.
     pub grpc_calls: Vec<u64>,
+    /// Places where a task is spawned.
+    pub spawns: Vec<u64>,
     /// Where a dynamic loader says that it has loaded libraries.
     pub loads: Vec<u64>,
     /// The shim's site, once per copy.
@@ -70,6 +72,7 @@ impl Sites<'_> {
             + self.errors.len()
             + self.panics.len()
             + self.grpc_calls.len()
+            + self.spawns.len()
             + self.loads.len()
             + self.shim.len()
             + self.unnumbered
@@ -88,6 +91,7 @@ impl Sites<'_> {
             (LIBRARY_LOADED, self.loads.iter().map(plain).collect()),
             ("message_error", self.errors.iter().map(plain).collect()),
             ("grpc_call", self.grpc_calls.iter().map(plain).collect()),
+            ("task_spawn", self.spawns.iter().map(plain).collect()),
             ("message_panic", self.panics.iter().map(plain).collect()),
         ] {
             let failed = placed.add(Link::attach(programs.uprobe(name)?, &target, &sites));

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use bytemuck::{AnyBitPattern, pod_read_unaligned};
-use tracer_common::record::{self, Connection, GrpcCall, Head, Lifecycle, Message, Short, Socket};
+use tracer_common::record::{self, Connection, GrpcCall, Head, Lifecycle, Message, Short, Socket, TaskSpawn};
 
 const AF_INET: u16 = 2;
 const AF_INET6: u16 = 10;
@@ -36,6 +36,8 @@ pub enum Event<'a> {
     Loaded(Lifecycle),
     /// A task makes a gRPC call.
     GrpcCall(GrpcCall),
+    /// A task is spawned.
+    TaskSpawn(TaskSpawn),
     /// A span of the shim.
     Shim(Short, &'a [u8]),
     /// What the main thread of a server did: whole [`record::Step`]s.
@@ -68,6 +70,7 @@ impl<'a> Event<'a> {
                 Self::Socket(socket, payload(head, rest)?)
             }
             record::KIND_GRPC_CALL => Self::GrpcCall(fixed(bytes)?.0),
+            record::KIND_TASK_SPAWN => Self::TaskSpawn(fixed(bytes)?.0),
             record::KIND_OPEN => Self::Open(fixed(bytes)?.0),
             record::KIND_CLOSE => Self::Close(fixed(bytes)?.0),
             record::KIND_STEPS if (head.payload_len as usize).is_multiple_of(size_of::<record::Step>()) => {

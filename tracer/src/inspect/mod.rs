@@ -43,7 +43,7 @@ use error::Fault;
 use plan::remarks;
 use prost::layout;
 use prost::messages::{self, Catalog};
-use runtime::{grpc, redis_packing, sockets, tls};
+use runtime::{grpc, redis_packing, sockets, spawns, tls};
 
 pub use elf::loader::loaded_offset;
 pub use error::InspectError;
@@ -201,6 +201,10 @@ fn inspect<'a>(
     messages::plan(image, &symbols, &relocations, &catalog, compiler_known, inlined, &mut plan);
     redis_packing::plan(image, &symbols, &relocations, compiler_known, &mut plan);
     plan.grpc_calls = grpc::calls(image, &symbols, &mut plan.remarks);
+    // Of any use only where a task is known again.
+    if plan.tls.task_id_offset.is_some() {
+        plan.spawns = spawns::spawns(image, &symbols, &mut plan.remarks);
+    }
     plan.sockets = sockets::sockets(image, &symbols, plan.static_exe, &mut plan.remarks);
     remarks::add(&symbols, &catalog, compiler_known, &mut plan);
     plan

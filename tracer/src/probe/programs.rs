@@ -378,8 +378,16 @@ fn counted(inserted: Result<(), aya::maps::MapError>, name: &'static str, full: 
     })
 }
 
-const UPROBES: [&str; 7] =
-    ["message_entry", "message_exit", "message_error", "message_panic", "shim_span", "library_loaded", "grpc_call"];
+const UPROBES: [&str; 8] = [
+    "message_entry",
+    "message_exit",
+    "message_error",
+    "message_panic",
+    "shim_span",
+    "library_loaded",
+    "grpc_call",
+    "task_spawn",
+];
 const PROCESS_PROGRAMS: [(&str, &str); 3] = [
     ("process_exec", "sched_process_exec"),
     ("process_exit", "sched_process_exit"),

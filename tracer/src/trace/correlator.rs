@@ -193,7 +193,7 @@ impl Correlator {
     /// What became of the records so far.
     pub fn counts(&self) -> Counts {
         let mut counts = self.counts;
-        counts.messages_open = self.flows.len() as u64;
+        counts.messages_open = self.flows.messages() as u64;
         counts.served_open = (self.servers.held() + self.leads.waiting()) as u64;
         counts.timeline_evicted = self.servers.evicted();
         counts.estimates_evicted = self.servers.estimates_evicted;
@@ -228,6 +228,7 @@ impl Correlator {
                 }
             }
             Event::GrpcCall(record) => self.grpc_call(&record),
+            Event::TaskSpawn(record) => self.task_spawn(&record),
             Event::Shim(head, bytes) => self.shim(&head, bytes),
             Event::Steps(head, bytes) => self.counts.server_steps += self.servers.steps(head.pid, bytes),
             Event::Fork(_) | Event::Uring(_) | Event::Loaded(_) => self.counts.lifecycle += 1,
@@ -292,7 +293,7 @@ impl Correlator {
         self.flows.insert(key, flow);
     }
 
-    fn end_flow(&mut self, key: FlowKey) {
+    pub(super) fn end_flow(&mut self, key: FlowKey) {
         if let Some(flow) = self.flows.remove(&key) {
             self.process_spans(flow);
         }

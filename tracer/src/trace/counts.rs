@@ -41,6 +41,12 @@ pub struct Counts {
     pub grpc_parents: u64,
     /// Decoded messages that are answers to calls of their own flow.
     pub grpc_answers: u64,
+    /// Records of tasks that are spawned.
+    pub task_spawns: u64,
+    /// Of these, the ones whose id was not found.
+    pub task_spawns_unknown: u64,
+    /// Of these, the ones that were spawned in a flow, and go on in it.
+    pub tasks_in_flows: u64,
     /// Encoded messages outside of any flow whose parent is known by what is in them.
     pub content_parents: u64,
     /// The same where what is in them belongs to several messages: they begin a trace.

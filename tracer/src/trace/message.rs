@@ -12,8 +12,8 @@ use crate::model::{CallOf, Operation, ProbeInfo};
 use crate::protocol::trace_context::find_trace_context;
 use crate::trace::correlator::{Correlator, flow_key, thread_context};
 use crate::trace::parents::content::Source;
-use crate::trace::parents::flow::{Flow, FlowKey, Worker};
-use crate::trace::parents::grpc_calls::{Asked, Call};
+use crate::trace::parents::flow::{Begun, Flow, FlowKey, Worker};
+use crate::trace::parents::grpc_calls::Call;
 use crate::trace::parents::payload::{ANY_RECEIVER, Origin, Print};
 use crate::trace::parents::position::Place;
 
@@ -190,13 +190,16 @@ impl Correlator {
         self.emit(&place, |_| call_span(&call, &place, SpanKind::Producer));
     }
 
-    /// The call whose request is encoded, in a task that is in no flow.
+    /// The call whose request is encoded, in a task that handles no message.
     fn request_of(&mut self, record: &Message, key: FlowKey) -> Option<Call> {
-        if record.buffer == 0 || self.flows.get(&key).is_some() {
+        if record.buffer == 0 || self.flows.get(&key).is_some_and(|flow| !flow.is_spawned()) {
             return None;
         }
         let head = &record.head;
         let call = self.grpc_calls.encoded(head.pid, record.buffer, record.probe, head.start_ns)?;
+        if call.key != key {
+            self.works_for_others(key);
+        }
         if let Some(flow) = self.flows.get_mut(&call.key)
             && call.parent.as_ref() == Some(flow.context())
         {
@@ -227,7 +230,11 @@ impl Correlator {
         // An answer to what the flow has asked for: the flow goes on.
         if let Some(flow) = self.flows.get_mut(&seen.key) {
             let by_payload = call.by.is_some() && parent.as_ref().is_some_and(|origin| is_in(flow, origin));
-            let by_call = call.record.buffer != 0 && flow.asked.answers(call.record.probe, flow.decode.record.probe);
+            let own = match &flow.begun {
+                Begun::Decode(decode) => Some(decode.record.probe),
+                Begun::Spawn => None,
+            };
+            let by_call = call.record.buffer != 0 && flow.asked.answers(call.record.probe, own);
             if by_payload || by_call {
                 let count = if by_call { &mut self.counts.grpc_answers } else { &mut self.counts.payload_answers };
                 *count += 1;
@@ -242,24 +249,24 @@ impl Correlator {
         self.counts.payload_parents += u64::from(call.by.is_some());
         let place = Place::below(parent.as_ref(), &mut self.ids, &self.options.sampler);
         self.contents.decoded(pid, seen.prefix, &place.context, head.end_ns);
-        let asked = Asked::default();
-        self.begin_flow(seen.key, Flow { place, last_ns: head.end_ns, children: 0, asked, decode: call });
+        self.begin_flow(seen.key, Flow::of_message(place, call, head.end_ns));
     }
 
     /// The spans of a flow that is over.
     pub(super) fn process_spans(&mut self, flow: Flow<Decoded>) {
-        let outer = || call_span(&flow.decode, &flow.place, SpanKind::Consumer);
+        let Begun::Decode(decode) = &flow.begun else { return };
+        let outer = || call_span(decode, &flow.place, SpanKind::Consumer);
         if flow.children == 0 {
             self.emit(&flow.place, |_| outer());
             return;
         }
         self.emit(&flow.place, |_| Span {
-            name: Cow::Owned(flow.decode.kind.process_name.to_string()),
+            name: Cow::Owned(decode.kind.process_name.to_string()),
             end_ns: flow.last_ns,
             status: Status::Unset,
             ..outer()
         });
-        let decode = Decoded { by: None, links: Vec::new(), ..flow.decode.clone() };
+        let decode = Decoded { by: None, links: Vec::new(), ..decode.clone() };
         let place = Place::below(Some(flow.context()), &mut self.ids, &self.options.sampler);
         self.emit(&place, |_| call_span(&decode, &place, SpanKind::Internal));
     }

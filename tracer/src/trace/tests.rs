@@ -4,7 +4,8 @@ use bytemuck::bytes_of;
 use prost::Message as _;
 use tracer_common::record::{
     Connection, DIRECTION_RECEIVED, DIRECTION_SENT, FLAG_CONTEXT, FLAG_FRESH, Head, KIND_CLOSE, KIND_EXEC, KIND_EXIT,
-    KIND_MESSAGE, KIND_OPEN, KIND_SOCKET, Lifecycle, Message, PROTOCOL_MYSQL, PROTOCOL_RESP, Short, Socket,
+    KIND_MESSAGE, KIND_OPEN, KIND_SOCKET, KIND_TASK_SPAWN, Lifecycle, Message, PROTOCOL_MYSQL, PROTOCOL_RESP, Short,
+    Socket, TaskSpawn,
 };
 
 use super::{Correlator, Options};
@@ -14,6 +15,7 @@ use crate::model::{ProcessId, Span, SpanKind, Value};
 use crate::protocol::redis::QueryText;
 
 mod budget;
+mod spawns;
 
 const PID: u32 = 7;
 /// Another process; its threads have numbers above a thousand.

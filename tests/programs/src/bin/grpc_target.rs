@@ -2,20 +2,25 @@
 //!
 //! `serve` answers calls and says on which port. `handle PORT N HOW` handles N messages, each in a task of its own: it decodes the
 //! message, makes the calls and encodes a report. `loop PORT N HOW` does so in a few tasks that each take one message after the
-//! other. HOW is `once`, `twice` (one call after the other), `joined` (two at the same time) or `failed` (one that is refused and one that is not). The
-//! header of message `id` names the trace `id`; requests, answers and reports carry it too.
+//! other, and `lazy PORT N HOW` as well, with a connection that is made by whoever needs it first. The header of message `id` names
+//! the trace `id`; requests, answers and reports carry it too.
+//!
+//! HOW is `once`, `twice` (one call after the other), `joined` (two at the same time), `failed` (one that is refused and one that
+//! is not), `selected` (the first of two things that happen), `spawned` (two, in a task each), `blocking` (the report is encoded in a
+//! blocking task) or `detached` (a task that nobody waits for makes the call and encodes the report).
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use prost::Message;
 use serde_json::json;
 use tokio::net::TcpListener;
-use tokio::task::{JoinSet, yield_now};
+use tokio::task::{JoinHandle, JoinSet, spawn_blocking, yield_now};
 use tonic::transport::server::TcpIncoming;
-use tonic::transport::{Channel, Server};
+use tonic::transport::{Channel, Endpoint, Server};
 use tonic::{Code, Request, Response, Status};
 use tracer_proto::order::counter_client::CounterClient;
 use tracer_proto::order::counter_server::{Counter, CounterServer};
@@ -59,30 +64,37 @@ fn main() -> Result<()> {
             tokio::spawn(server.serve_with_incoming(TcpIncoming::from(listener)));
             Ok(json!(port))
         }),
-        "handle" | "loop" => {
+        "handle" | "loop" | "lazy" => {
             let (port, count) = (number(arguments, 0)?, number(arguments, 1)? as u64);
             let how = How::named(arguments.get(2).context("argument 2 is missing")?)?;
             runtime.block_on(async {
-                let client = CounterClient::connect(format!("http://127.0.0.1:{port}")).await?;
+                let endpoint = Endpoint::from_shared(format!("http://127.0.0.1:{port}"))?;
+                let channel = if command == "lazy" { endpoint.connect_lazy() } else { endpoint.connect().await? };
+                let client = CounterClient::new(channel);
                 let next = Arc::new(AtomicU64::new(1));
                 let mut tasks = JoinSet::new();
                 for _ in 0..AT_ONCE {
                     let worker = Worker { client: client.clone(), template: Arc::clone(&template), how };
                     let next = Arc::clone(&next);
-                    let alone = command == "loop";
+                    let alone = command != "handle";
                     tasks.spawn(async move {
+                        let mut detached = Vec::new();
                         loop {
                             let id = next.fetch_add(1, Ordering::Relaxed);
                             if id > count {
-                                return Ok(());
+                                break;
                             }
                             let mut worker = worker.clone();
-                            if alone {
-                                worker.handle(id).await?;
+                            detached.extend(if alone {
+                                worker.handle(id).await?
                             } else {
-                                tokio::spawn(async move { worker.handle(id).await }).await??;
-                            }
+                                tokio::spawn(async move { worker.handle(id).await }).await??
+                            });
                         }
+                        for task in detached {
+                            task.await??;
+                        }
+                        Ok(())
                     });
                 }
                 while let Some(done) = tasks.join_next().await {
@@ -102,6 +114,10 @@ enum How {
     Twice,
     Joined,
     Failed,
+    Selected,
+    Spawned,
+    Blocking,
+    Detached,
 }
 
 impl How {
@@ -111,6 +127,10 @@ impl How {
             "twice" => Self::Twice,
             "joined" => Self::Joined,
             "failed" => Self::Failed,
+            "selected" => Self::Selected,
+            "spawned" => Self::Spawned,
+            "blocking" => Self::Blocking,
+            "detached" => Self::Detached,
             _ => bail!("unknown way to call"),
         })
     }
@@ -124,7 +144,8 @@ struct Worker {
 }
 
 impl Worker {
-    async fn handle(&mut self, id: u64) -> Result<()> {
+    /// Handles a message; a task that goes on afterwards is returned.
+    async fn handle(&mut self, id: u64) -> Result<Option<JoinHandle<Result<()>>>> {
         let mut bytes = self.template.to_vec();
         let place = bytes.windows(TEMPLATE.len()).position(|window| window == TEMPLATE.as_bytes());
         let place = place.context("the template has a header")?;
@@ -132,7 +153,7 @@ impl Worker {
         let order = Order::decode(&*bytes)?;
         yield_now().await;
         match self.how {
-            How::Once => call(&mut self.client, id).await?,
+            How::Once | How::Blocking => call(&mut self.client, id).await?,
             How::Twice => {
                 call(&mut self.client, id).await?;
                 call(&mut self.client, id + (1 << 32)).await?;
@@ -150,12 +171,43 @@ impl Worker {
                 }
                 call(&mut self.client, id).await?;
             }
+            How::Selected => tokio::select! {
+                called = call(&mut self.client, id) => called?,
+                () = tokio::time::sleep(Duration::from_secs(60)) => bail!("no answer in a minute"),
+            },
+            How::Spawned => {
+                let mut calls = JoinSet::new();
+                for row in [id, id + (1 << 32)] {
+                    let mut client = self.client.clone();
+                    calls.spawn(async move {
+                        yield_now().await;
+                        call(&mut client, row).await
+                    });
+                }
+                calls.join_all().await.into_iter().collect::<Result<()>>()?;
+            }
+            How::Detached => {
+                let mut client = self.client.clone();
+                return Ok(Some(tokio::spawn(async move {
+                    yield_now().await;
+                    call(&mut client, id).await?;
+                    report(id, order.symbol);
+                    Ok(())
+                })));
+            }
         }
         yield_now().await;
-        let report = Report { order_id: id, text: vec![order.symbol], price: 1.0 };
-        std::hint::black_box(report.encode_to_vec());
-        Ok(())
+        match self.how {
+            How::Blocking => spawn_blocking(move || report(id, order.symbol)).await?,
+            _ => report(id, order.symbol),
+        }
+        Ok(None)
     }
+}
+
+fn report(id: u64, symbol: String) {
+    let report = Report { order_id: id, text: vec![symbol], price: 1.0 };
+    std::hint::black_box(report.encode_to_vec());
 }
 
 async fn call(client: &mut CounterClient<Channel>, row: u64) -> Result<()> {

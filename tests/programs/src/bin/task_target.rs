@@ -1,10 +1,13 @@
 //! A service of many tokio tasks on two threads. Each handles its messages with pauses between decode, Redis and encode, so the
 //! threads change hands all the time.
 //!
-//! `own ADDRESS N` handles N messages with a connection for each task, `multiplexed ADDRESS N` with one for all. The header of
-//! message `id` names the trace `id`; the keys and the size of the report tell which message they are of.
+//! `own ADDRESS N` handles N messages with a connection for each task, `multiplexed ADDRESS N` with one for all, `lazy ADDRESS N` with
+//! one for all that is made by the first handler that needs it. `spawned ADDRESS N` is like `multiplexed`, with a task that the
+//! handler spawns for each command. The header of message `id` names the trace `id`; the keys and the size of the report tell which
+//! message they are of.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use anyhow::{Result, bail, ensure};
 use prost::Message;
@@ -13,6 +16,7 @@ use redis::{AsyncCommands, Client};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::sync::OnceCell;
 use tokio::task::{JoinSet, yield_now};
 use tracer_proto::tracer::TraceContext;
 use tracer_test_programs::messages::{Order, Report, order};
@@ -39,6 +43,15 @@ fn main() -> Result<()> {
                 let shared = runtime.block_on(client.get_multiplexed_async_connection())?;
                 runtime.block_on(serve(ids, &template, async || Ok(shared.clone())))
             }
+            "lazy" => {
+                let shared = Lazy(Client::open(format!("redis://{}/", arguments[0]))?, Arc::default());
+                runtime.block_on(serve(ids, &template, async || Ok(shared.clone())))
+            }
+            "spawned" => {
+                let client = Client::open(format!("redis://{}/", arguments[0]))?;
+                let shared = Spawned(runtime.block_on(client.get_multiplexed_async_connection())?);
+                runtime.block_on(serve(ids, &template, async || Ok(shared.clone())))
+            }
             _ => bail!("unknown command"),
         }
     })
@@ -58,6 +71,42 @@ impl Redis for MultiplexedConnection {
 
     async fn set(&mut self, key: String, value: usize) -> Result<()> {
         Ok(AsyncCommands::set(self, key, value).await?)
+    }
+}
+
+/// A connection whose driver task is spawned by the handler that comes first.
+#[derive(Clone)]
+struct Lazy(Client, Arc<OnceCell<MultiplexedConnection>>);
+
+impl Lazy {
+    async fn connection(&self) -> Result<MultiplexedConnection> {
+        Ok(self.1.get_or_try_init(|| self.0.get_multiplexed_async_connection()).await?.clone())
+    }
+}
+
+impl Redis for Lazy {
+    async fn get(&mut self, key: String) -> Result<()> {
+        Redis::get(&mut self.connection().await?, key).await
+    }
+
+    async fn set(&mut self, key: String, value: usize) -> Result<()> {
+        Redis::set(&mut self.connection().await?, key, value).await
+    }
+}
+
+/// Each command is given to a task of its own.
+#[derive(Clone)]
+struct Spawned(MultiplexedConnection);
+
+impl Redis for Spawned {
+    async fn get(&mut self, key: String) -> Result<()> {
+        let mut connection = self.0.clone();
+        tokio::spawn(async move { Redis::get(&mut connection, key).await }).await?
+    }
+
+    async fn set(&mut self, key: String, value: usize) -> Result<()> {
+        let mut connection = self.0.clone();
+        tokio::spawn(async move { Redis::set(&mut connection, key, value).await }).await?
     }
 }
 

@@ -50,6 +50,8 @@ pub struct ProbePlan {
     pub packs: Vec<PackFn>,
     /// Functions by which a task makes a gRPC call.
     pub grpc_calls: Vec<FunctionEntry>,
+    /// Functions by which a task is spawned.
+    pub spawns: Vec<FunctionEntry>,
     /// Functions through which every prost decode error is made.
     pub errors: Vec<FunctionEntry>,
     /// The function through which every Rust panic goes.
@@ -68,7 +70,13 @@ impl ProbePlan {
     /// Every place that a probe may be attached to.
     pub fn sites(&self) -> impl Iterator<Item = &Site> {
         let messages = self.messages.iter().flat_map(|function| function.exits.iter().chain([&function.entry]));
-        let calls = self.errors.iter().chain(&self.panics).chain(&self.grpc_calls).map(|function| &function.entry);
+        let calls = self
+            .errors
+            .iter()
+            .chain(&self.panics)
+            .chain(&self.grpc_calls)
+            .chain(&self.spawns)
+            .map(|function| &function.entry);
         let sockets = self.sockets.iter().flat_map(|function| function.exits.iter().chain([&function.entry]));
         let packs = self.packs.iter().flat_map(|function| function.exits.iter().chain([&function.entry]));
         messages.chain(calls).chain(sockets).chain(packs).chain(self.notes.iter().map(|note| &note.site))

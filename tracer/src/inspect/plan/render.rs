@@ -22,6 +22,7 @@ pub fn table(plan: &ProbePlan, width: u16) -> String {
     section(&mut out, "functions that pack Redis commands", width, &["function", "entry", "exits"], packs);
     let calls = plan.errors.iter().map(|f| ("decode error", f)).chain(plan.panics.iter().map(|f| ("panic", f)));
     let calls = calls.chain(plan.grpc_calls.iter().map(|f| ("gRPC call", f)));
+    let calls = calls.chain(plan.spawns.iter().map(|f| ("spawn of a task", f)));
     let calls = calls.map(|(what, f)| vec![what.to_owned(), f.name.clone(), one(&f.entry)]).collect();
     section(&mut out, "functions whose call says it all", width, &["what", "function", "entry"], calls);
     let sockets = plan.sockets.iter().map(|f| vec![f.name.clone(), one(&f.entry), many(&f.exits)]).collect();

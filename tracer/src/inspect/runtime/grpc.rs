@@ -1,11 +1,9 @@
 //! Where a task hands a gRPC call to its channel. Its request is encoded by the connection's task, and only here it is seen whose it is.
 
-use crate::inspect::code::entry::{ALL_ARGUMENTS, entry};
-use crate::inspect::code::flow::Flow;
-use crate::inspect::code::function::Function;
 use crate::inspect::elf::image::Image;
 use crate::inspect::elf::symbols::{Symbols, demangle};
 use crate::inspect::plan::{FunctionEntry, Remark, RemarkKind};
+use crate::inspect::runtime::entries::entries;
 
 /// Of each of these versions of tonic there is one function; more than so many in a file are not planned.
 const MAX_CALLS: usize = 8;
@@ -42,22 +40,8 @@ pub(in crate::inspect) fn calls(
             remedy: Some("build without fat LTO, or use the shim".to_owned()),
         });
     }
-    let mut calls = Vec::new();
-    for (address, name) in found {
-        let planned = Function::decode(image, address, symbols.size_at(address))
-            .ok_or("its code cannot be decoded")
-            .and_then(|function| entry(image, &Flow::new(image, &function), ALL_ARGUMENTS));
-        match planned {
-            Ok(entry) => calls.push(FunctionEntry { name, entry }),
-            Err(reason) => remarks.push(Remark {
-                kind: RemarkKind::Untraceable,
-                subject: Some(name),
-                text: format!("cannot be probed, so it is not known which task makes a gRPC call: {reason}"),
-                remedy: None,
-            }),
-        }
-    }
-    calls
+    let unseen = "it is not known which task makes a gRPC call";
+    entries(image, symbols, found, unseen, remarks)
 }
 
 /// Both manglings; what is behind the function's name is a hash or generic.

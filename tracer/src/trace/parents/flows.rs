@@ -15,6 +15,8 @@ pub struct Flows<D> {
     processes: HashMap<u32, HashMap<Worker, Slot<D>>>,
     deadlines: Deadlines<(u64, FlowKey)>,
     len: usize,
+    /// How many of them are those of spawned tasks.
+    spawned: usize,
     /// Names slots: a later one of the same worker is not that of an old entry in the queue.
     slots: u64,
     /// How often a flow was looked at to see whether it is over.
@@ -35,6 +37,7 @@ impl<D> Default for Flows<D> {
             processes: HashMap::new(),
             deadlines: Deadlines::default(),
             len: 0,
+            spawned: 0,
             slots: 0,
             #[cfg(test)]
             looks: 0,
@@ -46,6 +49,11 @@ impl<D> Flows<D> {
     /// Flows that have not ended.
     pub fn len(&self) -> usize {
         self.len
+    }
+
+    /// Those of them that have begun with a message.
+    pub fn messages(&self) -> usize {
+        self.len - self.spawned
     }
 
     /// The flow of a worker.
@@ -72,13 +80,17 @@ impl<D> Flows<D> {
             deadlines.push(until_ns, (*slots, key));
             Slot { number: *slots, flow: None }
         });
-        self.len += usize::from(slot.flow.replace(flow).is_none());
+        self.len += 1;
+        self.spawned += usize::from(flow.is_spawned());
+        if let Some(flow) = slot.flow.replace(flow) {
+            self.gone(&flow);
+        }
     }
 
     /// Ends a flow.
     pub fn remove(&mut self, key: &FlowKey) -> Option<Flow<D>> {
         let flow = self.processes.get_mut(&key.pid)?.get_mut(&key.worker)?.flow.take()?;
-        self.len -= 1;
+        self.gone(&flow);
         Some(flow)
     }
 
@@ -86,7 +98,7 @@ impl<D> Flows<D> {
     pub fn remove_process(&mut self, pid: u32) -> Vec<Flow<D>> {
         let slots = self.processes.remove(&pid).unwrap_or_default();
         let flows: Vec<Flow<D>> = slots.into_values().filter_map(|slot| slot.flow).collect();
-        self.len -= flows.len();
+        flows.iter().for_each(|flow| self.gone(flow));
         flows
     }
 
@@ -156,8 +168,12 @@ impl<D> Flows<D> {
         if workers.is_empty() {
             self.processes.remove(&key.pid);
         }
-        self.len -= usize::from(flow.is_some());
-        flow
+        flow.inspect(|flow| self.gone(flow))
+    }
+
+    fn gone(&mut self, flow: &Flow<D>) {
+        self.len -= 1;
+        self.spawned -= usize::from(flow.is_spawned());
     }
 }
 
@@ -165,6 +181,7 @@ impl<D> Flows<D> {
 mod tests {
     use super::*;
     use crate::model::{SpanContext, SpanId, TraceId};
+    use crate::trace::parents::flow::{Begun, SPAWNED_NS};
     use crate::trace::parents::position::Place;
 
     const MS: u64 = 1_000_000;
@@ -181,12 +198,13 @@ mod tests {
             remote: false,
             trace_state: "".into(),
         };
-        Flow {
-            place: Place { context, parent: None, parent_remote: false },
-            decode: at_ns,
-            last_ns: at_ns,
-            children: 0,
-            asked: Default::default(),
+        Flow::of_message(Place { context, parent: None, parent_remote: false }, at_ns, at_ns)
+    }
+
+    fn began_ns(flow: &Flow<u64>) -> u64 {
+        match flow.begun {
+            Begun::Decode(at_ns) => at_ns,
+            Begun::Spawn => u64::MAX,
         }
     }
 
@@ -196,7 +214,7 @@ mod tests {
         flows.insert(key(1, 1), flow(0));
         flows.insert(key(1, 2), flow(MS));
         flows.get_mut(&key(1, 1)).expect("it is there").touch(2 * MS);
-        let mut ended = |now_ns| std::iter::from_fn(|| flows.remove_idle(now_ns)).map(|flow| flow.decode).collect();
+        let mut ended = |now_ns| std::iter::from_fn(|| flows.remove_idle(now_ns)).map(|flow| began_ns(&flow)).collect();
         let none: Vec<u64> = ended(IDLE_NS + MS);
         assert!(none.is_empty());
         let first: Vec<u64> = ended(IDLE_NS + 2 * MS);
@@ -204,6 +222,20 @@ mod tests {
         let second: Vec<u64> = ended(IDLE_NS + 3 * MS);
         assert_eq!(second, [0]);
         assert_eq!((flows.len(), flows.deadlines.len(), flows.processes.len()), (0, 0, 0));
+    }
+
+    /// However much it does: it may be one that never ends.
+    #[test]
+    fn a_spawned_task_is_in_its_flow_for_a_while() {
+        let mut flows: Flows<u64> = Flows::default();
+        let parent = flow(0).context().clone();
+        flows.insert(key(1, 1), Flow::of_spawned(parent, 0));
+        for at_ns in (0..SPAWNED_NS).step_by(MS as usize * 500) {
+            assert!(flows.remove_idle(at_ns).is_none());
+            flows.get_mut(&key(1, 1)).expect("it is there").touch(at_ns);
+        }
+        assert!(flows.remove_idle(SPAWNED_NS + 1).is_some_and(|flow| flow.is_spawned()));
+        assert_eq!(flows.len(), 0);
     }
 
     #[test]
@@ -214,7 +246,7 @@ mod tests {
             flows.insert(key(2, task), flow(100 * MS));
         }
         flows.get_mut(&key(1, 0)).expect("it is there").touch(50 * MS);
-        assert_eq!(flows.remove_oldest().map(|flow| flow.decode), Some(MS));
+        assert_eq!(flows.remove_oldest().map(|flow| began_ns(&flow)), Some(MS));
         assert_eq!(flows.remove_process(1).len(), 9);
         assert_eq!(flows.remove_process(3).len(), 0);
         assert_eq!(flows.len(), 10);

@@ -124,9 +124,9 @@ impl Asked {
         self.calls = self.calls.saturating_add(1);
     }
 
-    /// Whether a message decoded by `decoder` is an answer, in a flow whose own message was decoded by `own`.
-    pub fn answers(&mut self, decoder: u32, own: u32) -> bool {
-        if self.calls == 0 || decoder == own {
+    /// Whether a message decoded by `decoder` is an answer, in a flow whose own message, if it has one, was decoded by `own`.
+    pub fn answers(&mut self, decoder: u32, own: Option<u32>) -> bool {
+        if self.calls == 0 || Some(decoder) == own {
             return false;
         }
         let known = self.answers.contains(&decoder);
@@ -204,12 +204,12 @@ mod tests {
     #[test]
     fn answers_have_a_type_for_each_call_and_not_that_of_the_flow() {
         let mut asked = Asked::default();
-        assert!(!asked.answers(2, 1), "nobody has asked");
+        assert!(!asked.answers(2, Some(1)), "nobody has asked");
         asked.ask();
-        assert!(!asked.answers(1, 1), "the next message of the task's own stream");
-        assert!(asked.answers(2, 1) && asked.answers(2, 1), "a stream of answers");
-        assert!(!asked.answers(3, 1), "one call has one type");
+        assert!(!asked.answers(1, Some(1)), "the next message of the task's own stream");
+        assert!(asked.answers(2, Some(1)) && asked.answers(2, Some(1)), "a stream of answers");
+        assert!(!asked.answers(3, Some(1)), "one call has one type");
         asked.ask();
-        assert!(asked.answers(3, 1) && asked.answers(2, 1));
+        assert!(asked.answers(3, Some(1)) && asked.answers(2, Some(1)));
     }
 }

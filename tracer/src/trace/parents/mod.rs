@@ -12,4 +12,5 @@ pub mod payload;
 pub mod pending_commands;
 pub mod position;
 pub mod redis_packing;
+pub mod spawns;
 pub mod transit;

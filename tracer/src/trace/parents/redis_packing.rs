@@ -110,6 +110,10 @@ impl Correlator {
     pub(in crate::trace) fn asker(&mut self, command: &Command<Asker>) -> Asker {
         let pid = command.tag.process.pid;
         let packed = command.print.and_then(|print| self.packs.take(pid, print, command.sent_ns));
-        packed.unwrap_or_else(|| command.tag.clone())
+        let Some(asker) = packed else { return command.tag.clone() };
+        if asker.flow != command.tag.flow {
+            self.works_for_others(command.tag.flow);
+        }
+        asker
     }
 }
