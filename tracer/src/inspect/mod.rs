@@ -41,8 +41,8 @@ use elf::source::ReadAt as _;
 use elf::symbols::Symbols;
 use error::Fault;
 use plan::remarks;
-use prost::layout;
 use prost::messages::{self, Catalog};
+use prost::{layout, unseen};
 use runtime::{grpc, redis_packing, sockets, spawns, tls};
 
 pub use elf::loader::loaded_offset;
@@ -206,7 +206,8 @@ fn inspect<'a>(
         plan.spawns = spawns::spawns(image, &symbols, &mut plan.remarks);
     }
     plan.sockets = sockets::sockets(image, &symbols, plan.static_exe, &mut plan.remarks);
-    remarks::add(&symbols, &catalog, compiler_known, &mut plan);
+    let unseen = unseen::callers(image, &symbols, &relocations, &plan);
+    remarks::add(&symbols, &catalog, &unseen, compiler_known, &mut plan);
     plan
 }
 

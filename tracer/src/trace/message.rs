@@ -40,7 +40,7 @@ impl MessageType {
             CallOf::RedisPacking => (None, true),
         };
         let encodes = operation.is_some_and(Operation::is_encode);
-        let short = probe.message_type.as_deref().map_or("unknown", short_name);
+        let short = probe.message_type.as_deref().map_or_else(|| "unknown".to_owned(), short_names);
         Self {
             operation: operation.map_or("", Operation::name).into(),
             encodes,
@@ -62,6 +62,11 @@ fn code(call: &CallPlace) -> Vec<Attribute> {
     let line = call.line.map(|line| (attribute::CODE_LINE_NUMBER.into(), Value::Int(line.into())));
     let names = [(attribute::CODE_FUNCTION_NAME, &call.function), (attribute::CODE_FILE_PATH, &call.file)];
     names.into_iter().filter_map(|(name, value)| text(name, value)).chain(line).collect()
+}
+
+/// Of each of the types of which it is one: `tgt::Ping or tgt::Pong` is `Ping or Pong`.
+fn short_names(full: &str) -> String {
+    full.split(" or ").map(short_name).collect::<Vec<&str>>().join(" or ")
 }
 
 /// `tgt::Order` is `Order`; generic arguments keep their paths.

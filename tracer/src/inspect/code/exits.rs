@@ -24,6 +24,8 @@ const RESULT_SIZE: i64 = 32;
 #[derive(Debug, Default)]
 struct Callers {
     sites: BTreeSet<Site>,
+    /// Addresses of the calls.
+    calls: Vec<u64>,
     /// There may be calls that are not in `sites`.
     incomplete: bool,
 }
@@ -46,11 +48,14 @@ impl AfterCalls {
                     continue;
                 };
                 match hit.resolve(caller) {
-                    Reference::Call(index) => match landing(image, caller, index, wanted[&hit.function]) {
-                        Landing::At(site) => drop(known.sites.insert(site)),
-                        Landing::Never => {}
-                        Landing::Unknown => known.incomplete = true,
-                    },
+                    Reference::Call(index) => {
+                        known.calls.push(caller.instructions[index].ip());
+                        match landing(image, caller, index, wanted[&hit.function]) {
+                            Landing::At(site) => drop(known.sites.insert(site)),
+                            Landing::Never => {}
+                            Landing::Unknown => known.incomplete = true,
+                        }
+                    }
                     Reference::Escape => known.incomplete = true,
                     Reference::Inside | Reference::Chance => {}
                 }
@@ -63,6 +68,11 @@ impl AfterCalls {
             callers.values_mut().for_each(|callers| callers.incomplete = true);
         }
         Self(callers)
+    }
+
+    /// Addresses of the calls of a function that are known; there may be others.
+    pub(in crate::inspect) fn calls(&self, address: u64) -> &[u64] {
+        self.0.get(&address).map_or(&[], |callers| &callers.calls)
     }
 
     /// The exits of a function, if its callers are all known and at least one of them is cheap.

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
 
 use super::lines::Lines;
-use super::names::MethodName;
+use super::names::Name;
 use super::section::DebugSection;
 use super::split::{self, Skeleton};
 use super::unit::Sections;
@@ -13,7 +13,7 @@ use crate::inspect::elf::image::Image;
 
 /// Reads a name as that of a method.
 pub(in crate::inspect) fn name(name: &str) {
-    let _ = MethodName::parse(name);
+    let _ = Name::parse(name);
     let _ = origin::is_message_file(name);
 }
 

@@ -5,7 +5,7 @@
 
 pub(super) mod fuzz;
 mod lines;
-mod names;
+pub(super) mod names;
 mod needles;
 mod origin;
 mod section;
@@ -23,7 +23,7 @@ use crate::inspect::elf::image::Image;
 use crate::inspect::elf::symbols::demangle;
 use crate::inspect::plan::Operation;
 use lines::resolve;
-use names::MethodName;
+use names::Name;
 use needles::Needles;
 use section::DebugSection;
 use unit::{Next, Sections, Unit};
@@ -71,6 +71,8 @@ pub(super) struct Found {
     pub(super) calls: Vec<InlinedCall>,
     /// Message and buffer of the methods that are functions, by address; none where several share one.
     pub(super) functions: HashMap<u64, Option<(String, Option<String>)>>,
+    /// Code of tonic that encodes messages of one type: start and end of each part, and the type.
+    pub(super) codecs: Vec<(Vec<(u64, u64)>, String)>,
     /// Some units could not be read.
     pub(super) incomplete: bool,
     /// Files with entries of split units that are not there.
@@ -109,7 +111,7 @@ impl<'i> Sections<'i> {
 }
 
 /// Finds the calls in these sections, of methods with these names.
-fn search(sections: &Sections<'_>, names: &HashMap<u64, Rc<MethodName>>, found: &mut Found) {
+fn search(sections: &Sections<'_>, names: &HashMap<u64, Rc<Name>>, found: &mut Found) {
     if names.is_empty() {
         return;
     }
@@ -120,16 +122,18 @@ fn search(sections: &Sections<'_>, names: &HashMap<u64, Rc<MethodName>>, found: 
     let own: BTreeSet<u64> = methods.values().map(|(unit, _)| *unit).collect();
     let references = Needles::new(methods.keys().copied());
     let mut raw = Vec::new();
+    let mut codecs = std::mem::take(&mut found.codecs);
     // Only units that can refer to others are of interest besides those that have a method themselves.
     let needed =
         |place: Range<u64>| own.contains(&place.start) || unit::refers_outside(sections, place.start).unwrap_or(true);
     some_units(sections, needed, &mut found.incomplete, |offset, bytes| {
         if own.contains(&offset) || references.any_in(bytes) {
             let unit = Unit::parse(sections, offset, bytes)?;
-            walk::calls(sections, &unit, &methods, &mut raw)?;
+            walk::calls(sections, &unit, &methods, &mut codecs, &mut raw)?;
         }
         Some(())
     });
+    found.codecs = codecs;
     found.incomplete |= raw.len() >= MAX_CALLS;
     let texts = texts(sections, &raw);
     let most = MAX_CALLS - found.calls.len().min(MAX_CALLS);
@@ -173,14 +177,14 @@ fn some_units(
 /// The abstract instances of the methods, by their offsets, each with its unit.
 fn methods(
     sections: &Sections<'_>,
-    names: &HashMap<u64, Rc<MethodName>>,
+    names: &HashMap<u64, Rc<Name>>,
     found: &mut Found,
-) -> BTreeMap<u64, (u64, Rc<MethodName>)> {
+) -> BTreeMap<u64, (u64, Rc<Name>)> {
     let direct = Needles::new(names.keys().copied());
     let tables = string_tables(sections, &direct);
     let mut methods = BTreeMap::new();
-    let Found { functions, incomplete, .. } = found;
-    each_unit(sections, incomplete, |offset, bytes| {
+    let mut incomplete = found.incomplete;
+    each_unit(sections, &mut incomplete, |offset, bytes| {
         // From version 5 on a unit has its strings by number, in a table of its own; a split one had that before.
         let numbered = sections.skeletons.is_some() || bytes.get(4).is_some_and(|version| *version >= 5);
         let by_number = numbered && !tables.is_empty();
@@ -192,8 +196,9 @@ fn methods(
         if !by_offset && tables.range(unit.string_table()).next().is_none() {
             return Some(());
         }
-        walk::methods(&unit, names, &mut methods, functions)
+        walk::methods(&unit, names, &mut methods, found)
     });
+    found.incomplete = incomplete;
     methods
 }
 

@@ -1,6 +1,8 @@
 //! Names of prost's methods in the debug info: `encode_to_vec<tgt::Order>`, `decode<tgt::Order, &[u8]>`.
 //!
 //! With line tables only a name has no path, so functions of other crates can look the same; see [`super::origin`].
+//!
+//! Beside them, what encodes a message for gRPC: `encode_item<tonic_prost::codec::ProstEncoder<tgt::Order>>`.
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -14,6 +16,45 @@ const MAX_NAME: usize = 16 << 10;
 const CHUNK: usize = 4 << 20;
 /// More names than this are not the work of a compiler.
 const MAX_NAMES: usize = 1 << 18;
+
+/// What a name says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Name {
+    Method(MethodName),
+    /// Of a function of tonic that encodes a message of this type.
+    Codec(String),
+}
+
+impl Name {
+    pub(super) fn parse(name: &str) -> Option<Self> {
+        let method = MethodName::parse(name).map(Self::Method);
+        method.or_else(|| Some(Self::Codec(encoder_message(name)?.to_owned())))
+    }
+}
+
+/// The message of tonic's encoder that is among the generic arguments in a name.
+pub(in crate::inspect) fn encoder_message(name: &str) -> Option<&str> {
+    let (path, rest) = name.split_once("ProstEncoder<")?;
+    if !path.ends_with("codec::") && !path.ends_with("codec::prost::") {
+        return None;
+    }
+    let mut depth = 1_usize;
+    let mut before = ' ';
+    for (at, c) in rest.char_indices() {
+        match c {
+            '<' => depth += 1,
+            '>' if before == '-' => {}
+            '>' => depth -= 1,
+            _ => {}
+        }
+        if depth == 0 {
+            // Where a symbol does not say it, it is a single letter.
+            return Some(&rest[..at]).filter(|message| message.len() > 1);
+        }
+        before = c;
+    }
+    None
+}
 
 /// What the name of a method says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,10 +106,10 @@ fn arguments(text: &str) -> Option<Vec<&str>> {
 }
 
 /// The names of methods in a section of strings, by their offsets.
-pub(super) fn find(strings: &DebugSection<'_>) -> HashMap<u64, Rc<MethodName>> {
+pub(super) fn find(strings: &DebugSection<'_>) -> HashMap<u64, Rc<Name>> {
     let mut found = HashMap::new();
     // The first one has no end of another one before it.
-    found.extend(strings.text(0).and_then(|name| Some((0, Rc::new(MethodName::parse(&name)?)))));
+    found.extend(strings.text(0).and_then(|name| Some((0, Rc::new(Name::parse(&name)?)))));
     let finders = [b"\0encode", b"\0decode", &b"\0merge"[..]].map(memchr::memmem::Finder::new);
     let mut offset = 0;
     while let Some(bytes) = strings.read_up_to(offset, CHUNK).filter(|bytes| !bytes.is_empty()) {
@@ -77,7 +118,7 @@ pub(super) fn find(strings: &DebugSection<'_>) -> HashMap<u64, Rc<MethodName>> {
             for at in finder.find_iter(&bytes) {
                 let rest = &bytes[at + 1..];
                 let name = memchr::memchr(0, &rest[..rest.len().min(MAX_NAME)]).map(|end| &rest[..end]);
-                let name = name.and_then(|name| MethodName::parse(std::str::from_utf8(name).ok()?));
+                let name = name.and_then(|name| Name::parse(std::str::from_utf8(name).ok()?));
                 if let Some(name) = name.filter(|_| found.len() < MAX_NAMES) {
                     found.insert(offset + at as u64 + 1, Rc::new(name));
                 }
@@ -115,6 +156,26 @@ mod tests {
             parts("encode_to_vec<alloc::boxed::Box<tgt::Order, alloc::alloc::Global>>"),
             Some(("encode_to_vec", "tgt::Order".into(), None))
         );
+    }
+
+    #[test]
+    fn an_encoder_names_its_message() {
+        let named = |name| match Name::parse(name) {
+            Some(Name::Codec(message)) => Some(message),
+            _ => None,
+        };
+        assert_eq!(named("encode_item<tonic_prost::codec::ProstEncoder<a::Pong>>").as_deref(), Some("a::Pong"));
+        assert_eq!(
+            named("encode_item<tonic::codec::prost::ProstEncoder<a::Map<b::C, fn() -> b::D>>, x::Y>").as_deref(),
+            Some("a::Map<b::C, fn() -> b::D>")
+        );
+        assert_eq!(
+            encoder_message("<tonic::codec::encode::EncodeBody<tonic_prost::codec::ProstEncoder<T>, U>>::poll"),
+            None
+        );
+        assert_eq!(named("encode_item<app::ProstEncoder<a::Pong>>"), None);
+        assert_eq!(named("encode_item<tonic_prost::codec::ProstEncoder<a::Pong>"), Some("a::Pong".to_owned()));
+        assert_eq!(named("encode_item<tonic_prost::codec::ProstEncoder<a::Pong"), None);
     }
 
     #[test]

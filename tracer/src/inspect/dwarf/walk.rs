@@ -6,10 +6,10 @@ use std::rc::Rc;
 use gimli::constants as dw;
 
 use super::lines::Lines;
-use super::names::MethodName;
+use super::names::{MethodName, Name};
 use super::origin::is_message_file;
 use super::unit::{Attributes, Ranges, Sections, Text, Unit};
-use super::{InlinedCall, MAX_CALLS, Scope};
+use super::{Found, InlinedCall, MAX_CALLS, Scope};
 
 /// More inlined functions than this in one call are not the work of a compiler.
 const MAX_SCOPES: usize = 1 << 16;
@@ -19,21 +19,27 @@ const NAMED_DEPTH: u16 = 3;
 /// Finds the abstract instances of methods.
 pub(super) fn methods(
     unit: &Unit<'_>,
-    names: &HashMap<u64, Rc<MethodName>>,
-    methods: &mut BTreeMap<u64, (u64, Rc<MethodName>)>,
-    functions: &mut HashMap<u64, Option<(String, Option<String>)>>,
+    names: &HashMap<u64, Rc<Name>>,
+    methods: &mut BTreeMap<u64, (u64, Rc<Name>)>,
+    found: &mut Found,
 ) -> Option<()> {
     let mut entries = unit.entries()?;
     let mut links = Vec::new();
-    let mut function = |ranges, method: &MethodName| {
-        if let Ranges::Pair(start, end) = ranges
-            && start < end
-        {
-            let said = Some((method.message.clone(), method.buffer.clone()));
-            let known = functions.entry(start).or_insert_with(|| said.clone());
-            // The linker has folded functions of different types.
-            if *known != said {
-                *known = None;
+    let mut function = |ranges, name: &Name| {
+        let Ranges::Pair(start, end) = ranges else { return };
+        if start >= end {
+            return;
+        }
+        let Found { functions, codecs, .. } = &mut *found;
+        match name {
+            Name::Codec(message) => add_codec(codecs, vec![(start, end)], message),
+            Name::Method(method) => {
+                let said = Some((method.message.clone(), method.buffer.clone()));
+                let known = functions.entry(start).or_insert_with(|| said.clone());
+                // The linker has folded functions of different types.
+                if *known != said {
+                    *known = None;
+                }
             }
         }
     };
@@ -47,7 +53,7 @@ pub(super) fn methods(
         let attributes = unit.attributes(&mut entries, abbreviation.attributes())?;
         let method = match &attributes.name {
             Some(Text::At(at)) => names.get(at).cloned(),
-            Some(Text::Inline(name)) => MethodName::parse(name).map(Rc::new),
+            Some(Text::Inline(name)) => Name::parse(name).map(Rc::new),
             None => None,
         };
         if let Some(method) = method {
@@ -65,6 +71,13 @@ pub(super) fn methods(
         }
     }
     Some(())
+}
+
+/// A part of tonic's code that encodes messages of one type.
+fn add_codec(codecs: &mut Vec<(Vec<(u64, u64)>, String)>, ranges: Vec<(u64, u64)>, message: &str) {
+    if codecs.len() < MAX_CALLS {
+        codecs.push((ranges, message.to_owned()));
+    }
 }
 
 /// A call whose names are still offsets.
@@ -119,7 +132,8 @@ struct Open {
 pub(super) fn calls(
     sections: &Sections<'_>,
     unit: &Unit<'_>,
-    methods: &BTreeMap<u64, (u64, Rc<MethodName>)>,
+    methods: &BTreeMap<u64, (u64, Rc<Name>)>,
+    codecs: &mut Vec<(Vec<(u64, u64)>, String)>,
     found: &mut Vec<RawCall>,
 ) -> Option<()> {
     let first = found.len();
@@ -139,13 +153,21 @@ pub(super) fn calls(
             continue;
         }
         let attributes = unit.attributes(&mut entries, abbreviation.attributes())?;
-        let known = attributes.origin.and_then(|origin| methods.get(&origin)).map(|(_, method)| method);
+        let named = |entry| methods.get(&entry).map(|(_, name)| &**name);
+        let known = match attributes.origin.and_then(named) {
+            Some(Name::Method(method)) => Some(method),
+            Some(Name::Codec(message)) if tag == dw::DW_TAG_inlined_subroutine => {
+                add_codec(codecs, unit.ranges(attributes.ranges).unwrap_or_default(), message);
+                None
+            }
+            _ => None,
+        };
         let mut open = Open { depth, entry, function: None, call: None, method: false };
         if tag == dw::DW_TAG_subprogram {
             if let Ranges::Pair(start, end) = attributes.ranges {
                 open.function = Some((start, end)).filter(|_| start < end);
             }
-            open.method = known.is_some() || methods.contains_key(&entry);
+            open.method = known.is_some() || matches!(named(entry), Some(Name::Method(_)));
         } else if let Some(parent) = stack.last() {
             (open.function, open.method) = (parent.function, parent.method);
             match (parent.call, known, parent.function) {

@@ -11,7 +11,7 @@ use crate::inspect::plan::{ProbePlan, RemarkKind};
 pub enum Limit {
     /// There is no symbol table.
     Stripped,
-    /// prost is there, but its functions are inlined, and no debug info says where.
+    /// prost calls are inlined, and no debug info says where.
     Inlined,
     /// What passes sockets by io_uring is not seen.
     Uring,
@@ -43,7 +43,7 @@ impl Limit {
     pub fn text(self) -> &'static str {
         match self {
             Self::Stripped => "there is no symbol table, so prost functions cannot be found",
-            Self::Inlined => "prost messages are there, but their encode and decode functions are inlined",
+            Self::Inlined => "some encode and decode calls are inlined into other functions, and not seen",
             Self::Uring => {
                 "it uses io_uring: what passes its sockets that way is not seen, so its commands are missing"
             }

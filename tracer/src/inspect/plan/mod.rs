@@ -91,6 +91,8 @@ pub enum TypeSource {
     Symbol,
     /// The functions it calls on the same message name it.
     Callees,
+    /// The code that calls it names one or several; the compiler has merged the functions of messages that have the same shape.
+    Callers,
     /// The name that it pushes on a decode error.
     ErrorString,
     /// The name in the debug info.

@@ -8,6 +8,9 @@ use crate::inspect::plan::{ProbePlan, Remark, RemarkKind, SymbolSource, TypeSour
 use crate::inspect::prost::layout;
 use crate::inspect::prost::messages::Catalog;
 
+/// Functions that are named in a remark; of the others it is said how many there are.
+const MAX_SHOWN: usize = 5;
+
 /// Says which files of split units are not there.
 pub(in crate::inspect) fn split(missing: &[String], plan: &mut ProbePlan) {
     let Some(first) = missing.first() else { return };
@@ -21,7 +24,25 @@ pub(in crate::inspect) fn split(missing: &[String], plan: &mut ProbePlan) {
 }
 
 /// Adds remarks about the file as a whole.
-pub(in crate::inspect) fn add(symbols: &Symbols<'_>, catalog: &Catalog, compiler_known: bool, plan: &mut ProbePlan) {
+///
+/// `unseen` are functions with prost calls in them that are not probed.
+pub(in crate::inspect) fn add(
+    symbols: &Symbols<'_>,
+    catalog: &Catalog,
+    unseen: &[String],
+    compiler_known: bool,
+    plan: &mut ProbePlan,
+) {
+    if !unseen.is_empty() {
+        let (shown, others) = unseen.split_at(unseen.len().min(MAX_SHOWN));
+        let others = if others.is_empty() { String::new() } else { format!(" and {} others", others.len()) };
+        plan.remarks.push(Remark {
+            kind: RemarkKind::Inlined,
+            subject: None,
+            text: format!("{}: into {}{others}", Limit::Inlined.text(), shown.join(", ")),
+            remedy: Limit::Inlined.remedy().map(str::to_owned),
+        });
+    }
     let mut add = |kind, text: &str, remedy: Option<&str>| {
         plan.remarks.push(Remark { kind, subject: None, text: text.to_owned(), remedy: remedy.map(str::to_owned) });
     };
@@ -32,7 +53,7 @@ pub(in crate::inspect) fn add(symbols: &Symbols<'_>, catalog: &Catalog, compiler
         add(RemarkKind::Stripped, Limit::Stripped.text(), Limit::Stripped.remedy());
     } else if !plan.is_rust {
         add(RemarkKind::NotRust, "there is no code by rustc, so no prost functions are looked for", None);
-    } else if plan.messages.is_empty() && catalog.has_messages {
+    } else if plan.messages.is_empty() && catalog.has_messages && unseen.is_empty() {
         add(RemarkKind::Inlined, Limit::Inlined.text(), Limit::Inlined.remedy());
     }
     if plan.tls.tokio_context.is_some() && plan.tls.task_id_offset.is_none() {

@@ -76,6 +76,7 @@ fn messages(plan: &ProbePlan) -> Vec<Vec<String>> {
         let source = match function.type_source {
             TypeSource::Symbol | TypeSource::Unknown => "",
             TypeSource::Callees => " (by callees)",
+            TypeSource::Callers => " (by callers)",
             TypeSource::ErrorString => " (by error string)",
             TypeSource::DebugInfo => " (by debug info)",
         };

@@ -21,6 +21,7 @@ use crate::inspect::inlined::frame_bytes::Helpers;
 use crate::inspect::plan::{FunctionEntry, MessageFn, Operation, ProbePlan, Remark, RemarkKind, TypeSource};
 use crate::inspect::prost::buffers::{self, Guess};
 use crate::inspect::prost::layout;
+use crate::inspect::prost::merged::Encoders;
 use crate::inspect::prost::names::{self, Method};
 use crate::inspect::prost::types;
 
@@ -102,6 +103,7 @@ pub(in crate::inspect) fn plan<'a>(
         open,
         compiler_known,
         said: &inlined.functions,
+        encoders: Encoders { symbols, codecs: &inlined.codecs },
     };
     let mut types = HashMap::new();
     let mut delegates = Vec::new();
@@ -196,6 +198,7 @@ struct Planner<'i, 'a> {
     compiler_known: bool,
     /// What the debug info says of functions: message and buffer.
     said: &'i HashMap<u64, Option<(String, Option<String>)>>,
+    encoders: Encoders<'i, 'a>,
 }
 
 impl<'a> Planner<'_, 'a> {
@@ -231,6 +234,15 @@ impl<'a> Planner<'_, 'a> {
                 buffers::guess(&flow, operation, &uses, &self.dropped(&flow, &uses), self.callees.growth(&function));
             buffer_type = guess.and_then(Guess::name);
             layout = guess.map(Guess::layout);
+        }
+        if operation.is_encode()
+            && let Some(named) = message_type.take()
+        {
+            let settled = self.encoders.message_type(&named, self.after_calls.calls(address));
+            if settled.as_ref() != Some(&named) {
+                type_source = if settled.is_some() { TypeSource::Callers } else { TypeSource::Unknown };
+            }
+            message_type = settled;
         }
         let same_operation = methods.iter().all(|method| method.operation() == Some(operation));
         let message = MessageFn {

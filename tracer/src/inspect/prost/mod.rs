@@ -4,6 +4,8 @@
 
 pub mod buffers;
 pub mod layout;
+pub mod merged;
 pub mod messages;
 pub mod names;
 pub mod types;
+pub mod unseen;
