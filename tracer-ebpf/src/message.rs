@@ -192,6 +192,9 @@ fn enter(ctx: &ProbeContext) -> Option<()> {
             }
         }
         BUFFER_OUTPUT => {
+            if probe.reg_a > 2 {
+                call.args[2] = argument(&args, probe.reg_a);
+            }
             call.len_at_entry = match view(buffer(call, &args, probe), probe) {
                 Some((_, len)) => len,
                 None => u64::MAX,
@@ -279,7 +282,8 @@ fn buffer(call: &Call, args: &[u64; 6], probe: &Probe) -> u64 {
     if probe.flags & PROBE_FRAME != 0 { call.args[0] } else { argument(args, probe.reg_a) }
 }
 
-/// One of the first three arguments. As with [`argument`], no index.
+/// One of the arguments that are kept: the first three, or of an encode a later one in place of the third. As with [`argument`], no
+/// index.
 #[inline(always)]
 fn first(call: &Call, index: u8) -> u64 {
     match index {

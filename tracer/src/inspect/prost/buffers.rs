@@ -9,7 +9,7 @@ use tracer_common::map::{
 };
 
 use crate::inspect::code::callees::Growth;
-use crate::inspect::code::flow::Flow;
+use crate::inspect::code::flow::{ARGUMENTS, Flow};
 use crate::inspect::code::values::Uses;
 use crate::inspect::plan::Operation;
 use crate::inspect::prost::layout::{self, Layout};
@@ -61,6 +61,19 @@ pub(in crate::inspect) fn probe(
             _ => {}
         },
         Operation::EncodeToVec | Operation::EncodeLengthDelimitedToVec => {}
+    }
+    probe
+}
+
+/// The probe of tonic's encoder, in which prost's `encode` is inlined: its buffer is the one argument through which the code follows
+/// pointers to a `BytesMut` that grows. Which one that is depends on the arguments that the compiler has dropped.
+pub(in crate::inspect) fn encoder_probe(uses: &Uses, growth: Growth, compiler_known: bool) -> Probe {
+    let mut probe = Probe { operation: Operation::Encode.code(), ..Probe::default() };
+    let mut buffers = (0..ARGUMENTS.len() as u8).filter(|argument| grows_behind(uses, growth, *argument));
+    if let (Some(argument), None) = (buffers.next(), buffers.next())
+        && let Some(layout) = layout::of_type(layout::ENCODE_BUF, compiler_known)
+    {
+        place(&mut probe, BUFFER_OUTPUT, argument, layout);
     }
     probe
 }
@@ -131,7 +144,7 @@ fn encoded_into(uses: &Uses, growth: Growth) -> Option<Guess> {
         }
         return is_bytes_mut(&buffer)
             .then_some(Guess::Type("bytes::bytes_mut::BytesMut"))
-            .or_else(|| grows_behind(uses, growth).then_some(Guess::Like(layout::ENCODE_BUF)));
+            .or_else(|| grows_behind(uses, growth, 2).then_some(Guess::Like(layout::ENCODE_BUF)));
     }
     let asks = buffer.contains(&16) && buffer.iter().all(|offset| (0..=16).contains(offset));
     (growth.vec && asks).then_some(Guess::Type("alloc::vec::Vec<u8>"))
@@ -166,8 +179,9 @@ fn limited(uses: &Uses, argument: u8) -> bool {
 }
 
 /// A pointer to a `BytesMut` that grows, and nothing beside it.
-fn grows_behind(uses: &Uses, growth: Growth) -> bool {
-    growth.bytes_mut && uses.fields(2, &[]).iter().all(|offset| *offset == 0) && is_bytes_mut(&uses.fields(2, &[0]))
+fn grows_behind(uses: &Uses, growth: Growth, argument: u8) -> bool {
+    let alone = uses.fields(argument, &[]).iter().all(|offset| *offset == 0);
+    growth.bytes_mut && alone && is_bytes_mut(&uses.fields(argument, &[0]))
 }
 
 /// Whether these are fields of a `BytesMut` that are read to see how much room it has: its length, but not what owns the bytes.
@@ -177,7 +191,7 @@ pub(in crate::inspect) fn is_bytes_mut(fields: &[i64]) -> bool {
 
 /// Whether the code follows both pointers to a buffer that is behind two.
 pub(in crate::inspect) fn follows(uses: &Uses, operation: Operation, growth: Growth) -> bool {
-    if operation.is_encode() { grows_behind(uses, growth) } else { (0..2).any(|argument| limited(uses, argument)) }
+    if operation.is_encode() { grows_behind(uses, growth, 2) } else { (0..2).any(|argument| limited(uses, argument)) }
 }
 
 fn slice(probe: &mut Probe, first: u8) {

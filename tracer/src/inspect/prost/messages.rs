@@ -28,11 +28,16 @@ use crate::inspect::prost::types;
 /// More prost functions than this are not planned.
 const MAX_MESSAGES: usize = 65_536;
 
+/// Methods by the addresses of their functions.
+type Methods = BTreeMap<u64, Vec<Method>>;
+
 /// What the names of the functions say.
 #[derive(Debug, Default)]
 pub(in crate::inspect) struct Catalog {
     /// Traced methods by address; several at one address were folded by the linker.
-    methods: BTreeMap<u64, Vec<Method>>,
+    methods: Methods,
+    /// `encode` of tonic's encoders, by address.
+    encoders: Methods,
     pub(in crate::inspect) errors: BTreeMap<u64, String>,
     pub(in crate::inspect) panics: BTreeMap<u64, String>,
     /// There is a symbol of prost.
@@ -56,6 +61,13 @@ impl Catalog {
                 let name = demangle(mangled);
                 if names::makes_decode_error(&name) {
                     catalog.errors.insert(function.address, name);
+                } else if let Some(method) = names::encoder(&name) {
+                    if catalog.encoders.len() < MAX_MESSAGES {
+                        let methods = catalog.encoders.entry(function.address).or_default();
+                        if !methods.contains(&method) {
+                            methods.push(method);
+                        }
+                    }
                 } else if let Some(method) = names::method(&name) {
                     catalog.has_messages |= method.message.is_some();
                     if method.operation().is_some() && catalog.methods.len() < MAX_MESSAGES {
@@ -70,9 +82,29 @@ impl Catalog {
         catalog
     }
 
-    /// Addresses of the traced methods.
+    /// Addresses of the methods that may be traced.
     pub(in crate::inspect) fn wanted(&self) -> HashSet<u64> {
-        self.methods.keys().copied().collect()
+        self.methods.keys().chain(self.encoders.keys()).copied().collect()
+    }
+
+    /// The traced methods: prost's, and the encoders in which prost's are inlined, unless the debug info says where.
+    fn traced(
+        &self,
+        image: &Image<'_>,
+        symbols: &Symbols<'_>,
+        callees: &Callees<'_, '_>,
+        said: &dwarf::Found,
+    ) -> Methods {
+        let mut traced = self.methods.clone();
+        for (address, methods) in &self.encoders {
+            let known = said.calls.iter().any(|call| call.function.0 == *address);
+            let Some(function) = decode(image, symbols, *address).ok().filter(|_| !known) else { continue };
+            let mut targets = function.instructions.iter().filter_map(|instruction| callees.target(instruction));
+            if !targets.any(|target| self.methods.contains_key(&target)) {
+                traced.insert(*address, methods.clone());
+            }
+        }
+        traced
     }
 }
 
@@ -86,19 +118,18 @@ pub(in crate::inspect) fn plan<'a>(
     inlined: dwarf::Found,
     plan: &mut ProbePlan,
 ) {
-    let operations: HashMap<u64, Operation> = catalog
-        .methods
-        .iter()
-        .filter_map(|(address, methods)| Some((*address, methods.first()?.operation()?)))
-        .collect();
-    let hits = Hits::scan(image, symbols, relocations, &catalog.wanted());
+    let callees = Callees::new(image, symbols, relocations);
+    let methods = catalog.traced(image, symbols, &callees, &inlined);
+    let operations: HashMap<u64, Operation> =
+        methods.iter().filter_map(|(address, methods)| Some((*address, methods.first()?.operation()?))).collect();
+    let hits = Hits::scan(image, symbols, relocations, &operations.keys().copied().collect());
     let after_calls = AfterCalls::find(image, &hits, &operations);
     let mut open = relocations.taken.clone();
     open.extend(operations.keys().copied().filter(|address| symbols.exported(*address)));
     let planner = Planner {
         image,
         symbols,
-        callees: Callees::new(image, symbols, relocations),
+        callees,
         after_calls,
         open,
         compiler_known,
@@ -107,7 +138,7 @@ pub(in crate::inspect) fn plan<'a>(
     };
     let mut types = HashMap::new();
     let mut delegates = Vec::new();
-    for (address, methods) in &catalog.methods {
+    for (address, methods) in &methods {
         match planner.message(*address, methods) {
             Ok((message, delegate)) => {
                 types.insert(*address, message.message_type.clone());
@@ -219,7 +250,8 @@ impl<'a> Planner<'_, 'a> {
             !layout::is_behind(name) || buffers::follows(&self.uses(&flow), operation, self.callees.growth(&function))
         };
         let mut layout = buffer_type.filter(follows);
-        let legacy = methods.iter().all(|method| method.message.is_none());
+        let encoder = methods.iter().all(|method| method.encoder);
+        let legacy = methods.iter().all(|method| method.message.is_none()) && !encoder;
         let said = self.said.get(&address).and_then(Option::as_ref).filter(|_| legacy);
         if let Some((message, buffer)) = said {
             (message_type, type_source) = (Some(message.clone()), TypeSource::DebugInfo);
@@ -253,7 +285,9 @@ impl<'a> Planner<'_, 'a> {
             entry,
             exits,
             exit_kind,
-            probe: if same_operation {
+            probe: if encoder {
+                buffers::encoder_probe(&self.uses(&flow), self.callees.growth(&function), self.compiler_known)
+            } else if same_operation {
                 buffers::probe(&flow, operation, layout, self.compiler_known)
             } else {
                 Probe { operation: operation.code(), ..Probe::default() }

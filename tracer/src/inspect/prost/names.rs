@@ -1,6 +1,7 @@
 //! What the demangled name of a function says about prost.
 
 use crate::inspect::plan::Operation;
+use crate::inspect::prost::layout;
 
 /// A method of `prost::Message`, from its symbol.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -11,6 +12,8 @@ pub(in crate::inspect) struct Method {
     pub(in crate::inspect) message: Option<String>,
     /// The buffer type, where the symbol has it.
     pub(in crate::inspect) buffer: Option<String>,
+    /// It is not prost's, but tonic's encoder: a method that does nothing but to call prost's and to drop the message.
+    pub(in crate::inspect) encoder: bool,
 }
 
 impl Method {
@@ -29,13 +32,22 @@ const TRAIT: &str = "prost::message::Message";
 pub(in crate::inspect) fn method(name: &str) -> Option<Method> {
     if let Some(rest) = name.strip_prefix(TRAIT) {
         let (name, buffer) = method_and_generic(rest)?;
-        return Some(Method { name, message: None, buffer });
+        return Some(Method { name, message: None, buffer, encoder: false });
     }
     let inside = closing_angle(name)?;
     let (implementation, rest) = (&name[1..inside], &name[inside + 1..]);
     let message = implementation.strip_suffix(TRAIT)?.strip_suffix(" as ")?;
     let (name, buffer) = method_and_generic(rest)?;
-    Some(Method { name, message: Some(unboxed(message).to_owned()), buffer })
+    Some(Method { name, message: Some(unboxed(message).to_owned()), buffer, encoder: false })
+}
+
+/// Reads the name of `encode` of tonic's encoder, which has been in tonic and is in tonic-prost since 0.14.
+pub(in crate::inspect) fn encoder(name: &str) -> Option<Method> {
+    let rest = name.strip_prefix("<tonic::codec::prost::").or_else(|| name.strip_prefix("<tonic_prost::codec::"))?;
+    let message = rest.strip_prefix("ProstEncoder<")?.strip_suffix("> as tonic::codec::Encoder>::encode")?;
+    // Legacy names have the letter.
+    let message = Some(message).filter(|message| *message != "T").map(str::to_owned);
+    Some(Method { name: "encode".to_owned(), message, buffer: Some(layout::ENCODE_BUF.to_owned()), encoder: true })
 }
 
 /// The message that a `Box` of it stands for: prost implements the trait for both.
@@ -134,6 +146,18 @@ mod tests {
                 Some("bytes::buf::take::Take<&mut &[u8]>".into())
             ))
         );
+    }
+
+    #[test]
+    fn knows_the_encoders_of_tonic() {
+        let message = |name: &str| encoder(name).map(|method| method.message);
+        assert_eq!(message("<tonic::codec::prost::ProstEncoder<T> as tonic::codec::Encoder>::encode"), Some(None));
+        assert_eq!(
+            message("<tonic_prost::codec::ProstEncoder<a::Ping> as tonic::codec::Encoder>::encode"),
+            Some(Some("a::Ping".to_owned()))
+        );
+        assert_eq!(message("<tonic::codec::prost::ProstDecoder<U> as tonic::codec::Decoder>::decode"), None);
+        assert_eq!(message("<app::ProstEncoder<T> as tonic::codec::Encoder>::encode"), None);
     }
 
     #[test]

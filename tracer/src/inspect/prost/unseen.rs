@@ -28,14 +28,13 @@ pub(in crate::inspect) fn callers(
         .map(|function| function.address)
         .collect();
     let hits = Hits::scan(image, symbols, relocations, &parts);
-    let seen = |start: u64, size: u64| {
-        let mut inlined = plan.messages.iter().filter(|message| message.call.is_some());
-        inlined.any(|message| message.entry.address.wrapping_sub(start) < size)
-    };
     let mut found = Vec::new();
     for (&(start, size), hits) in &hits.by_function {
+        if plan.messages.iter().any(|message| message.entry.address.wrapping_sub(start) < size) {
+            continue;
+        }
         let Some(name) = symbols.at(start).first().map(|function| demangle(symbols.name(function))) else { continue };
-        if is_library(&name) || seen(start, size) {
+        if is_library(&name) {
             continue;
         }
         let Some(function) = Function::decode(image, start, size) else { continue };
