@@ -3,7 +3,8 @@
 use std::process::Command;
 
 use tempfile::TempDir;
-use tracer_tests::{RedisServer, Target, program, require_root, wait_for};
+use tracer_tests::secrets::assert_none;
+use tracer_tests::{RedisServer, Secrets, Target, program, require_root, wait_for};
 
 /// A tmux server of its own with one window of 80 by 24.
 struct Terminal {
@@ -93,4 +94,39 @@ fn operations_are_shown_sorted_filtered_and_opened() {
     let end = terminal.wait_for(&["spans for top", "Pane is dead"]);
     assert!(!end.contains("SERVICE"), "{end}");
     assert!(target.end().success());
+}
+
+#[test]
+fn secrets_are_not_on_the_screen() {
+    require_root();
+    let server = RedisServer::start();
+    let mut secrets = Secrets::new(5);
+    let mut target = Target::start("secret_target");
+    let commands = ["AUTH {} {}\r\n", "SET {} {}\r\n", "ACL SETUSER {} on >{}\r\n", "{} {}\r\n"];
+    let calls: Vec<Vec<u8>> = commands.iter().map(|command| secrets.fill(command).into_bytes()).collect();
+    let list = TempDir::new().expect("a temporary folder");
+    let path = list.path().join("list");
+    std::fs::write(&path, serde_json::to_vec(&calls).expect("JSON")).expect("there is room for it");
+    let tracer = program("tracer");
+    let pid = target.pid().to_string();
+    let terminal = Terminal::start(&[tracer.to_str().expect("the path is UTF-8"), "top", "-p", &pid]);
+    terminal.wait_for(&["no spans in the last ten seconds"]);
+    target.ask(&format!("raw {} {}", server.address(), path.display()));
+    assert_none("the list", &terminal.wait_for(&["AUTH", "SET", "ACL SETUSER", "_OTHER"]));
+    terminal.press(&["p"]);
+    terminal.wait_for(&["PAUSED"]);
+    for name in ["auth", "set", "acl", "_other"] {
+        terminal.press(&["/"]);
+        name.chars().for_each(|letter| terminal.press(&[&letter.to_string()]));
+        terminal.press(&["Enter"]);
+        terminal.wait_for(&[&format!("/{name}")]);
+        terminal.press(&["Enter"]);
+        assert_none("a trace", &terminal.wait_for(&["trace ", "Esc back"]));
+        terminal.press(&["Escape"]);
+        terminal.wait_for(&["SERVICE"]);
+        // The next filter begins with nothing.
+        terminal.press(&["/", "Escape"]);
+    }
+    terminal.press(&["q"]);
+    assert_none("the end", &terminal.wait_for(&["spans for top", "Pane is dead"]));
 }

@@ -128,6 +128,38 @@ fn record(path: &Path, pids: &[&str]) -> Said {
     said
 }
 
+/// Of a call's metadata and of the reason of a refusal nothing is said, neither of the ends that are traced without the shim nor in what
+/// is kept for the next session.
+#[test]
+fn metadata_of_grpc_calls_stays_here() {
+    require_root();
+    let folder = TempDir::new().expect("a temporary folder");
+    let mut secrets = Secrets::new(4);
+    let texts: Vec<String> = (0..500).map(|_| secrets.word()).collect();
+    let path = list(&folder, &texts);
+    let mut target = Target::spawn(Command::new(program("grpc_target")).env("TOKEN", secrets.word()));
+    let port = target.ask("serve");
+    let cache = folder.path().join("cache");
+    let pid = target.pid().to_string();
+    let mut tracer = Command::new(program("tracer"));
+    tracer.env("XDG_CACHE_HOME", &cache);
+    let agent = Agent::run_by(tracer, &["-vv", "-p", &pid]);
+    target.ask(&format!("metadata {port} {}", path.display()));
+    assert!(target.end().success());
+    let outcome = agent.stop();
+    outcome.assert_complete();
+    outcome.assert_no_secrets();
+    assert!(outcome.spans.iter().filter(|span| span.name == "encode CounterRequest").count() == texts.len());
+    let plans: Vec<PathBuf> = std::fs::read_dir(cache.join("tracer"))
+        .expect("plans are kept")
+        .map(|entry| entry.expect("an entry").path())
+        .collect();
+    assert!(!plans.is_empty());
+    for plan in plans {
+        assert_none("a kept plan", &String::from_utf8_lossy(&std::fs::read(plan).expect("it can be read")));
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn redis_commands_stay_here() {
     require_root();

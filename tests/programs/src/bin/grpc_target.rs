@@ -5,6 +5,9 @@
 //! other, and `lazy PORT N HOW` as well, with a connection that is made by whoever needs it first. The header of message `id` names
 //! the trace `id`; requests, answers and reports carry it too.
 //!
+//! `metadata PORT PATH` makes a call for each text of the JSON list in PATH, with the text in its metadata in several places; the server
+//! refuses it with that text as its reason, and has it in the metadata of its answer.
+//!
 //! HOW is `once`, `twice` (one call after the other), `joined` (two at the same time), `failed` (one that is refused and one that
 //! is not), `selected` (the first of two things that happen), `spawned` (two, in a task each), `blocking` (the report is encoded in a
 //! blocking task) or `detached` (a task that nobody waits for makes the call and encodes the report).
@@ -14,11 +17,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use prost::Message;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::task::{JoinHandle, JoinSet, spawn_blocking, yield_now};
+use tonic::metadata::{MetadataKey, MetadataValue};
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Channel, Endpoint, Server};
 use tonic::{Code, Request, Response, Status};
@@ -41,6 +45,11 @@ struct Service;
 #[tonic::async_trait]
 impl Counter for Service {
     async fn execute(&self, request: Request<CounterRequest>) -> Result<Response<ExecutionReport>, Status> {
+        if let Some(token) = request.metadata().get("authorization") {
+            let mut refused = Status::unauthenticated(token.to_str().unwrap_or_default());
+            refused.metadata_mut().insert("x-token", token.clone());
+            return Err(refused);
+        }
         let row = request.into_inner().row;
         yield_now().await;
         if row == REFUSED {
@@ -102,6 +111,26 @@ fn main() -> Result<()> {
                     done?;
                 }
                 Ok(json!(count))
+            })
+        }
+        "metadata" => {
+            let port = number(arguments, 0)?;
+            let path = arguments.get(1).context("argument 1 is missing")?;
+            let texts: Vec<String> = serde_json::from_str(&std::fs::read_to_string(path)?)?;
+            runtime.block_on(async {
+                let mut client = CounterClient::connect(format!("http://127.0.0.1:{port}")).await?;
+                for text in &texts {
+                    let mut request = Request::new(CounterRequest::default());
+                    let metadata = request.metadata_mut();
+                    metadata.insert("authorization", format!("Bearer {text}").parse()?);
+                    metadata.insert("cookie", format!("session={text}").parse()?);
+                    metadata
+                        .insert(MetadataKey::from_bytes(format!("x-{text}").to_lowercase().as_bytes())?, text.parse()?);
+                    metadata.insert_bin("key-bin", MetadataValue::from_bytes(text.as_bytes()));
+                    let refused = client.execute(request).await.err().context("it was not refused")?;
+                    ensure!(refused.message().contains(text), "another reason: {refused}");
+                }
+                Ok(json!(texts.len()))
             })
         }
         _ => bail!("unknown command"),
