@@ -13,8 +13,29 @@
 //! decodes, and the tracer's agent, when there is one, sees one span per encode and decode. When there is none, a message
 //! costs 35 bytes and a few nanoseconds. There is no thread, no runtime, no lock and no allocation on a message's path.
 //!
+//! For messages that are made with prost 0.12 or 0.13: `default-features = false` and the feature `prost-0_12` or `prost-0_13`.
+//!
 //! [`span`] and [`process`] add spans of the program's own. [`Context`] carries the active span to other threads, tasks and
 //! queues. [`init`] names the service.
+
+#[cfg(feature = "prost-0_12")]
+extern crate prost_0_12 as prost;
+#[cfg(feature = "prost-0_13")]
+extern crate prost_0_13 as prost;
+
+#[cfg(not(any(feature = "prost-0_12", feature = "prost-0_13", feature = "prost-0_14")))]
+compile_error!(
+    "the version of prost is missing: turn on one of the features `prost-0_12`, `prost-0_13` and `prost-0_14` of tracer-shim"
+);
+#[cfg(any(
+    all(feature = "prost-0_12", feature = "prost-0_13"),
+    all(feature = "prost-0_12", feature = "prost-0_14"),
+    all(feature = "prost-0_13", feature = "prost-0_14"),
+))]
+compile_error!(
+    "two versions of prost are asked for: turn on one of the features `prost-0_12`, `prost-0_13` and `prost-0_14` of tracer-shim; \
+     `prost-0_14` is on unless `default-features = false`"
+);
 
 #[doc(hidden)]
 pub mod __private;

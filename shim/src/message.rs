@@ -40,6 +40,10 @@ pub use prost::*;
 /// assert_eq!(<Order as prost::Message>::decode(&bytes[..])?, order);
 /// # Ok::<(), prost::DecodeError>(())
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no message of the version of prost that tracer-shim is built for",
+    note = "that is 0.14 unless another one is chosen: `default-features = false, features = [\"prost-0_13\"]`, or `prost-0_12`"
+)]
 pub trait Message: Send + Sync {
     /// Encodes the message and its header to a buffer.
     ///

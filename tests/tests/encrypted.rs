@@ -96,4 +96,6 @@ fn an_encrypted_connection_to_mariadb_is_a_loss() {
     assert!(outcome.printed.contains("TLS_"), "it is encrypted: {:?}", outcome.printed);
     assert_eq!(outcome.spans.len(), 0);
     assert_eq!(outcome.count("/lost/mysql_connections_encrypted"), 1, "{:#}", outcome.stats);
+    let said = said(&outcome);
+    assert!(said.len() == 1 && said[0].ends_with("its commands are not seen"), "{}", outcome.said);
 }

@@ -9,12 +9,13 @@ use tracer_tests::{Agent, Span, Target, require_root};
 
 const ORDERS: usize = 500;
 
-/// Builds `tests/versions/NAME` with a profile of it.
-fn build(name: &str, profile: &str) -> PathBuf {
+/// Builds `tests/versions/NAME` with a profile and features of it.
+fn build(name: &str, profile: &str, features: &str) -> PathBuf {
     let package = Path::new(env!("CARGO_MANIFEST_DIR")).join("versions").join(name);
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("versions").join(name);
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("versions").join(name).join(features);
     let mut cargo = Command::new(env!("CARGO"));
-    cargo.args(["build", "--quiet", "--profile", profile, "--target-dir"]).arg(&target).current_dir(package);
+    cargo.args(["build", "--quiet", "--profile", profile, "--features", features, "--target-dir"]);
+    cargo.arg(&target).current_dir(package);
     assert!(cargo.status().expect("cargo starts").success(), "{name} does not compile");
     target.join(profile).join("service")
 }
@@ -31,7 +32,7 @@ fn types(span: &Span) -> &'static str {
 
 fn check(name: &str, profile: &str) {
     require_root();
-    let mut target = Target::spawn(&mut Command::new(build(name, profile)));
+    let mut target = Target::spawn(&mut Command::new(build(name, profile, "")));
     let agent = Agent::run(&["-p", &target.pid().to_string()]);
     target.ask(&format!("run {ORDERS}"));
     assert!(target.end().success());
@@ -92,4 +93,44 @@ fn prost_0_12_and_tonic_0_10() {
 #[ignore = "builds a service; `cargo xtask test --full`"]
 fn prost_0_11_and_tonic_0_8() {
     check("prost-0_11", "release");
+}
+
+/// The shim with a version of prost: each reply is in the trace of its order.
+fn check_shim(name: &str) {
+    require_root();
+    let mut target = Target::spawn(&mut Command::new(build(name, "release", "shim")));
+    let agent = Agent::run(&["-p", &target.pid().to_string()]);
+    target.ask(&format!("run {ORDERS}"));
+    assert!(target.end().success());
+    let outcome = agent.stop();
+    outcome.assert_complete();
+    let of = |name: &str| -> Vec<&Span> { outcome.spans.iter().filter(|span| span.name == name).collect() };
+    let orders: HashMap<&str, &Span> = of("decode Order").into_iter().map(|span| (&*span.trace, span)).collect();
+    let replies = of("encode Reply");
+    assert_eq!((orders.len(), replies.len()), (ORDERS, ORDERS), "{}", outcome.said);
+    let right = replies.iter().filter(|reply| orders.get(&*reply.trace).is_some_and(|order| order.id == reply.parent));
+    assert_eq!(right.count(), ORDERS);
+}
+
+#[test]
+#[ignore = "builds services; `cargo xtask test --full`"]
+fn the_shim_with_each_version_of_prost() {
+    for name in ["prost-0_12", "prost-0_13", "prost-0_14"] {
+        check_shim(name);
+    }
+}
+
+/// Who has chosen none, or two, is told what to choose.
+#[test]
+#[ignore = "builds the shim; `cargo xtask test --full`"]
+fn the_shim_without_a_version_of_prost_says_what_is_missing() {
+    let shim = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shim");
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("versions/none");
+    for (features, text) in [("tokio", "the version of prost is missing"), ("prost-0_12,prost-0_14", "two versions")] {
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.args(["check", "--no-default-features", "--features", features, "--target-dir"]).arg(&target);
+        let output = cargo.current_dir(&shim).output().expect("cargo starts");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && said.contains(text), "{said}");
+    }
 }

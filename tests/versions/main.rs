@@ -4,10 +4,13 @@
 
 use std::io::{BufRead as _, Write as _};
 
+#[cfg(not(feature = "shim"))]
 use prost::Message;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::{Channel, Server};
 use tonic::{Request, Response, Status};
+#[cfg(feature = "shim")]
+use tracer_shim::Message;
 
 mod echo {
     tonic::include_proto!("versions.Echo");

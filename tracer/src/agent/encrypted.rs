@@ -1,6 +1,6 @@
 //! Encrypted connections of targets: each is counted, and said once for each peer of a process.
 //!
-//! Of an encrypted connection only its peer is known, and most are no business of ours (a collector, an HTTP API). The port tells
+//! MySQL asks for TLS in the clear, so its connections are known for what they are. Of another encrypted connection only its peer is known, and most are no business of ours (a collector, an HTTP API). The port tells
 //! which are: those to a port of Redis are a loss, others are merely mentioned, and HTTPS is counted only.
 
 use std::collections::{BTreeSet, HashMap};
@@ -16,11 +16,12 @@ const MAX_PEERS: usize = 16;
 /// Usual ports of Redis: 6380 is the one for TLS.
 const REDIS_PORTS: [u16; 2] = [6379, 6380];
 const HTTPS_PORT: u16 = 443;
+const SEEN_NOT: &str = "its commands are not seen";
 
 /// What has been said, by process number.
 #[derive(Debug, Default)]
 pub struct Encrypted {
-    said: HashMap<u32, BTreeSet<SocketAddr>>,
+    said: HashMap<u32, BTreeSet<String>>,
     redis: u64,
 }
 
@@ -42,11 +43,16 @@ impl Encrypted {
         if peer.port() == HTTPS_PORT {
             return None;
         }
+        let what = if is_redis { SEEN_NOT } else { "if it speaks Redis, its commands are not seen" };
+        self.say(pid, name, peer.to_string(), what)
+    }
+
+    /// What is to be said of an encrypted connection to a peer.
+    fn say(&mut self, pid: u32, name: &str, peer: String, what: &str) -> Option<String> {
         let said = self.said.entry(pid).or_default();
-        if said.len() > MAX_PEERS || !said.insert(peer) {
+        if said.len() > MAX_PEERS || !said.insert(peer.clone()) {
             return None;
         }
-        let what = if is_redis { "its commands are not seen" } else { "if it speaks Redis, its commands are not seen" };
         Some(if said.len() > MAX_PEERS {
             format!(
                 "process {pid} ({name}) has encrypted connections to more than {MAX_PEERS} peers: others are counted only"
@@ -63,13 +69,24 @@ impl<S: Sink> Agent<S> {
         if open.head.flags & FLAG_ENCRYPTED == 0 {
             return;
         }
-        let pid = open.head.pid;
-        let known = self.processes.get(&pid).and_then(|known| known.executable.file_name());
-        let name = known.map_or_else(|| "ended".into(), |name| name.to_string_lossy().into_owned());
         let Some((_, peer)) = addresses(open) else { return };
-        if let Some(news) = self.sockets.encrypted.add(pid, &name, peer) {
+        let name = self.program_name(open.head.pid);
+        if let Some(news) = self.sockets.encrypted.add(open.head.pid, &name, peer) {
             tracing::warn!("{news}");
         }
+    }
+
+    /// A connection to a database turned out to be encrypted when its client asked for it.
+    pub(super) fn encrypted_database(&mut self, pid: u32, server: &str) {
+        let name = self.program_name(pid);
+        if let Some(news) = self.sockets.encrypted.say(pid, &name, server.to_owned(), SEEN_NOT) {
+            tracing::warn!("{news}");
+        }
+    }
+
+    fn program_name(&self, pid: u32) -> String {
+        let known = self.processes.get(&pid).and_then(|known| known.executable.file_name());
+        known.map_or_else(|| "ended".to_owned(), |name| name.to_string_lossy().into_owned())
     }
 }
 

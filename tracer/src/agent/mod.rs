@@ -317,6 +317,9 @@ impl<S: Sink> Agent<S> {
                 tracing::debug!("{}", chain(&error));
             }
         }
+        for (pid, server) in self.sink.take_encrypted() {
+            self.encrypted_database(pid, &server);
+        }
         for connection in self.sink.take_closed() {
             self.known_servers.forget(connection);
             self.programs.forget(connection);

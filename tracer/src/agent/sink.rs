@@ -1,6 +1,7 @@
 //! Where a session's items go: to the correlator and the exporters, or into a recording as well.
 
 use std::mem;
+use std::sync::Arc;
 
 use tracer_common::map::Advice;
 
@@ -19,6 +20,9 @@ pub trait Sink {
     fn take_advice(&mut self) -> Vec<(u64, Advice)>;
     /// Connections that are gone.
     fn take_closed(&mut self) -> Vec<u64>;
+
+    /// Servers of databases whose connections turned out to be encrypted since the last call, with the process.
+    fn take_encrypted(&mut self) -> Vec<(u32, Arc<str>)>;
 }
 
 /// Makes spans and gives them to the exporters.
@@ -90,6 +94,10 @@ impl Sink for SpanSink {
     fn take_closed(&mut self) -> Vec<u64> {
         mem::take(&mut self.correlator.output().closed)
     }
+
+    fn take_encrypted(&mut self) -> Vec<(u32, Arc<str>)> {
+        mem::take(&mut self.correlator.output().encrypted)
+    }
 }
 
 /// Writes a recording. A correlator runs along, because the programs need its advice; its spans are dropped.
@@ -149,5 +157,9 @@ impl Sink for Recorder {
 
     fn take_closed(&mut self) -> Vec<u64> {
         mem::take(&mut self.correlator.output().closed)
+    }
+
+    fn take_encrypted(&mut self) -> Vec<(u32, Arc<str>)> {
+        mem::take(&mut self.correlator.output().encrypted)
     }
 }

@@ -61,6 +61,8 @@ pub struct Output {
     pub advice: Vec<(u64, Advice)>,
     /// Connections that are gone.
     pub closed: Vec<u64>,
+    /// Servers of databases whose connections turned out to be encrypted, with the process that uses them.
+    pub encrypted: Vec<(u32, Arc<str>)>,
     /// Commands that waited for others, if [`Correlator::collect_waits`] asked for them.
     pub waits: Vec<Wait>,
 }

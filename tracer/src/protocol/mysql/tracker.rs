@@ -162,6 +162,11 @@ impl<T: Clone> Tracker<T> {
         self.phase == Phase::Over
     }
 
+    /// The client has asked for TLS.
+    pub fn is_encrypted(&self) -> bool {
+        self.session.diagnostics.connections_encrypted > 0
+    }
+
     /// The connection ended: commands that wait for a reply have failed.
     pub fn close(&mut self, now_ns: u64, out: &mut Vec<Command<T>>) {
         if self.begun.take().is_some_and(|begun| begun.aligned) && self.phase == Phase::Commands {

@@ -131,6 +131,9 @@ impl Correlator {
         if !settled {
             self.unsettled.insert(record.connection);
         }
+        if ignored && advice.is_some() && connection.speaks.is_encrypted() {
+            self.output.encrypted.push((process.pid, Arc::clone(&connection.server)));
+        }
         if let Some(advice) = advice {
             self.counts.connections_rejected += u64::from(ignored);
             self.output.advice.push((record.connection, advice));

@@ -177,6 +177,11 @@ impl Speaks {
         matches!(self, Self::Mysql { tracker, .. } if tracker.has_ended())
     }
 
+    /// What follows is encrypted.
+    pub fn is_encrypted(&self) -> bool {
+        matches!(self, Self::Mysql { tracker, .. } if tracker.is_encrypted())
+    }
+
     /// Stream offset below which bytes are not needed.
     pub fn skip(&self, direction: Direction) -> u64 {
         match self {
