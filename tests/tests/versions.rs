@@ -1,5 +1,5 @@
-//! A service with the versions of prost and tonic that people have, in the builds that they make: every prost call is seen, none has a
-//! wrong type, and all spans of an order have the right parents.
+//! A service with the versions of prost and tonic that people have, in the builds that they make: every prost call is seen, or it is said
+//! that it is not; none has a wrong type, and all spans of an order have the right parents.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -55,18 +55,28 @@ fn check(name: &str, profile: &str) {
             wrong_types.push(&span.name);
         }
     }
+    let mut unseen = Vec::new();
     let calls = [("decode", ["Order", "Ping", "Pong"]), ("encode", ["Ping", "Pong", "Reply"])];
     for (operation, messages) in calls {
         for message in messages {
             let count = seen.get(&(operation, message)).copied().unwrap_or(0);
+            if count == 0 && outcome.said.contains("inlined into other functions, and not seen") {
+                unseen.push((operation, message));
+                continue;
+            }
             assert_eq!(count, ORDERS, "{operation} {message}: {seen:?}\n{}", outcome.said);
         }
     }
     assert!(wrong_types.is_empty(), "{wrong_types:?}");
     assert!(parents.keys().all(|(.., parent)| *parent == "process" || *parent == "none"), "{parents:?}");
     for (operation, message) in [("decode", "Order"), ("encode", "Ping"), ("decode", "Pong"), ("encode", "Reply")] {
-        assert_eq!(parents.get(&(operation, message, "process")), Some(&ORDERS), "{parents:?}\n{}", outcome.said);
+        if !unseen.contains(&(operation, message)) {
+            assert_eq!(parents.get(&(operation, message, "process")), Some(&ORDERS), "{parents:?}\n{}", outcome.said);
+        }
     }
+    // With line tables nothing is out of sight, and without them what is not mixed with its surroundings.
+    let most = if profile == "lines" { 0 } else { 2 };
+    assert!(unseen.len() <= most, "{unseen:?}");
 }
 
 #[test]
@@ -87,6 +97,7 @@ fn prost_0_13_and_tonic_0_12() {
 #[ignore = "builds a service; `cargo xtask test --full`"]
 fn prost_0_12_and_tonic_0_10() {
     check("prost-0_12", "release");
+    check("prost-0_12", "lines");
 }
 
 #[test]

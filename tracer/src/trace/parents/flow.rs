@@ -13,6 +13,9 @@ use crate::trace::parents::position::Place;
 /// Nanoseconds without activity after which a flow is over.
 pub const IDLE_NS: u64 = 2_000_000_000;
 
+/// The same for a flow that waits for the answer to a gRPC call. One that is refused has none, and its flow ends so late.
+pub const ASKED_NS: u64 = 10_000_000_000;
+
 /// Nanoseconds after which a spawned task is no longer taken to work for the message whose handler has spawned it: it may be one
 /// that a handler has begun for everybody, and that never ends.
 pub const SPAWNED_NS: u64 = 10_000_000_000;
@@ -73,6 +76,11 @@ impl<D> Flow<D> {
         let place = Place { context: parent, parent: None, parent_remote: false };
         let latest_ns = at_ns.saturating_add(SPAWNED_NS - IDLE_NS);
         Self { place, begun: Begun::Spawn, last_ns: at_ns, latest_ns, asked: Asked::default(), children: 0 }
+    }
+
+    /// When it is over, if nothing more happens.
+    pub fn until_ns(&self) -> u64 {
+        self.last_ns.saturating_add(if self.asked.is_waiting() { ASKED_NS } else { IDLE_NS })
     }
 
     /// Whether it is that of a spawned task.

@@ -73,7 +73,7 @@ impl<D> Flows<D> {
 
     /// Begins a flow; the worker must have none.
     pub fn insert(&mut self, key: FlowKey, flow: Flow<D>) {
-        let until_ns = flow.last_ns.saturating_add(IDLE_NS);
+        let until_ns = flow.until_ns();
         let (slots, deadlines) = (&mut self.slots, &mut self.deadlines);
         let slot = self.processes.entry(key.pid).or_default().entry(key.worker).or_insert_with(|| {
             *slots += 1;
@@ -108,7 +108,7 @@ impl<D> Flows<D> {
         pids.into_iter().flat_map(|pid| self.remove_process(pid)).collect()
     }
 
-    /// Ends a flow in which nothing has happened for [`IDLE_NS`].
+    /// Ends a flow in which nothing has happened for long enough.
     pub fn remove_idle(&mut self, now_ns: u64) -> Option<Flow<D>> {
         while let Some(entry) = self.deadlines.due(now_ns) {
             if let Some(flow) = self.look(entry, |until_ns| until_ns < now_ns) {
@@ -159,7 +159,7 @@ impl<D> Flows<D> {
         }
         let workers = self.processes.get_mut(&key.pid)?;
         let slot = workers.get(&key.worker).filter(|slot| slot.number == number)?;
-        let until_ns = slot.flow.as_ref().map(|flow| flow.last_ns.saturating_add(IDLE_NS));
+        let until_ns = slot.flow.as_ref().map(Flow::until_ns);
         if let Some(until_ns) = until_ns.filter(|until_ns| !is_over(*until_ns)) {
             self.deadlines.push(until_ns, (number, key));
             return None;
@@ -181,7 +181,7 @@ impl<D> Flows<D> {
 mod tests {
     use super::*;
     use crate::model::{SpanContext, SpanId, TraceId};
-    use crate::trace::parents::flow::{Begun, SPAWNED_NS};
+    use crate::trace::parents::flow::{ASKED_NS, Begun, SPAWNED_NS};
     use crate::trace::parents::position::Place;
 
     const MS: u64 = 1_000_000;
@@ -222,6 +222,21 @@ mod tests {
         let second: Vec<u64> = ended(IDLE_NS + 3 * MS);
         assert_eq!(second, [0]);
         assert_eq!((flows.len(), flows.deadlines.len(), flows.processes.len()), (0, 0, 0));
+    }
+
+    #[test]
+    fn a_flow_that_waits_for_an_answer_may_wait_longer() {
+        let mut flows = Flows::default();
+        flows.insert(key(1, 1), flow(0));
+        flows.get_mut(&key(1, 1)).expect("it is there").asked.ask();
+        assert!(flows.remove_idle(IDLE_NS + 1).is_none());
+        assert!(flows.get_mut(&key(1, 1)).expect("it is there").asked.answers(2, Some(1)));
+        flows.get_mut(&key(1, 1)).expect("it is there").touch(ASKED_NS - MS);
+        assert!(flows.remove_idle(ASKED_NS + 1).is_none());
+        assert!(flows.remove_idle(ASKED_NS - MS + IDLE_NS + 1).is_some(), "it has its answer");
+        flows.insert(key(1, 1), flow(0));
+        flows.get_mut(&key(1, 1)).expect("it is there").asked.ask();
+        assert!(flows.remove_idle(ASKED_NS + 1).is_some());
     }
 
     /// However much it does: it may be one that never ends.

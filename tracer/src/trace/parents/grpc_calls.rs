@@ -115,6 +115,7 @@ impl GrpcCalls {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Asked {
     calls: u32,
+    waiting: bool,
     answers: Vec<u32>,
 }
 
@@ -122,6 +123,12 @@ impl Asked {
     /// The flow has made one more call.
     pub fn ask(&mut self) {
         self.calls = self.calls.saturating_add(1);
+        self.waiting = true;
+    }
+
+    /// Whether nothing has come back since the last call.
+    pub fn is_waiting(&self) -> bool {
+        self.waiting
     }
 
     /// Whether a message decoded by `decoder` is an answer, in a flow whose own message, if it has one, was decoded by `own`.
@@ -129,11 +136,12 @@ impl Asked {
         if self.calls == 0 || Some(decoder) == own {
             return false;
         }
-        let known = self.answers.contains(&decoder);
+        let mut known = self.answers.contains(&decoder);
         if !known && self.answers.len() < self.calls as usize {
             self.answers.push(decoder);
-            return true;
+            known = true;
         }
+        self.waiting &= !known;
         known
     }
 }
