@@ -3,6 +3,7 @@
 mod arguments;
 mod container;
 mod descriptors;
+mod language;
 mod mapped;
 mod process;
 mod process_context;

@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::path::Path;
 
+use super::language::language;
 use super::{Process, is_redis_server, published_attributes, shown_arguments};
 use crate::model::ProcessId;
 use crate::model::ProcessInfo;
@@ -80,9 +81,12 @@ pub fn process_info(process: &Process, host: &HostFacts) -> ProcessInfo {
         text("telemetry.sdk.name", "tracer".to_owned()),
         text("telemetry.sdk.version", env!("CARGO_PKG_VERSION").to_owned()),
     ];
-    if !is_server {
-        attributes.push(text("process.runtime.name", "rust".to_owned()));
-        attributes.push(text("telemetry.sdk.language", "rust".to_owned()));
+    let opened = format!("/proc/{}/exe", process.id.pid);
+    if let Some(language) = language(&process.exe, Path::new(&opened)).filter(|_| !is_server) {
+        if language == "rust" {
+            attributes.push(text("process.runtime.name", language.to_owned()));
+        }
+        attributes.push(text("telemetry.sdk.language", language.to_owned()));
     }
     if host.command_args {
         let shown = shown_arguments(&process.name(), &process.arguments);
