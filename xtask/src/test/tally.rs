@@ -59,7 +59,8 @@ impl Tally {
     fn add(&mut self, line: &str) {
         let plain = without_colors(line);
         let line = plain.trim_start();
-        let Some(counts) = line
+        // With space in front it is what nextest shows of a test that has failed, which its own summary counts as well.
+        let Some(counts) = plain
             .strip_prefix("test result: ")
             .and_then(|rest| rest.split_once(". "))
             .or_else(|| {
@@ -120,6 +121,11 @@ mod tests {
         let line = "     Summary [   1.045s] 25 tests run: 21 passed (1 slow), 2 failed, 2 timed out, 3 skipped";
         assert_eq!(tally(line), Tally { passed: 21, failed: 4 });
         assert_eq!(tally("Summary [ 0.1s] 1 test run: 1 passed, 0 skipped"), Tally { passed: 1, failed: 0 });
+    }
+
+    #[test]
+    fn output_of_a_test_that_has_failed() {
+        assert_eq!(tally("    test result: FAILED. 0 passed; 1 failed; 0 ignored"), Tally::default());
     }
 
     #[test]
