@@ -21,6 +21,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use prost::Message;
 use serde_json::json;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, JoinSet, spawn_blocking, yield_now};
 use tonic::metadata::{MetadataKey, MetadataValue};
 use tonic::transport::server::TcpIncoming;
@@ -35,6 +36,8 @@ use tracer_test_programs::{converse, number};
 
 /// Messages that are handled at the same time.
 const AT_ONCE: u64 = 64;
+/// Tasks that nobody waits for: with thousands of streams at once, the server ends the connection.
+const DETACHED_AT_ONCE: usize = 512;
 /// The place of this trace id in an encoded message is where those of others go.
 const TEMPLATE: &str = "0123456789abcdef0123456789abcdef";
 /// A request for this row is refused.
@@ -81,9 +84,11 @@ fn main() -> Result<()> {
                 let channel = if command == "lazy" { endpoint.connect_lazy() } else { endpoint.connect().await? };
                 let client = CounterClient::new(channel);
                 let next = Arc::new(AtomicU64::new(1));
+                let under_way = Arc::new(Semaphore::new(DETACHED_AT_ONCE));
                 let mut tasks = JoinSet::new();
                 for _ in 0..AT_ONCE {
-                    let worker = Worker { client: client.clone(), template: Arc::clone(&template), how };
+                    let (client, template, under_way) = (client.clone(), Arc::clone(&template), Arc::clone(&under_way));
+                    let worker = Worker { client, template, under_way, how };
                     let next = Arc::clone(&next);
                     let alone = command != "handle";
                     tasks.spawn(async move {
@@ -169,12 +174,17 @@ impl How {
 struct Worker {
     client: CounterClient<Channel>,
     template: Arc<[u8]>,
+    under_way: Arc<Semaphore>,
     how: How,
 }
 
 impl Worker {
     /// Handles a message; a task that goes on afterwards is returned.
     async fn handle(&mut self, id: u64) -> Result<Option<JoinHandle<Result<()>>>> {
+        let permit = match self.how {
+            How::Detached => Some(Arc::clone(&self.under_way).acquire_owned().await?),
+            _ => None,
+        };
         let mut bytes = self.template.to_vec();
         let place = bytes.windows(TEMPLATE.len()).position(|window| window == TEMPLATE.as_bytes());
         let place = place.context("the template has a header")?;
@@ -221,6 +231,7 @@ impl Worker {
                     yield_now().await;
                     call(&mut client, id).await?;
                     report(id, order.symbol);
+                    drop(permit);
                     Ok(())
                 })));
             }
