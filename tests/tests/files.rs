@@ -61,7 +61,8 @@ fn every_file_is_for_its_owner_alone() {
     let exported = fs::read_to_string(path("spans")).expect("it was written");
     assert!(
         exported.contains("AUTH") && !exported.contains("from before") && !exported.contains("hunter2"),
-        "{exported}"
+        "{exported}, {:?}",
+        fs::read_to_string(path("stats"))
     );
     let output = tracer(&["replay", &shown("recording"), "--export", "file:/dev/stdout"]);
     let printed = String::from_utf8_lossy(&output.stdout);

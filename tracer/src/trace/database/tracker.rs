@@ -19,6 +19,8 @@ pub enum Speaks {
         held: Vec<redis::Command<Asker>>,
         /// The beginning of a first command that came in pieces: a vector of buffers, or several calls.
         begun: Vec<u8>,
+        /// The line of the replies that has come in part, while it is not known whether they are some.
+        answered: Vec<u8>,
         /// Something was sent. Replies alone are no proof.
         asked: bool,
     },
@@ -62,7 +64,13 @@ impl Speaks {
             return Self::Mysql { tracker: Box::new(mysql::Tracker::new(shown, opened_before)), held: Vec::new() };
         }
         let tracker = redis::Tracker::with(Role::Client, query_text, opened_before);
-        Self::Redis { tracker: Box::new(tracker), held: Vec::new(), begun: Vec::new(), asked: false }
+        Self::Redis {
+            tracker: Box::new(tracker),
+            held: Vec::new(),
+            begun: Vec::new(),
+            answered: Vec::new(),
+            asked: false,
+        }
     }
 
     /// No commands.
@@ -76,13 +84,13 @@ impl Speaks {
     /// Takes what a call passed. Says whether it is the protocol, and gives the commands if so.
     pub fn feed(&mut self, chunk: Chunk<'_>, asker: Asker, before: Verdict) -> (Verdict, Commands) {
         match self {
-            Self::Redis { tracker, held, begun, asked } => {
+            Self::Redis { tracker, held, begun, answered, asked } => {
                 *asked |= chunk.direction == Direction::Sent;
                 // The first bytes of a connection tell.
                 let verdict = match chunk.direction {
                     _ if before != Verdict::Maybe || chunk.data.is_empty() => before,
                     Direction::Sent => begins_like_redis(begun, chunk.data),
-                    Direction::Received => match looks_like_replies(chunk.data) {
+                    Direction::Received => match answers_like_redis(answered, chunk.data) {
                         Verdict::Yes if !*asked => Verdict::Maybe,
                         verdict => verdict,
                     },
@@ -199,17 +207,32 @@ impl Speaks {
     }
 }
 
+/// Names of commands and codes of errors are shorter than this.
+const ENOUGH: usize = 256;
+
 /// Judges by what was sent first, as far as it has come. An array is a command of several lines; an inline one is judged by itself.
 fn begins_like_redis(begun: &mut Vec<u8>, data: &[u8]) -> Verdict {
-    const ENOUGH: usize = 256;
     if begun.is_empty() && !data.starts_with(b"*") {
         return looks_like_redis(data);
     }
     begun.extend_from_slice(&data[..data.len().min(ENOUGH - begun.len())]);
     let verdict = looks_like_redis(begun);
-    // The name of a command is shorter than this.
     if verdict == Verdict::Maybe && begun.len() == ENOUGH {
         return Verdict::No;
+    }
+    verdict
+}
+
+/// Judges by the line of the replies that these bytes begin or continue: a client may read it in small pieces.
+fn answers_like_redis(answered: &mut Vec<u8>, data: &[u8]) -> Verdict {
+    if answered.ends_with(b"\r\n") {
+        answered.clear();
+    }
+    answered.extend_from_slice(&data[..data.len().min(ENOUGH - answered.len())]);
+    let verdict = looks_like_replies(answered);
+    // Of a longer line the beginning is enough, so that the end is to be seen.
+    if answered.len() == ENOUGH && data.ends_with(b"\n") {
+        answered.splice(ENOUGH - 2.., *b"\r\n");
     }
     verdict
 }
@@ -223,5 +246,28 @@ fn given<C>(verdict: Verdict, held: &mut Vec<C>) -> Vec<C> {
             held.clear();
             Vec::new()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Verdict, answers_like_redis};
+
+    #[test]
+    fn replies_may_be_read_in_pieces_of_any_size() {
+        let long = format!("-ERR {}\r\n", "word ".repeat(200));
+        for first in ["-ERR Client sent AUTH, but no password is set\r\n", "+OK maybe\r\n", &long] {
+            let replies = [first.as_bytes(), b"+PONG\r\n"].concat();
+            for size in 1..replies.len() {
+                let mut answered = Vec::new();
+                let verdicts: Vec<Verdict> =
+                    replies.chunks(size).map(|piece| answers_like_redis(&mut answered, piece)).collect();
+                assert!(!verdicts.contains(&Verdict::No), "{size}: {verdicts:?}");
+                if first.len().is_multiple_of(size) {
+                    assert_eq!(verdicts.last(), Some(&Verdict::Yes), "{size}");
+                }
+            }
+        }
+        assert_eq!(answers_like_redis(&mut Vec::new(), b"HTTP/1.1 200 OK\r\n"), Verdict::No);
     }
 }
