@@ -37,6 +37,11 @@ compile_error!(
      `prost-0_14` is on unless `default-features = false`"
 );
 
+/// Its example is compiled and run with the tests.
+#[cfg(all(doctest, feature = "prost-0_14"))]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 #[doc(hidden)]
 pub mod __private;
 mod buffer;

@@ -3,6 +3,7 @@
 pub mod agent;
 pub mod capable;
 pub mod certificate;
+pub mod debian;
 pub mod kernel_maps;
 pub mod mariadb;
 pub mod mounts;
@@ -22,6 +23,7 @@ use std::path::PathBuf;
 pub use agent::{Agent, Outcome};
 pub use capable::Capable;
 pub use certificate::Certificate;
+pub use debian::Debian;
 pub use mariadb::MariaDb;
 pub use mounts::Mount;
 pub use network::{Network, Translation};

@@ -27,25 +27,42 @@ impl Mount {
     /// overlayfs, as container engines use it: what is below is on this file system, what is above on another one.
     pub fn overlay(lower: impl FnOnce(&Path)) -> Self {
         let mount = Self { folder: folder() };
-        let inside = |name: &str| {
-            let path = mount.folder.path().join(name);
-            std::fs::create_dir(&path).expect("a folder");
-            path
-        };
-        let (below, above) = (inside("lower"), inside("above"));
+        let below = mount.folder.path().join("lower");
+        std::fs::create_dir(&below).expect("a folder");
+        lower(&below);
+        mount.lay_over(&below)
+    }
+
+    /// A folder, and above it what the test changes ([`Self::changes`]).
+    pub fn layer_over(below: &Path) -> Self {
+        Self { folder: folder() }.lay_over(below)
+    }
+
+    fn lay_over(self, below: &Path) -> Self {
+        let above = self.folder.path().join("above");
+        std::fs::create_dir(&above).expect("a folder");
         run(Command::new("mount").args(["-t", "tmpfs", "tmpfs"]).arg(&above));
         for name in ["upper", "work"] {
             std::fs::create_dir(above.join(name)).expect("a folder");
         }
-        lower(&below);
         let options = format!(
             "lowerdir={},upperdir={},workdir={}",
             below.display(),
             above.join("upper").display(),
             above.join("work").display()
         );
-        run(Command::new("mount").args(["-t", "overlay", "overlay", "-o", &options]).arg(mount.point()));
-        mount
+        run(Command::new("mount").args(["-t", "overlay", "overlay", "-o", &options]).arg(self.point()));
+        self
+    }
+
+    /// Mounts something on a folder of it, by these arguments of `mount`; it goes with this one.
+    pub fn mount_within(&self, name: &str, arguments: &[&str]) {
+        run(Command::new("mount").args(arguments).arg(self.path(name)));
+    }
+
+    /// The layer of an overlay that has what was changed.
+    pub fn changes(&self) -> PathBuf {
+        self.folder.path().join("above/upper")
     }
 
     /// A folder of this file system, mounted a second time.

@@ -3,6 +3,7 @@
 mod bench;
 mod build_ebpf;
 mod demo;
+mod dist;
 mod fuzz;
 mod lint;
 mod matrix;
@@ -32,6 +33,8 @@ enum Task {
     Setup(setup::Args),
     /// Build the eBPF programs that the agent embeds
     BuildEbpf,
+    /// Make what is installed elsewhere: a static binary, packages, their checksums
+    Dist,
     /// Trace the order services in this terminal: trees, latencies of each hop, the slowest order
     Demo(demo::Args),
     /// Run the unit tests, and as root the end-to-end tests
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().task {
         Task::Setup(args) => setup::main(&args),
         Task::BuildEbpf => build_ebpf::main(),
+        Task::Dist => dist::main(),
         Task::Demo(args) => demo::main(&args),
         Task::Test(args) => test::main(&args),
         Task::Bench(args) => bench::main(&args),

@@ -2,13 +2,13 @@
 
 mod tally;
 
-use std::process::Command;
+use std::{path::PathBuf, process::Command};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 
 use self::tally::Tally;
 use crate::variant::Variant;
-use crate::{build_ebpf, matrix, pipeline, setup, vm, workspace};
+use crate::{build_ebpf, dist, matrix, pipeline, setup, vm, workspace};
 
 /// The crate of the end-to-end tests and their targets.
 const END_TO_END: &str = "tracer-tests";
@@ -56,7 +56,11 @@ pub fn main(args: &Args) -> Result<()> {
     if root && !args.unit {
         build_end_to_end()?;
         let mut tests = runner(&["--release", "--package", END_TO_END], args);
-        if !tally.run(tests.envs(environment()?))? {
+        tests.envs(environment()?);
+        if args.full {
+            tests.envs(packages()?);
+        }
+        if !tally.run(&mut tests)? {
             failed.push("end-to-end tests");
         }
         if args.full
@@ -122,6 +126,14 @@ fn environment() -> Result<Vec<(&'static str, std::ffi::OsString)>> {
         ("TRACER_ROTEL", setup::rotel::agent().into()),
         ("PATH", workspace::path_with_tools()?),
     ])
+}
+
+/// What the tests of the packages are told.
+fn packages() -> Result<[(&'static str, PathBuf); 2]> {
+    setup::ensure(&setup::to_install())?;
+    let made = dist::make()?;
+    let deb = made.into_iter().find(|file| file.extension().is_some_and(|extension| extension == "deb"));
+    Ok([("TRACER_DEBIAN", setup::debian::root()), ("TRACER_DEB", deb.context("there is no package for Debian")?)])
 }
 
 /// cargo-nextest where it is installed: it runs each test in a process of its own and names the slow ones.

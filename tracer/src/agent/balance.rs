@@ -207,10 +207,36 @@ impl Balance {
         counters
     }
 
+    /// Whether nothing was lost, by any cause.
+    pub fn is_whole(&self) -> bool {
+        self.holds() && self.losses().is_empty() && self.exporters.iter().all(|exporter| exporter.dropped.is_empty())
+    }
+
+    /// For people at the end of a session: one line if nothing was lost, else all that is not zero.
+    pub fn brief(&self) -> String {
+        if !self.is_whole() {
+            return self.lines(|equation| equation.produced > 0 || !equation.holds());
+        }
+        let of_exporter = |exporter: &ExporterStats| {
+            let mut fates = vec![format!("{} exported", exporter.exported)];
+            let others = [(self.counts.sampled_out, "sampled out"), (exporter.spooled, "left in the spool")];
+            let others = others.into_iter().filter(|(number, _)| *number > 0);
+            fates.extend(others.map(|(number, fate)| format!("{number} {fate}")));
+            format!("{} spans for {}: {}", self.counts.spans + exporter.recovered, exporter.name, fates.join(", "))
+        };
+        let mut parts: Vec<String> = self.exporters.iter().map(of_exporter).collect();
+        parts.push("nothing was lost".to_owned());
+        parts.join("; ")
+    }
+
     /// For people: one line per equation, and what was lost.
     pub fn text(&self) -> String {
+        self.lines(|_| true)
+    }
+
+    fn lines(&self, is_shown: impl Fn(&Equation) -> bool) -> String {
         let mut text = String::new();
-        for equation in self.equations() {
+        for equation in self.equations().into_iter().filter(is_shown) {
             let fates: Vec<String> = equation.fates.iter().map(|(name, number)| format!("{number} {name}")).collect();
             let sign = if equation.holds() { "=" } else { "!=" };
             text.push_str(&format!("{}: {} {sign} {}\n", equation.what, equation.produced, fates.join(" + ")));
@@ -284,5 +310,38 @@ impl Balance {
                 "shim_traced": counts.shim_traced,
             },
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Balance, KernelCounts};
+    use crate::export::ExporterStats;
+    use crate::trace::Counts;
+
+    fn balance(lost: u64) -> Balance {
+        let exporter =
+            ExporterStats { name: "terminal".to_owned(), accepted: 7, exported: 7, ..ExporterStats::default() };
+        let counts = Counts { spans: 9, sampled_out: 2, ..Counts::default() };
+        let kernel = KernelCounts([("sockets", lost), ("sockets_ring_full", lost)].into());
+        Balance { kernel, counts, exporters: vec![exporter] }
+    }
+
+    #[test]
+    fn it_is_one_line_unless_something_was_lost() {
+        assert_eq!(balance(0).brief(), "9 spans for terminal: 7 exported, 2 sampled out; nothing was lost");
+        assert!(balance(0).text().lines().count() > 8);
+        let text = balance(3).brief();
+        assert!(text.contains("socket records: 3 = 0 received + 3 ring full"), "{text}");
+        assert!(text.contains("lost: sockets_ring_full 3"), "{text}");
+        assert!(!text.contains("prost calls"), "what is zero is not in it: {text}");
+    }
+
+    #[test]
+    fn a_span_without_a_fate_is_not_hidden() {
+        let mut balance = balance(0);
+        balance.counts.spans = 10;
+        assert!(!balance.is_whole());
+        assert!(balance.brief().contains("10 != 7 exported + 2 sampled out"), "{}", balance.brief());
     }
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result};
 
 use super::options::{self, Spans, Targets};
+use super::slow::slow;
 use crate::capture::recording::Reader;
 use crate::output_file;
 
@@ -45,16 +46,18 @@ pub fn main(args: &Args) -> Result<()> {
     let mut correlator = config.correlator(reader.header().seed);
     correlator.collect_waits();
     let mut report = Report::default();
-    let damage = loop {
-        match reader.next_item() {
-            Ok(Some(item)) => correlator.feed(&item),
-            Ok(None) => break None,
-            Err(error) => break Some(error),
+    let damage = slow("reading the recording", || {
+        loop {
+            match reader.next_item() {
+                Ok(Some(item)) => correlator.feed(&item),
+                Ok(None) => break None,
+                Err(error) => break Some(error),
+            }
+            let output = correlator.output();
+            output.spans.clear();
+            output.waits.drain(..).for_each(|wait| report.add(wait));
         }
-        let output = correlator.output();
-        output.spans.clear();
-        output.waits.drain(..).for_each(|wait| report.add(wait));
-    };
+    });
     correlator.finish();
     correlator.output().waits.drain(..).for_each(|wait| report.add(wait));
     let counts = correlator.counts();

@@ -1,17 +1,20 @@
 //! What to trace and where to send it: a YAML file, the `OTEL_*` environment and the flags, the later over the earlier.
 
+pub mod check;
+mod forms;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
-use std::marker::PhantomData;
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-use serde::de::value::{SeqAccessDeserializer, StrDeserializer, U64Deserializer};
-use serde::de::{SeqAccess, Visitor};
-use serde::{Deserialize, Deserializer};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use forms::{OneOrMany, one_or_many, text};
 
 use crate::export::file::FileExporter;
 use crate::export::otlp::{OtlpClient, OtlpExporter, Retry, Settings, Signal};
@@ -21,6 +24,8 @@ use crate::export::{Exporter, Options};
 pub use crate::probe::SocketProbe;
 use crate::trace::sampler::Sampler;
 
+/// Where packages put it. The agent reads it only if it is told to.
+pub const DEFAULT_FILE: &str = "/etc/tracer/tracer.yaml";
 /// At 5,000 spans a second, about an hour and a half.
 const DEFAULT_SPOOL_BYTES: u64 = 1 << 30;
 const DEFAULT_MEMORY_BYTES: usize = 256 << 20;
@@ -34,35 +39,45 @@ pub fn process_env(name: &str) -> Option<String> {
 }
 
 /// One layer of configuration: what is not said is empty. Field names are those of the flags and of the file's keys.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+#[schemars(title = "Configuration of tracer run")]
 pub struct Config {
     /// Process names, exact or globs.
     #[serde(deserialize_with = "one_or_many")]
+    #[schemars(with = "OneOrMany<String>")]
     pub name: Vec<String>,
     /// Process numbers.
     #[serde(deserialize_with = "one_or_many")]
+    #[schemars(with = "OneOrMany<u32>")]
     pub pid: Vec<u32>,
     /// Globs of executable paths.
     #[serde(deserialize_with = "one_or_many")]
+    #[schemars(with = "OneOrMany<String>")]
     pub exe: Vec<String>,
     /// Beginnings of container ids or names.
     #[serde(deserialize_with = "one_or_many")]
+    #[schemars(with = "OneOrMany<String>")]
     pub container: Vec<String>,
     /// Where spans go.
     #[serde(deserialize_with = "one_or_many")]
+    #[schemars(with = "OneOrMany<String>")]
     pub export: Vec<ExportTarget>,
     /// Which traces are kept.
     #[serde(deserialize_with = "text")]
+    #[schemars(with = "String")]
     pub sampler: Option<Sampler>,
     /// How socket calls are seen.
     #[serde(deserialize_with = "text")]
+    #[schemars(with = "String", extend("enum" = ["auto", "sockets", "syscalls", "off"]))]
     pub socket_probe: Option<SocketProbe>,
     /// Whether Redis servers are attached to.
     #[serde(deserialize_with = "text")]
+    #[schemars(with = "String", extend("enum" = ["auto", "off"]))]
     pub redis_server: Option<RedisServer>,
     /// How much of a query is shown.
     #[serde(deserialize_with = "text")]
+    #[schemars(with = "String", extend("enum" = ["off", "sanitized", "full"]))]
     pub query_text: Option<QueryText>,
     /// Milliseconds from which on a Redis or MySQL command is marked as slow.
     pub slow_query: Option<u64>,
@@ -423,58 +438,6 @@ impl Variables<'_> {
             })
             .collect()
     }
-}
-
-/// The text form of the flag. It is parsed while the file is read, so that an error has its place.
-fn text<'de, D: Deserializer<'de>, T: FromStr<Err: fmt::Display>>(deserializer: D) -> Result<Option<T>, D::Error> {
-    deserializer.deserialize_str(Text(PhantomData)).map(Some)
-}
-
-struct Text<T>(PhantomData<T>);
-
-impl<T: FromStr<Err: fmt::Display>> Visitor<'_> for Text<T> {
-    type Value = T;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a text")
-    }
-
-    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<T, E> {
-        text.parse().map_err(E::custom)
-    }
-}
-
-impl<'de> Deserialize<'de> for ExportTarget {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_str(Text(PhantomData))
-    }
-}
-
-/// A list, or its only element without brackets.
-fn one_or_many<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
-    struct OneOrMany<T>(PhantomData<T>);
-
-    impl<'de, T: Deserialize<'de>> Visitor<'de> for OneOrMany<T> {
-        type Value = Vec<T>;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("one value or a list")
-        }
-
-        fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Vec<T>, E> {
-            T::deserialize(StrDeserializer::new(text)).map(|one| vec![one])
-        }
-
-        fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<Vec<T>, E> {
-            T::deserialize(U64Deserializer::new(number)).map(|one| vec![one])
-        }
-
-        fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Vec<T>, A::Error> {
-            Vec::deserialize(SeqAccessDeserializer::new(list))
-        }
-    }
-
-    deserializer.deserialize_any(OneOrMany(PhantomData))
 }
 
 #[cfg(test)]

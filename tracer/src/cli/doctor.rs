@@ -6,6 +6,7 @@ use std::path::Path;
 use anyhow::Result;
 
 use super::sandbox::require_trace;
+use super::slow::slow;
 use super::{NoPrivilege, namespace};
 use crate::privilege::{self, EXTRA, RulesetStatus, TRACE};
 use crate::probe::features::{Feature, Features, Support};
@@ -23,7 +24,8 @@ enum Outcome {
     Bad(String),
 }
 
-struct Check {
+/// One thing that tracing needs.
+pub struct Check {
     what: &'static str,
     outcome: Outcome,
 }
@@ -41,16 +43,7 @@ impl fmt::Display for Check {
 
 /// Prints the checks; fails if one of them is bad.
 pub fn main(_args: &Args) -> Result<()> {
-    let checks = [
-        Check { what: "architecture", outcome: architecture() },
-        Check { what: "kernel", outcome: kernel() },
-        Check { what: "privilege", outcome: privilege() },
-        Check { what: "sandbox", outcome: sandbox() },
-        Check { what: "pid namespace", outcome: pid_namespace() },
-        Check { what: "BTF", outcome: btf() },
-        Check { what: "uprobes", outcome: uprobes() },
-        Check { what: "eBPF programs", outcome: programs() },
-    ];
+    let checks = checks();
     for check in &checks {
         println!("{check}");
     }
@@ -61,6 +54,23 @@ pub fn main(_args: &Args) -> Result<()> {
         .into());
     }
     Ok(())
+}
+
+/// All of them.
+pub fn checks() -> Vec<Check> {
+    let checks = || {
+        vec![
+            Check { what: "architecture", outcome: architecture() },
+            Check { what: "kernel", outcome: kernel() },
+            Check { what: "privilege", outcome: privilege() },
+            Check { what: "sandbox", outcome: sandbox() },
+            Check { what: "pid namespace", outcome: pid_namespace() },
+            Check { what: "BTF", outcome: btf() },
+            Check { what: "uprobes", outcome: uprobes() },
+            Check { what: "eBPF programs", outcome: programs() },
+        ]
+    };
+    slow("asking the kernel", checks)
 }
 
 fn architecture() -> Outcome {

@@ -1,22 +1,27 @@
 //! The command line: one file per subcommand. The only layer that knows clap, standard output and exit codes.
 
 mod blame;
+mod bug_report;
 pub mod config;
 mod doctor;
 mod inspect;
 mod namespace;
 mod options;
+mod overview;
 mod ps;
 mod record;
 mod replay;
 mod run;
 mod sample;
 mod sandbox;
+mod slow;
+mod suggest;
 mod top;
 
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::agent::AgentError;
@@ -26,7 +31,7 @@ use crate::target::ProcessError;
 
 /// Traces running Rust services: prost messages and Redis commands as OTLP spans, without a change to them.
 #[derive(Debug, Parser)]
-#[command(name = "tracer", version, max_term_width = 100, arg_required_else_help = true)]
+#[command(name = "tracer", version, max_term_width = 100)]
 struct Cli {
     /// Say more: what is attached, what is passed over; twice for every detail.
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
@@ -34,8 +39,9 @@ struct Cli {
     /// Say nothing but errors.
     #[arg(short, long, global = true)]
     quiet: bool,
+    // Without one: what runs here and could be traced.
     #[command(subcommand)]
-    command: Command,
+    command: Option<Command>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -58,16 +64,28 @@ enum Command {
     Blame(Box<blame::Args>),
     /// Change which traces running services with the shim record, without a restart.
     Sample(sample::Args),
+    /// Check a configuration file, or print the schema of such files.
+    #[command(subcommand)]
+    Config(config::check::Args),
+    /// Write a file for a bug report: version, kernel, what `doctor` and `ps` say, the configuration without its values.
+    BugReport(bug_report::Args),
     /// Print a completion script for a shell.
     Completions {
         /// Which shell.
         shell: clap_complete::Shell,
+    },
+    /// Write the manual's pages into a folder, for packages.
+    #[command(hide = true)]
+    Man {
+        /// The folder, which must be there.
+        folder: std::path::PathBuf,
     },
 }
 
 /// Exit codes, the same for every subcommand.
 mod exit {
     pub const FAILED: u8 = 1;
+    pub const USAGE: u8 = 2;
     pub const NO_TARGET: u8 = 3;
     pub const NO_PRIVILEGE: u8 = 4;
 }
@@ -86,7 +104,10 @@ pub fn main() -> ExitCode {
     }
     let cli = Cli::parse();
     log_to_stderr(&cli);
-    let result = match cli.command {
+    let Some(command) = cli.command else {
+        return overview();
+    };
+    let result = match command {
         Command::Run(args) => run::main(*args),
         Command::Top(args) => top::main(*args),
         Command::Ps(args) => ps::main(&args),
@@ -96,9 +117,15 @@ pub fn main() -> ExitCode {
         Command::Replay(args) => replay::main(*args),
         Command::Blame(args) => blame::main(&args),
         Command::Sample(args) => sample::main(&args),
+        Command::Config(args) => config::check::main(&args),
+        Command::BugReport(args) => bug_report::main(&args),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "tracer", &mut std::io::stdout());
             Ok(())
+        }
+        Command::Man { folder } => {
+            let pages = clap_mangen::generate_to(Cli::command(), &folder);
+            pages.with_context(|| format!("cannot write pages into {}", folder.display()))
         }
     };
     sandbox::report_refusals();
@@ -110,6 +137,15 @@ pub fn main() -> ExitCode {
             ExitCode::from(exit_code(&error))
         }
     }
+}
+
+/// What could be traced; where that is nothing, the help that clap would give.
+fn overview() -> ExitCode {
+    if overview::main() {
+        return ExitCode::SUCCESS;
+    }
+    eprint!("{}", Cli::command().render_help());
+    ExitCode::from(exit::USAGE)
 }
 
 fn log_to_stderr(cli: &Cli) {

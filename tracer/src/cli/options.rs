@@ -174,6 +174,16 @@ pub fn config(targets: Targets, spans: Spans) -> Result<Config> {
     Ok(flags.over(environment).over(file))
 }
 
+/// Says what became of everything: in one line if nothing was lost, unless details were asked for.
+pub fn say_balance(balance: &agent::Balance) {
+    let in_full = tracing::enabled!(tracing::Level::DEBUG);
+    let text = if in_full { balance.text() } else { balance.brief() };
+    text.lines().for_each(|line| tracing::info!("{line}"));
+    if !balance.holds() {
+        tracing::error!("the balance does not hold: spans were lost without a cause; please report this");
+    }
+}
+
 /// Writes the balance where it was asked for.
 pub fn write_stats(file: Option<File>, balance: &agent::Balance) -> Result<()> {
     let Some(mut file) = file else { return Ok(()) };

@@ -9,6 +9,8 @@ use super::options::{self, Spans, Targets};
 use super::require_process_numbers;
 use super::run::{Gate, Session};
 use super::sandbox::{Sandbox, require_trace};
+use super::slow::slow;
+use super::suggest;
 use crate::agent::{Agent, Balance, Recorder, SaidLosses, monotonic_ns};
 use crate::capture::recording::{Footer, Header, Writer};
 
@@ -30,6 +32,7 @@ pub fn main(args: Args) -> Result<()> {
     let mut agent_options = config.agent_options(!command.is_empty())?;
     require_trace()?;
     require_process_numbers()?;
+    suggest::tell(&config.name);
     let seed = rand::random();
     let header = Header { seed, clock_offset_ns: clock_offset_ns()? };
     let writer = Writer::create(&args.output, &header)?;
@@ -40,7 +43,8 @@ pub fn main(args: Args) -> Result<()> {
     let mut said = SaidLosses::default();
     let gate = Gate::close(&command, start.user.as_deref())?;
     agent_options.filter_calls = Sandbox::enter(start.no_sandbox, Vec::new())?.is_on();
-    let agent = Agent::start(agent_options, Recorder::new(writer, config.correlator(seed)))?;
+    let recorder = Recorder::new(writer, config.correlator(seed));
+    let agent = slow("looking for what can be probed", || Agent::start(agent_options, recorder))?;
     let agent = Session::begin(agent, gate, config.duration)?.run(|agent, _| {
         let Ok(kernel) = agent.kernel_counts() else { return };
         let balance = Balance { kernel, counts: agent.sink().counts(), exporters: Vec::new() };
@@ -51,9 +55,7 @@ pub fn main(args: Args) -> Result<()> {
     let counters = kernel.0.iter().map(|(name, number)| ((*name).to_owned(), *number)).collect();
     writer.finish(&Footer { counters })?;
     let balance = Balance { kernel, counts, exporters: Vec::new() };
-    for line in balance.text().lines() {
-        tracing::info!("{line}");
-    }
+    options::say_balance(&balance);
     tracing::info!("{} records in {}; `tracer replay` makes their spans", counts.records, args.output.display());
     Ok(())
 }

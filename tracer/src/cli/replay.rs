@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result};
 
 use super::config::process_env;
 use super::options::{self, Spans, Targets};
+use super::slow::slow;
 use crate::agent::{Balance, KernelCounts, Sink as _, SpanSink};
 use crate::capture::recording::Reader;
 use crate::export::{Clock, Options, Pipeline, WhenFull};
@@ -29,19 +30,19 @@ pub fn main(args: Args) -> Result<()> {
     let options = Options { clock, when_full: WhenFull::Wait, ..config.pipeline_options() };
     let pipeline = Pipeline::start(options, config.exporters(&process_env)?).context("cannot start the exporters")?;
     let mut sink = SpanSink::new(config.correlator(reader.header().seed), pipeline.handle());
-    let damage = loop {
-        match reader.next_item() {
-            Ok(Some(item)) => sink.item(&item),
-            Ok(None) => break None,
-            Err(error) => break Some(error),
+    let damage = slow("making spans", || {
+        loop {
+            match reader.next_item() {
+                Ok(Some(item)) => sink.item(&item),
+                Ok(None) => break None,
+                Err(error) => break Some(error),
+            }
         }
-    };
+    });
     let counts = sink.finish();
-    let report = runtime.block_on(pipeline.shutdown(config.grace()));
+    let report = slow("waiting for exporters", || runtime.block_on(pipeline.shutdown(config.grace())));
     let balance = Balance { kernel: KernelCounts::default(), counts, exporters: report.exporters };
-    for line in balance.text().lines() {
-        tracing::info!("{line}");
-    }
+    options::say_balance(&balance);
     options::write_stats(config.stats_file()?, &balance)?;
     damage.map_or(Ok(()), |error| Err(error.into()))
 }

@@ -11,6 +11,8 @@ use super::config::process_env;
 use super::options::{self, Spans, Targets};
 use super::require_process_numbers;
 use super::sandbox::{Sandbox, require_trace};
+use super::slow::slow;
+use super::suggest;
 use crate::agent::{Agent, Balance, SaidLosses, Sink, SpanSink};
 use crate::export::Pipeline;
 use crate::export::metrics::{MetricsExporter, Snapshot, histograms};
@@ -18,6 +20,7 @@ use crate::model::{Attribute, Value};
 
 pub mod gate;
 mod session;
+mod systemd;
 
 pub use gate::Gate;
 pub use session::{Occasion, Session};
@@ -50,6 +53,7 @@ pub fn main(args: Args) -> Result<()> {
     let mut agent_options = config.agent_options(!command.is_empty())?;
     require_trace()?;
     require_process_numbers()?;
+    suggest::tell(&config.name);
     let exporters = config.exporters(&process_env)?;
     let stats = config.stats_file()?;
     let gate = Gate::close(&command, start.user.as_deref())?;
@@ -65,7 +69,7 @@ pub fn main(args: Args) -> Result<()> {
     }
     let sink = SpanSink::new(correlator, pipeline.handle());
 
-    let agent = Agent::start(agent_options, sink)?;
+    let agent = slow("looking for what can be probed", || Agent::start(agent_options, sink))?;
     let session = Session::begin(agent, gate, config.duration)?;
     let (stop, exporting) = (session.stopper(), pipeline.handle());
     runtime.spawn(async move {
@@ -102,7 +106,7 @@ pub fn main(args: Args) -> Result<()> {
             agent.sink_mut().take_waits().into_iter().for_each(|wait| report.add(wait));
         }
     })?;
-    let (mut sink, kernel, _attached) = agent.finish()?;
+    let (mut sink, kernel, _attached) = slow("taking the last records", || agent.finish())?;
     sink.end();
     if let Some(report) = &mut report {
         sink.take_waits().into_iter().for_each(|wait| report.add(wait));
@@ -113,18 +117,13 @@ pub fn main(args: Args) -> Result<()> {
         latest.histograms = histograms(sink.durations());
     }
     let counts = sink.finish();
-    let ended = runtime.block_on(pipeline.shutdown(config.grace()));
+    let ended = slow("waiting for exporters", || runtime.block_on(pipeline.shutdown(config.grace())));
     if let Some(metrics) = metrics {
         runtime.block_on(metrics.shutdown(METRICS_GRACE));
     }
 
     let balance = Balance { kernel, counts, exporters: ended.exporters };
-    for line in balance.text().lines() {
-        tracing::info!("{line}");
-    }
-    if !balance.holds() {
-        tracing::error!("the balance does not hold: spans were lost without a cause; please report this");
-    }
+    options::say_balance(&balance);
     if let Some(mut report) = report {
         report.commands(counts.commands, counts.commands_served, counts.commands_estimated);
         blame::show(&report, &blame::Show::default())?;
@@ -141,13 +140,11 @@ fn agent_resource() -> Vec<Attribute> {
     ]
 }
 
-/// Tells what is traced so far.
-fn announce<S: Sink>(agent: &Agent<S>, command: Option<&str>) {
+/// What is traced so far.
+fn what_is_traced<S: Sink>(agent: &Agent<S>, command: Option<&str>) -> String {
     match (agent.targets(), command) {
-        (0, Some(command)) => tracing::info!("tracing {command} and everything that it starts; Ctrl-C ends"),
-        (0, None) => tracing::info!("no matching process runs yet; waiting for one (Ctrl-C ends)"),
-        (targets, _) => {
-            tracing::info!("tracing {targets} process{}; Ctrl-C ends", if targets == 1 { "" } else { "es" });
-        }
+        (0, Some(command)) => format!("tracing {command} and everything that it starts"),
+        (0, None) => "no matching process runs yet; waiting for one".to_owned(),
+        (targets, _) => format!("tracing {targets} process{}", if targets == 1 { "" } else { "es" }),
     }
 }

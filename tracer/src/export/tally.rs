@@ -228,7 +228,7 @@ impl Tally {
 
 /// What became of the spans of one exporter: `accepted` + `recovered` is the sum of `exported`, `spooled`, `dropped` and
 /// `on_the_way`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct ExporterStats {
     /// The exporter and where it sends to.
     pub name: String,

@@ -30,20 +30,21 @@ pub(super) const BPF_COMMANDS: [u64; 15] = [
 
 /// Requests of ioctl(2): of the terminal (the screen of `tracer top`), of sockets and files, and of perf events. TIOCSTI,
 /// which types into a terminal, is not among them.
+/// As numbers: their type differs between C libraries.
 pub(super) const IOCTLS: [u64; 16] = [
-    libc::TCGETS,
-    libc::TCSETS,
-    libc::TCSETSW,
-    libc::TCSETSF,
-    libc::TIOCGWINSZ,
-    libc::TIOCGPGRP,
+    0x5401,      // TCGETS
+    0x5402,      // TCSETS
+    0x5403,      // TCSETSW
+    0x5404,      // TCSETSF
+    0x5413,      // TIOCGWINSZ
+    0x540f,      // TIOCGPGRP
     0x802c_542a, // TCGETS2
     0x402c_542b, // TCSETS2
     0x402c_542c, // TCSETSW2
     0x402c_542d, // TCSETSF2
-    libc::FIONBIO,
-    libc::FIONREAD,
-    libc::FIOCLEX,
+    0x5421,      // FIONBIO
+    0x541b,      // FIONREAD
+    0x5451,      // FIOCLEX
     0x2400,      // PERF_EVENT_IOC_ENABLE
     0x2401,      // PERF_EVENT_IOC_DISABLE
     0x4004_2408, // PERF_EVENT_IOC_SET_BPF

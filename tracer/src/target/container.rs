@@ -12,7 +12,6 @@ use std::sync::Mutex;
 use serde_json::Value;
 
 use super::Process;
-use super::resource::container_id;
 use crate::files;
 
 /// A larger file of an engine is not read.
@@ -45,7 +44,7 @@ impl Containers {
 
     /// Whether a process is in one of them.
     pub(super) fn have(&self, process: &Process) -> bool {
-        !self.is_empty() && process.control_group().is_some_and(|group| self.mean(&group, Path::new("/")))
+        !self.is_empty() && process.control_group().is_some_and(|group| self.mean(&group, host_root()))
     }
 
     fn mean(&self, group: &str, root: &Path) -> bool {
@@ -73,23 +72,38 @@ fn group_names(group: &str) -> impl Iterator<Item = &str> {
     })
 }
 
+/// The container in a control group: the last 64 hexadecimal digits, as a node can be a container itself.
+pub(super) fn container_id(group: &str) -> Option<String> {
+    let mut parts = group.rsplit(|character: char| !character.is_ascii_hexdigit());
+    parts.find(|part| part.len() == 64).map(str::to_owned)
+}
+
+/// Where the files of the engines are: an agent in a container has another root than the host.
+pub(super) fn host_root() -> &'static Path {
+    let of_the_first = Path::new("/proc/1/root");
+    if of_the_first.join("proc").exists() { of_the_first } else { Path::new("/") }
+}
+
+/// What engines have written down of a container: Docker's own file, and bundles of the Open Container Initiative.
+pub(super) fn descriptions(id: &str, root: &Path) -> Vec<Value> {
+    let docker = root.join("var/lib/docker/containers").join(id).join("config.v2.json");
+    let bundles = bundles(id, root).into_iter().map(|bundle| bundle.join("config.json"));
+    [docker].into_iter().chain(bundles).filter_map(|path| json(&path)).collect()
+}
+
 /// What the engines call a container.
 fn names(id: &str, root: &Path) -> Vec<String> {
     let text = |value: &Value| value.as_str().map(|name| name.trim_start_matches('/').to_owned());
     let mut names = Vec::new();
-    if let Some(docker) = json(&root.join("var/lib/docker/containers").join(id).join("config.v2.json")) {
-        names.extend(text(&docker["Name"]));
+    for description in descriptions(id, root) {
+        names.extend(text(&description["Name"]));
+        names.extend(ANNOTATIONS.iter().filter_map(|name| text(&description["annotations"][*name])));
     }
     for state in ["overlay-containers", "vfs-containers", "btrfs-containers"] {
         let listed = json(&root.join("var/lib/containers/storage").join(state).join("containers.json"));
         let listed = listed.as_ref().and_then(Value::as_array).into_iter().flatten();
         for container in listed.filter(|container| container["id"] == id) {
             names.extend(container["names"].as_array().into_iter().flatten().filter_map(text));
-        }
-    }
-    for bundle in bundles(id, root) {
-        if let Some(bundle) = json(&bundle.join("config.json")) {
-            names.extend(ANNOTATIONS.iter().filter_map(|name| text(&bundle["annotations"][*name])));
         }
     }
     names
@@ -134,6 +148,20 @@ mod tests {
             assert!(means(name), "{name}");
         }
         assert!(!means("no") && !means("web-2"));
+    }
+
+    #[test]
+    fn a_container_is_found_in_the_paths_of_all_engines() {
+        let id = "0123456789abcdef".repeat(4);
+        for path in [
+            format!("/docker/{id}"),
+            format!("/system.slice/docker-{id}.scope"),
+            format!("/machine.slice/libpod-{id}.scope/container"),
+            format!("/docker/{}/docker/{id}", "f".repeat(64)),
+        ] {
+            assert_eq!(container_id(&path).as_ref(), Some(&id), "{path}");
+        }
+        assert_eq!(container_id("/user.slice"), None);
     }
 
     #[test]

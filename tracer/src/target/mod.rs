@@ -3,6 +3,7 @@
 mod arguments;
 mod container;
 mod descriptors;
+mod kubernetes;
 mod language;
 mod mapped;
 mod process;

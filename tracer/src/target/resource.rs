@@ -4,6 +4,8 @@ use std::ffi::OsStr;
 use std::fs;
 use std::path::Path;
 
+use super::container::{container_id, host_root};
+use super::kubernetes::pod_attributes;
 use super::language::language;
 use super::{Process, is_redis_server, published_attributes, shown_arguments};
 use crate::model::ProcessId;
@@ -94,7 +96,10 @@ pub fn process_info(process: &Process, host: &HostFacts) -> ProcessInfo {
     }
     attributes.extend(host.name.clone().map(|name| text("host.name", name)));
     attributes.extend(host.id.clone().map(|id| text("host.id", id)));
-    attributes.extend(process.control_group().as_deref().and_then(container_id).map(|id| text("container.id", id)));
+    if let Some(group) = process.control_group() {
+        attributes.extend(container_id(&group).map(|id| text("container.id", id)));
+        attributes.extend(pod_attributes(&group, host_root()).into_iter().map(|(name, value)| text(&name, value)));
+    }
     for (name, value) in named {
         attributes.retain(|(key, _)| *key != name);
         attributes.push((name, ResourceValue::Str(value)));
@@ -144,17 +149,9 @@ fn percent_decoded(text: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// The 64 hexadecimal digits that container runtimes put into a control group's path.
-pub(super) fn container_id(control_group: &str) -> Option<String> {
-    control_group
-        .split(|character: char| !character.is_ascii_hexdigit())
-        .find(|part| part.len() == 64)
-        .map(str::to_owned)
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{container_id, process_info, resource_attributes};
+    use super::{process_info, resource_attributes};
     use crate::target::{HostFacts, Process};
 
     #[test]
@@ -163,15 +160,6 @@ mod tests {
             resource_attributes("a=1,b=x%20y,=z,c, d = 5%zz"),
             [("a".to_owned(), "1".to_owned()), ("b".to_owned(), "x y".to_owned()), ("d".to_owned(), "5%zz".to_owned())]
         );
-    }
-
-    #[test]
-    fn a_container_is_found_in_the_paths_of_all_runtimes() {
-        let id = "0123456789abcdef".repeat(4);
-        for path in [format!("/docker/{id}"), format!("/kubepods.slice/pod1/cri-containerd-{id}.scope")] {
-            assert_eq!(container_id(&path), Some(id.clone()));
-        }
-        assert_eq!(container_id("/user.slice"), None);
     }
 
     #[test]

@@ -94,7 +94,7 @@ fn source_line(uri: &str, suite: &str) -> String {
 
 /// The address of the Debian archive that this machine uses. apt itself reads the machine's configuration, so the
 /// classic and the deb822 form, mirrors and proxies are all understood.
-fn archive_uri() -> Result<String> {
+pub fn archive_uri() -> Result<String> {
     if workspace::find_program("apt-get").is_none() {
         bail!("there is no apt-get on this machine");
     }

@@ -6,7 +6,9 @@
 pub mod aeron;
 pub mod apt;
 pub mod bpf_linker;
+pub mod debian;
 pub mod packages;
+pub mod packaging;
 pub mod rotel;
 pub mod rust_src;
 pub mod toolchain;
@@ -65,6 +67,8 @@ pub fn all() -> Vec<Box<dyn Tool>> {
     tools.push(Box::new(toolchain::CLIPPY));
     tools.push(Box::new(packages::BPFTRACE));
     tools.push(Box::new(packages::QEMU));
+    tools.extend(to_package());
+    tools.extend(to_install());
     tools
 }
 
@@ -115,6 +119,16 @@ pub fn to_bench() -> Vec<Box<dyn Tool>> {
     let mut tools = to_demo();
     tools.push(Box::new(packages::BPFTRACE));
     tools
+}
+
+/// What making packages needs.
+pub fn to_package() -> Vec<Box<dyn Tool>> {
+    packaging::tools()
+}
+
+/// What installing them needs.
+pub fn to_install() -> Vec<Box<dyn Tool>> {
+    vec![Box::new(debian::Debian)]
 }
 
 /// What booting another kernel needs.

@@ -61,6 +61,10 @@ impl Gate {
             .arg(user.unwrap_or_default())
             .arg(program)
             .args(arguments)
+            // The agent is the service; its command would speak for it.
+            .env_remove("NOTIFY_SOCKET")
+            .env_remove("WATCHDOG_USEC")
+            .env_remove("WATCHDOG_PID")
             .spawn()
             .with_context(|| format!("cannot start {program}"))?;
         Ok(Some(Self { child, key, executable, command: command.to_vec() }))

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 
 use super::gate::Gate;
+use super::systemd::Systemd;
 use crate::agent::{Agent, Sink};
 use crate::cli::sandbox::report_refusals;
 
@@ -34,6 +35,7 @@ pub struct Session<S> {
     said: bool,
     until: Option<Instant>,
     stop: Arc<AtomicBool>,
+    systemd: Systemd,
 }
 
 impl<S: Sink> Session<S> {
@@ -48,9 +50,11 @@ impl<S: Sink> Session<S> {
         }
         let name = command.as_ref().map(|gate| gate.name().to_owned());
         let child = command.map(|gate| gate.open(&mut agent)).transpose()?;
-        super::announce(&agent, name.as_deref());
+        let what = super::what_is_traced(&agent, name.as_deref());
+        tracing::info!("{what}; Ctrl-C ends");
+        let systemd = Systemd::ready(&what);
         let until = duration.map(|seconds| Instant::now() + Duration::from_secs(seconds));
-        Ok(Self { agent, child, child_ended: None, said: false, until, stop })
+        Ok(Self { agent, child, child_ended: None, said: false, until, stop, systemd })
     }
 
     /// Setting it ends the session.
@@ -68,6 +72,7 @@ impl<S: Sink> Session<S> {
         let mut next = Instant::now();
         loop {
             self.agent.step()?;
+            self.systemd.alive();
             if asked.swap(false, Ordering::Relaxed) {
                 each_second(&mut self.agent, Occasion::Asked);
             } else if Instant::now() >= next {
@@ -79,6 +84,7 @@ impl<S: Sink> Session<S> {
                 || self.until.is_some_and(|until| Instant::now() >= until)
                 || self.has_ended()
             {
+                self.systemd.stopping();
                 return Ok(self.agent);
             }
         }

@@ -18,6 +18,7 @@ use super::options::{self, Spans, Targets};
 use super::require_process_numbers;
 use super::run::Session;
 use super::sandbox::{Sandbox, require_trace};
+use super::slow::slow;
 use crate::agent::{Agent, Balance, SpanSink};
 use crate::export::top::{Board, TopExporter};
 use crate::export::{Exporter, Pipeline};
@@ -66,7 +67,7 @@ pub fn main(args: Args) -> Result<()> {
     let pipeline =
         Pipeline::start(sandbox.confine(config.pipeline_options()), exporters).context("cannot start the exporters")?;
     let sink = SpanSink::new(config.correlator(rand::random()), pipeline.handle());
-    let agent = Agent::start(agent_options, sink)?;
+    let agent = slow("looking for what can be probed", || Agent::start(agent_options, sink))?;
     let session = Session::begin(agent, None, config.duration)?;
     let stop = session.stopper();
     let over = Arc::new(AtomicBool::new(false));
@@ -79,11 +80,9 @@ pub fn main(args: Args) -> Result<()> {
     let shown = screen.join().map_err(|_| anyhow::anyhow!("the screen's thread panicked"))?;
     let (sink, kernel, _attached) = ended?.finish()?;
     let counts = sink.finish();
-    let report = runtime.block_on(pipeline.shutdown(config.grace()));
+    let report = slow("waiting for exporters", || runtime.block_on(pipeline.shutdown(config.grace())));
     let balance = Balance { kernel, counts, exporters: report.exporters };
-    for line in balance.text().lines() {
-        tracing::info!("{line}");
-    }
+    options::say_balance(&balance);
     options::write_stats(stats, &balance)?;
     shown
 }
