@@ -3,6 +3,7 @@
 mod blame;
 pub mod config;
 mod doctor;
+mod health;
 mod inspect;
 mod namespace;
 mod options;
@@ -13,6 +14,7 @@ mod run;
 mod sample;
 mod sandbox;
 mod top;
+mod view;
 
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
@@ -56,6 +58,8 @@ enum Command {
     Replay(Box<replay::Args>),
     /// Report who made whom wait at Redis servers, from a recording.
     Blame(Box<blame::Args>),
+    /// Show a recording, or spans that were exported to a file, in the browser.
+    View(view::Args),
     /// Change which traces running services with the shim record, without a restart.
     Sample(sample::Args),
     /// Print a completion script for a shell.
@@ -95,6 +99,7 @@ pub fn main() -> ExitCode {
         Command::Record(args) => record::main(*args),
         Command::Replay(args) => replay::main(*args),
         Command::Blame(args) => blame::main(&args),
+        Command::View(args) => view::main(args),
         Command::Sample(args) => sample::main(&args),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "tracer", &mut std::io::stdout());
