@@ -119,6 +119,11 @@ impl Agent {
         self.wait_for_line(|line| line.contains(text), text);
     }
 
+    /// What it has said so far, as far as it was waited for.
+    pub fn said(&self) -> &str {
+        &self.said
+    }
+
     /// Waits until it has put probes on prost functions of a process.
     pub fn wait_for_probes(&mut self, pid: u32) {
         let of_it = format!("(process {pid}): ");

@@ -2,7 +2,7 @@
 //!
 //! The modules follow the way of the data: [`target`] finds processes, [`inspect`] plans what to probe in their binaries,
 //! [`probe`] owns the kernel objects, [`capture`] turns ring-buffer records into events, [`protocol`] reads what the
-//! events carry, [`trace`] makes spans of them and [`export`] sends the spans away. [`agent`] runs them together on a live
+//! events carry, [`trace`] makes spans of them and [`export`] sends the spans away, or [`web`] shows them in a browser. [`agent`] runs them together on a live
 //! system, with the rights that [`privilege`] leaves it. They share the words of [`model`]. [`cli`] is the only layer that knows the command line and
 //! standard output. See `ARCHITECTURE.md`.
 
@@ -21,3 +21,4 @@ pub mod probe;
 pub mod protocol;
 pub mod target;
 pub mod trace;
+pub mod web;

@@ -1,6 +1,6 @@
 //! `cargo xtask demo`: the order services and their servers, traced in this terminal.
 
-mod agent;
+pub mod agent;
 mod hops;
 pub mod service;
 mod slowest;

@@ -7,8 +7,10 @@ mod dist;
 mod fuzz;
 mod lint;
 mod matrix;
+mod page;
 mod pipeline;
 mod run;
+mod screenshots;
 mod setup;
 mod test;
 mod tokio_table;
@@ -47,6 +49,10 @@ enum Task {
     Fuzz(fuzz::Args),
     /// Check format, clippy, generated code and the rules between the layers
     Lint(lint::Args),
+    /// Build the page of the browser view from web/ (needs npm)
+    Page,
+    /// Take the pictures of the browser view in docs/ anew (root)
+    Screenshots,
     /// Write anew where each tokio version keeps the id of the current task
     TokioTable,
     /// Run the end-to-end check on other kernels, in QEMU
@@ -64,6 +70,8 @@ fn main() -> ExitCode {
         Task::Matrix(args) => matrix::main(&args),
         Task::Fuzz(args) => fuzz::main(&args),
         Task::Lint(args) => lint::main(&args),
+        Task::Page => page::main(),
+        Task::Screenshots => screenshots::main(),
         Task::TokioTable => tokio_table::main(),
         Task::Vm(args) => vm::main(&args),
     };

@@ -33,7 +33,7 @@ impl SaidLosses {
 }
 
 /// What a user can do about a cause.
-fn remedy(cause: &str) -> Option<&'static str> {
+pub fn remedy(cause: &str) -> Option<&'static str> {
     match cause {
         "lifecycle_ring_full" => Some("more processes start than the agent can look at; it compares all of them now"),
         cause if cause.ends_with("_ring_full") => Some("records come faster than they are taken; raise --ring-size"),

@@ -41,7 +41,7 @@ pub use balance::{Balance, KernelCounts};
 use descendants::Descendants;
 use libraries::Libraries;
 use lifecycle::{Known, Sweep, is_stale};
-pub use losses::SaidLosses;
+pub use losses::{SaidLosses, remedy};
 use servers::KnownServers;
 pub use sink::{Recorder, Sink, SpanSink};
 use sockets::Sockets;

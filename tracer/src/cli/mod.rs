@@ -4,6 +4,7 @@ mod blame;
 mod bug_report;
 pub mod config;
 mod doctor;
+mod health;
 mod inspect;
 mod namespace;
 mod options;
@@ -17,6 +18,7 @@ mod sandbox;
 mod slow;
 mod suggest;
 mod top;
+mod view;
 
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
@@ -62,6 +64,8 @@ enum Command {
     Replay(Box<replay::Args>),
     /// Report who made whom wait at Redis servers, from a recording.
     Blame(Box<blame::Args>),
+    /// Show a recording, or spans that were exported to a file, in the browser.
+    View(view::Args),
     /// Change which traces running services with the shim record, without a restart.
     Sample(sample::Args),
     /// Check a configuration file, or print the schema of such files.
@@ -116,6 +120,7 @@ pub fn main() -> ExitCode {
         Command::Record(args) => record::main(*args),
         Command::Replay(args) => replay::main(*args),
         Command::Blame(args) => blame::main(&args),
+        Command::View(args) => view::main(args),
         Command::Sample(args) => sample::main(&args),
         Command::Config(args) => config::check::main(&args),
         Command::BugReport(args) => bug_report::main(&args),

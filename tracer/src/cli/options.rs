@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::Write as _;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -18,9 +19,12 @@ use crate::protocol::redis;
 use crate::target::{HostFacts, Selector};
 use crate::trace::sampler::Sampler;
 use crate::trace::{Correlator, Options as TraceOptions};
+use crate::web::{ListenError, Server};
 
 /// The agent's memory shows it twice, because it is mapped twice in a row.
 const DEFAULT_RING_BYTES: u32 = 32 << 20;
+/// Where the page is unless another address is given.
+pub const WEB_ADDRESS: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 7070));
 /// For tests: other sizes of the eBPF maps ([`crate::probe::MapSizes`]).
 const MAP_SIZES: &str = "TRACER_MAP_SIZES";
 
@@ -77,6 +81,35 @@ pub struct Start {
     pub no_sandbox: bool,
 }
 
+/// The browser view.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Browser view")]
+pub struct WebArgs {
+    /// Show the newest spans in a browser, at this address [default: 127.0.0.1:7070]. Addresses that other hosts reach need --web-token.
+    #[arg(long, value_name = "ADDRESS", num_args = 0..=1, default_missing_value = "127.0.0.1:7070", value_parser = web_address)]
+    pub web: Option<SocketAddr>,
+    /// What the browser must know: at least 16 letters and digits [default: a random one].
+    #[arg(long, value_name = "TOKEN", env = "TRACER_WEB_TOKEN", hide_env = true)]
+    pub web_token: Option<String>,
+}
+
+impl WebArgs {
+    /// Listens where it was asked to.
+    ///
+    /// # Errors
+    /// When the address cannot be had, or needs a token.
+    pub fn listen(self) -> Result<Option<Server>, ListenError> {
+        self.web.map(|address| Server::listen(address, self.web_token)).transpose()
+    }
+}
+
+/// Says what a page means that other hosts reach.
+pub fn warn_if_exposed(server: &Server) {
+    if server.is_exposed() {
+        tracing::warn!("other hosts can reach the page, and everything on it goes over the network unencrypted");
+    }
+}
+
 /// What becomes of the spans.
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Spans")]
@@ -130,6 +163,10 @@ pub(super) fn process_number(text: &str) -> Result<u32, String> {
 /// The flag's help says of what.
 fn whole_number<T: FromStr>(text: &str) -> Result<T, String> {
     text.parse().map_err(|_| "use a whole number above 0".to_owned())
+}
+
+fn web_address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| format!("use an IP address with a port, such as {WEB_ADDRESS}"))
 }
 
 fn key_value(text: &str) -> Result<(String, String), String> {

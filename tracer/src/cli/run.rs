@@ -7,8 +7,9 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 
 use super::blame::{self, Report};
-use super::config::process_env;
-use super::options::{self, Spans, Targets};
+use super::config::{Config, ExportTarget, process_env};
+use super::health::health;
+use super::options::{self, Spans, Targets, WebArgs};
 use super::require_process_numbers;
 use super::sandbox::{Sandbox, require_trace};
 use super::slow::slow;
@@ -17,6 +18,7 @@ use crate::agent::{Agent, Balance, SaidLosses, Sink, SpanSink};
 use crate::export::Pipeline;
 use crate::export::metrics::{MetricsExporter, Snapshot, histograms};
 use crate::model::{Attribute, Value};
+use crate::web::{Bound, Web};
 
 pub mod gate;
 mod session;
@@ -35,12 +37,15 @@ const METRICS_GRACE: Duration = Duration::from_secs(2);
 #[command(after_help = "Examples:
   tracer run -n risk_control -n 'msg_order_*'
   tracer run -p 4711 --export file:spans.jsonl
-  tracer run --export otlp:http://127.0.0.1:4317 -- ./my_service --its-flag")]
+  tracer run --export otlp:http://127.0.0.1:4317 -- ./my_service --its-flag
+  tracer run -n 'order_*' --web                          # look at it in a browser")]
 pub struct Args {
     #[command(flatten)]
     targets: Targets,
     #[command(flatten)]
     spans: Spans,
+    #[command(flatten)]
+    web: WebArgs,
     /// Report at the end who made whom wait at Redis servers.
     #[arg(long, help_heading = "Spans")]
     blame: bool,
@@ -54,7 +59,14 @@ pub fn main(args: Args) -> Result<()> {
     require_trace()?;
     require_process_numbers()?;
     suggest::tell(&config.name);
-    let exporters = config.exporters(&process_env)?;
+    let server = args.web.listen()?;
+    // Where the page is, the terminal is not needed unless it was asked for.
+    let unasked = config.export_targets(&process_env) == [ExportTarget::Terminal] && config.export.is_empty();
+    let mut exporters = if server.is_some() && unasked { Vec::new() } else { config.exporters(&process_env)? };
+    let web = server.is_some().then(|| Arc::new(Web::new("live".to_owned(), true, live_bound(&config))));
+    if let Some(web) = &web {
+        exporters.push(Box::new(web.exporter()));
+    }
     let stats = config.stats_file()?;
     let gate = Gate::close(&command, start.user.as_deref())?;
     let sandbox = Sandbox::enter(start.no_sandbox, config.spool.clone().into_iter().collect())?;
@@ -70,6 +82,11 @@ pub fn main(args: Args) -> Result<()> {
     let sink = SpanSink::new(correlator, pipeline.handle());
 
     let agent = slow("looking for what can be probed", || Agent::start(agent_options, sink))?;
+    if let (Some(server), Some(web)) = (server, &web) {
+        tracing::info!("the browser view: {}", server.url());
+        options::warn_if_exposed(&server);
+        runtime.spawn(server.run(Arc::clone(web)));
+    }
     let session = Session::begin(agent, gate, config.duration)?;
     let (stop, exporting) = (session.stopper(), pipeline.handle());
     runtime.spawn(async move {
@@ -95,6 +112,9 @@ pub fn main(args: Args) -> Result<()> {
         said.tell(&balance);
         if occasion == Occasion::Asked {
             tracing::info!("so far:\n{}", balance.text());
+        }
+        if let Some(web) = web.as_ref().filter(|web| web.is_asked()) {
+            web.post_health(health(&balance, Some(agent.targets()), None));
         }
         // Nobody else reads them, and to copy all takes the time of the thread that takes the records.
         if metrics.is_some()
@@ -129,6 +149,11 @@ pub fn main(args: Args) -> Result<()> {
         blame::show(&report, &blame::Show::default())?;
     }
     options::write_stats(stats, &balance)
+}
+
+/// Spans for the page may take as much again as all other state.
+fn live_bound(config: &Config) -> Bound {
+    Bound { bytes: config.memory_budget() as u64, ..Bound::default() }
 }
 
 /// The agent's own resource: the metrics are its, not its targets'.

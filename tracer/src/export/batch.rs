@@ -64,7 +64,7 @@ pub(super) fn by_process(batches: &[Arc<Batch>]) -> Vec<Group<'_>> {
 }
 
 /// Text of `service.name`, for people.
-pub(super) fn service_name(resource: &Resource) -> &str {
+pub fn service_name(resource: &Resource) -> &str {
     resource
         .attributes
         .iter()

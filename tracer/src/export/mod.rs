@@ -34,7 +34,7 @@ pub mod terminal;
 mod testing;
 pub mod top;
 
-pub use batch::Batch;
+pub use batch::{Batch, service_name};
 pub use clock::Clock;
 pub use pipeline::{Exporter, Feed, Handle, Options, Pipeline, ThreadStart, WhenFull};
 pub use tally::{Cause, ExportReport, ExporterStats, Tally};

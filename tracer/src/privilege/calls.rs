@@ -167,7 +167,9 @@ pub(super) const CALLS: &[c_long] = &[
     libc::SYS_inotify_add_watch,
     libc::SYS_inotify_init1,
     libc::SYS_inotify_rm_watch,
-    // The collector and name servers. Nothing listens: `bind` is for netlink sockets, by which glibc asks for addresses.
+    // A browser, on the socket that `--web` has listened on before.
+    libc::SYS_accept4,
+    // The collector and name servers. Nothing begins to listen: `bind` is for netlink sockets, by which glibc asks for addresses.
     libc::SYS_bind,
     libc::SYS_connect,
     libc::SYS_getpeername,

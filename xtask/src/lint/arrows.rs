@@ -23,6 +23,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("trace", &["capture", "model", "protocol"]),
     ("probe", &[]),
     ("export", &["model", "output_file", "trace"]),
+    ("web", &["export", "model"]),
     ("agent", &["capture", "export", "files", "inspect", "model", "privilege", "probe", "target", "trace"]),
     (
         "cli",
@@ -38,6 +39,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "protocol",
             "target",
             "trace",
+            "web",
         ],
     ),
     ("lib", &[]),

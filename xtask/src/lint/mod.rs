@@ -7,7 +7,7 @@ mod tidy;
 
 use anyhow::{Result, bail};
 
-use crate::{build_ebpf, pipeline, run, setup, workspace};
+use crate::{build_ebpf, page, pipeline, run, setup, workspace};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -21,9 +21,10 @@ pub fn main(args: &Args) -> Result<()> {
     setup::ensure(&setup::to_lint())?;
     // The agent does not compile without it.
     build_ebpf::main()?;
-    let checks: [(&str, &dyn Fn() -> Result<()>); 6] = [
+    let checks: [(&str, &dyn Fn() -> Result<()>); 7] = [
         ("format", &|| format(args.fix)),
         ("generated code", &|| proto::check(args.fix)),
+        ("page", &|| page::check(args.fix)),
         ("tidy", &tidy::check),
         ("arrows", &arrows::check),
         ("clippy", &clippy),

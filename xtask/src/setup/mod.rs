@@ -91,6 +91,8 @@ pub fn to_test() -> Vec<Box<dyn Tool>> {
     tools.push(Box::new(packages::IPTABLES));
     tools.push(Box::new(packages::BTRFS));
     tools.push(Box::new(packages::BINDFS));
+    tools.push(Box::new(packages::CHROMIUM));
+    tools.push(Box::new(packages::CHROMEDRIVER));
     tools.push(Box::new(rotel::Rotel));
     tools
 }

@@ -77,6 +77,14 @@ pub const BINDFS: Program = Program {
     purpose: "the FUSE file system of a test, which root may not enter",
 };
 
+/// For the tests of the browser view.
+pub const CHROMIUM: Program =
+    Program { program: "chromium", package: "chromium", purpose: "the browser in which the browser view is tested" };
+
+/// The same.
+pub const CHROMEDRIVER: Program =
+    Program { program: "chromedriver", package: "chromium-driver", purpose: "steers the browser of a test" };
+
 /// For the tests of the shim.
 pub const PROTOC: Program = Program { program: "protoc", package: "protobuf-compiler", purpose: PEER };
 

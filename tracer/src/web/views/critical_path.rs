@@ -1,0 +1,57 @@
+//! Which parts of a trace its duration consists of.
+//!
+//! The path is walked back from the last end: what a span did is on it, but for the time of a child that it waited for, and what the span
+//! itself waited for is that which ended last before it began. A child may begin when its parent has long ended, as a message that is
+//! decoded does: the time between is on the way.
+
+use super::tree::Node;
+
+/// A part of the path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// Place of the span.
+    pub node: usize,
+    /// Nanoseconds since 1970.
+    pub from: u64,
+    /// The same.
+    pub to: u64,
+    /// Between the end of the parent and the start of this span.
+    pub on_the_way: bool,
+}
+
+/// The parts, the last one first. No two of them are at the same time.
+pub fn critical_path(nodes: &[Node<'_>]) -> Vec<Part> {
+    let mut path = Vec::new();
+    // Of each span its children that may still be on the path, the one that ended last at the end.
+    let mut children: Vec<Vec<usize>> = nodes.iter().map(|node| node.children.clone()).collect();
+    for list in &mut children {
+        list.sort_by_key(|&child| nodes[child].seen.end());
+    }
+    let Some(mut at) = (0..nodes.len()).max_by_key(|&place| nodes[place].seen.end()) else { return path };
+    let mut now = nodes[at].seen.end();
+    // Each step takes a child away or goes up, and a child is gone down to once: the walk ends.
+    loop {
+        let seen = &nodes[at].seen;
+        // Those that ended later went on beside what is on the path.
+        while children[at].last().is_some_and(|&child| nodes[child].seen.end() > now) {
+            children[at].pop();
+        }
+        let waited_for = children[at].pop().filter(|&child| nodes[child].seen.end() > seen.start());
+        let until = waited_for.map_or(seen.start(), |child| nodes[child].seen.end()).min(now);
+        if until < now {
+            path.push(Part { node: at, from: until, to: now, on_the_way: false });
+            now = until;
+        }
+        if let Some(child) = waited_for {
+            at = child;
+            continue;
+        }
+        let Some(parent) = nodes[at].parent else { return path };
+        let ended = nodes[parent].seen.end();
+        if ended < now {
+            path.push(Part { node: at, from: ended, to: now, on_the_way: true });
+            now = ended;
+        }
+        at = parent;
+    }
+}

@@ -1,0 +1,170 @@
+//! The list of traces that somebody looks for, and a histogram of how long they took.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+use serde::Deserialize;
+use serde_json::{Value as Json, json};
+
+use super::attributes::{self, Wanted};
+use super::duration;
+use crate::model::{ProcessId, TraceId};
+use crate::web::store::{Seen, Trace, Traces};
+
+/// Traces in a list, at most.
+const MAX_ROWS: usize = 1_000;
+/// Without a number in the query.
+const ROWS: usize = 100;
+/// Services that are named in a row.
+const MAX_SERVICES: usize = 8;
+
+/// What is looked for, as the URL has it; what is empty does not matter.
+///
+/// With a service, a name or an attribute a trace fits if one of its spans fits them all, and the durations are those of that
+/// span, the longest one if there are more. Without, they are those of whole traces.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Query {
+    service: String,
+    name: String,
+    min: String,
+    max: String,
+    error: bool,
+    attr: String,
+    sort: Sort,
+    limit: Option<usize>,
+}
+
+/// Which traces come first.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Sort {
+    #[default]
+    Newest,
+    Longest,
+    Largest,
+}
+
+/// What is wrong with a query.
+#[derive(Debug, thiserror::Error)]
+#[error("{0:?} is no duration: write 1.5ms, 200us or 2s")]
+pub struct QueryError(String);
+
+/// A query that can be asked of spans.
+struct Filter<'a> {
+    processes: Option<HashSet<ProcessId>>,
+    name: &'a str,
+    attribute: Option<Wanted<'a>>,
+    error: bool,
+}
+
+/// A trace that fits.
+struct Found<'a> {
+    id: TraceId,
+    trace: &'a Trace,
+    /// The span that fits, unless all of the trace is meant.
+    span: Option<Seen<'a>>,
+    duration: u64,
+}
+
+/// Answers `/api/traces`.
+///
+/// # Errors
+/// When a duration is none.
+pub fn search(traces: &Traces, query: &Query) -> Result<Json, QueryError> {
+    let (min, max) = (bound(&query.min, 0)?, bound(&query.max, u64::MAX)?);
+    let filter = Filter {
+        processes: (!query.service.is_empty()).then(|| traces.processes(&query.service)),
+        name: &query.name,
+        attribute: Wanted::parse(&query.attr),
+        error: query.error,
+    };
+    let mut steps: BTreeMap<u32, u64> = BTreeMap::new();
+    let mut found: Vec<Found<'_>> = Vec::new();
+    for (id, trace) in traces.whole() {
+        let Some((span, duration)) = filter.find(traces, trace) else { continue };
+        if (min..=max).contains(&duration) {
+            *steps.entry(duration::step(duration)).or_default() += 1;
+            found.push(Found { id, trace, span, duration });
+        }
+    }
+    let all = found.len();
+    // The id makes the order one and the same each time.
+    found.sort_unstable_by_key(|found| {
+        let first = match query.sort {
+            Sort::Newest => found.trace.start,
+            Sort::Longest => found.duration,
+            Sort::Largest => found.trace.len() as u64,
+        };
+        (Reverse(first), found.id)
+    });
+    found.truncate(query.limit.unwrap_or(ROWS).min(MAX_ROWS));
+    let rows: Vec<Json> = found.iter().map(|found| row(traces, found)).collect();
+    Ok(json!({ "found": all, "by_span": filter.is_for_spans(), "histogram": histogram(&steps), "traces": rows }))
+}
+
+impl<'a> Filter<'a> {
+    /// Whether a single span has to fit.
+    fn is_for_spans(&self) -> bool {
+        self.processes.is_some() || !self.name.is_empty() || self.attribute.is_some()
+    }
+
+    /// What fits, and how long it took.
+    fn find<'t>(&self, traces: &'t Traces, trace: &'t Trace) -> Option<(Option<Seen<'t>>, u64)> {
+        if self.error && trace.errors == 0 {
+            return None;
+        }
+        if !self.is_for_spans() {
+            return Some((None, trace.duration()));
+        }
+        let fitting = traces.spans(trace).filter(|seen| self.fits(seen));
+        fitting.map(|seen| (Some(seen), seen.duration())).max_by_key(|(_, duration)| *duration)
+    }
+
+    fn fits(&self, seen: &Seen<'_>) -> bool {
+        (self.name.is_empty() || seen.span.name == self.name)
+            && self.processes.as_ref().is_none_or(|processes| processes.contains(&seen.span.process))
+            && (!self.error || seen.is_error())
+            && self.attribute.as_ref().is_none_or(|wanted| wanted.fits(seen))
+    }
+}
+
+fn bound(text: &str, without: u64) -> Result<u64, QueryError> {
+    if text.is_empty() {
+        return Ok(without);
+    }
+    duration::parse(text).ok_or_else(|| QueryError(text.to_owned()))
+}
+
+/// Every step from the shortest to the longest, also the empty ones.
+fn histogram(steps: &BTreeMap<u32, u64>) -> Vec<Json> {
+    let (Some((&first, _)), Some((&last, _))) = (steps.first_key_value(), steps.last_key_value()) else {
+        return Vec::new();
+    };
+    let bar = |step| {
+        let count = steps.get(&step).copied().unwrap_or(0);
+        json!({ "from": duration::step_start(step), "to": duration::step_start(step + 1), "count": count })
+    };
+    (first..=last).map(bar).collect()
+}
+
+fn row(traces: &Traces, found: &Found<'_>) -> Json {
+    let services: BTreeSet<&str> = traces.spans(found.trace).map(|seen| seen.service).collect();
+    let root = traces.root(found.trace);
+    json!({
+        "id": found.id.to_string(),
+        "start": found.trace.start.to_string(),
+        "duration": found.trace.duration(),
+        "service": root.map_or("", |root| root.service),
+        "name": root.map_or("", |root| attributes::cut(&root.span.name)),
+        "spans": found.trace.len(),
+        "errors": found.trace.errors,
+        "services": services.iter().take(MAX_SERVICES).map(|name| attributes::cut(name)).collect::<Vec<_>>(),
+        "services_more": services.len().saturating_sub(MAX_SERVICES),
+        "fits": found.span.map(|seen| json!({
+            "service": attributes::cut(seen.service),
+            "name": attributes::cut(&seen.span.name),
+            "duration": found.duration,
+        })),
+    })
+}
