@@ -3,6 +3,7 @@
 //! Only words in the places of operations and table names get in: never a literal, a column or an alias.
 
 use super::Token;
+use super::lexer::MAX_NAME;
 
 /// The conventions' bound.
 const MAX_SUMMARY: usize = 255;
@@ -237,7 +238,7 @@ impl Summary {
                 self.next = Next::Comma;
             }
             Next::Schema => {
-                let end = name.len().min(super::super::handshake::MAX_DATABASE);
+                let end = name.len().min(MAX_NAME);
                 self.uses = Some(String::from_utf8_lossy(&name[..end]).into_owned());
                 self.next = Next::Nothing;
             }

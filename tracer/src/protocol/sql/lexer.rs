@@ -30,7 +30,7 @@ pub(super) enum Token<'a> {
 }
 
 /// Longest name: 64 characters of at most four bytes.
-const MAX_NAME: usize = 256;
+pub(super) const MAX_NAME: usize = 256;
 
 pub(super) struct Lexer<'a> {
     rest: &'a [u8],
