@@ -127,7 +127,7 @@ impl<T> Session<T> {
     /// How the next text is to be read. A command that waits may change it.
     pub(super) fn reading(&self) -> Reading {
         let backslash = self.backslash.filter(|_| self.is_idle());
-        Reading { backslash, ascii_safe: self.ascii_safe && self.is_idle() }
+        Reading { backslash, ascii_safe: self.ascii_safe && self.is_idle(), ..Reading::default() }
     }
 
     /// Commands that wait.
