@@ -33,6 +33,7 @@ pub mod conversation;
 pub mod diagnostics;
 pub mod mysql;
 pub mod parts;
+pub mod postgres;
 pub mod redis;
 pub mod resp;
 pub mod sql;
@@ -43,7 +44,7 @@ pub mod traceparent;
 impl<T: Clone + Debug + 'static> Protocol<T> {
     /// The protocols of databases. Redis is none of them: its commands are held for what their server says of them, they are
     /// known again when a task packs them, and it has replies that answer nothing.
-    pub const ALL: &'static [Self] = &[mysql::protocol()];
+    pub const ALL: &'static [Self] = &[mysql::protocol(), postgres::protocol()];
 }
 
 /// How many there are.
