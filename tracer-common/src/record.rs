@@ -198,8 +198,8 @@ pub struct Socket {
     pub len: u64,
     /// [`DIRECTION_SENT`] or [`DIRECTION_RECEIVED`].
     pub direction: u16,
-    /// [`PROTOCOL_RESP`] or [`PROTOCOL_MYSQL`]: what the first bytes of the connection looked like. Each record has it, because the
-    /// one of the connection's beginning may be lost.
+    /// `PROTOCOL_*`: what the first bytes of the connection looked like. Each record has it, because the one of the connection's
+    /// beginning may be lost.
     pub protocol: u16,
     /// Positive errno with [`FLAG_FAILED`].
     pub errno: u32,
@@ -211,6 +211,8 @@ pub const PROTOCOL_RESP: u16 = 0;
 pub const PROTOCOL_MYSQL: u16 = 1;
 /// [`Connection::protocol`]: not known, as for an encrypted connection.
 pub const PROTOCOL_UNKNOWN: u16 = 2;
+/// [`Connection::protocol`]: PostgreSQL.
+pub const PROTOCOL_POSTGRES: u16 = 3;
 
 /// A connection that is tracked from here on, or no longer.
 #[repr(C)]

@@ -1,6 +1,6 @@
 //! Which sockets are connections worth following, and the bytes that pass them.
 //!
-//! A socket is followed once its bytes look like RESP or MySQL; the agent, which knows more, then confirms or rejects it. What is
+//! A socket is followed once its bytes look like RESP, MySQL or PostgreSQL; the agent, which knows more, then confirms or rejects it. What is
 //! rejected costs one map look-up a call from then on.
 
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
@@ -209,6 +209,12 @@ fn recognise(key: SocketKey, state: &mut ConnectionState, sent: bool, buffers: &
             Some([b'*', b'0'..=b'9', ..]) => Some(PROTOCOL_RESP),
             // An inline command: at least four letters. The agent looks closer.
             Some(bytes) if bytes.iter().all(u8::is_ascii_alphabetic) => Some(PROTOCOL_RESP),
+            Some(bytes) if postgres_startup(bytes, buffers, result) => {
+                // Nothing passes a connection before this.
+                state.fresh = 1;
+                Some(PROTOCOL_POSTGRES)
+            }
+            Some(bytes) if state.fresh == 0 && postgres_request(bytes, buffers, result) => Some(PROTOCOL_POSTGRES),
             // A MySQL server would have greeted on a new connection.
             Some(bytes) if state.fresh == 0 && mysql_command(bytes, buffers, result) => Some(PROTOCOL_MYSQL),
             Some(bytes) if is_encrypted(bytes) => {
@@ -306,6 +312,28 @@ fn mysql_command([low, middle, high, number]: [u8; 4], buffers: &Buffers, result
         return false;
     }
     result == 4 || matches!(fifth_byte(buffers), Some(1..=0x1f | 0xfa))
+}
+
+/// A client's first message, which fills the call: its length, and the protocol's version or one of the numbers that ask for
+/// encryption or for the end of a command.
+#[inline(always)]
+fn postgres_startup([first, second, high, low]: [u8; 4], buffers: &Buffers, result: i64) -> bool {
+    if first != 0 || second != 0 || 256 * high as i64 + low as i64 != result {
+        return false;
+    }
+    let Some([pointer, len]) = buffers.first() else { return false };
+    len >= 8 && matches!(user::<[u8; 4]>(pointer + 4), Some([0, 3, 0, _] | [4, 0xd2, 0x16, 0x2e..=0x30]))
+}
+
+/// A message that begins a request and is whole: its kind and its length, which does not count the kind. A query is alone in its call.
+#[inline(always)]
+fn postgres_request([kind, high, middle, low]: [u8; 4], buffers: &Buffers, result: i64) -> bool {
+    if !matches!(kind, b'Q' | b'P' | b'B' | b'D' | b'E' | b'C' | b'S') || high != 0 || result < 5 {
+        return false;
+    }
+    let Some(last) = fifth_byte(buffers) else { return false };
+    let len = 65_536 * middle as i64 + 256 * low as i64 + last as i64;
+    len >= 4 && if kind == b'Q' { len + 1 == result } else { len < result }
 }
 
 /// The fifth byte of a call, if it is in the same buffer as the first; 10, which begins a greeting and is a command too, if not:

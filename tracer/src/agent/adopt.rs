@@ -210,7 +210,9 @@ impl<S: Sink> Agent<S> {
                 // Sockets are seen without a look at the program.
                 if before.is_none() && waiting.is_named && Process::is_alive(process.id) {
                     let why = waiting.files.first().and_then(MappedFile::unreadable).unwrap_or_else(|| chain(&error));
-                    tracing::warn!("{service} (process {pid}) is traced by its Redis and MySQL calls only: {why}");
+                    tracing::warn!(
+                        "{service} (process {pid}) is traced by its calls of Redis and databases only: {why}"
+                    );
                 }
                 news = false;
                 before.unwrap_or_default()

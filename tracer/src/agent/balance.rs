@@ -141,7 +141,7 @@ impl Balance {
 
     /// Everything that was lost on the way, by cause.
     pub fn losses(&self) -> Vec<(String, u64)> {
-        let (redis, mysql) = (&self.counts.redis, &self.counts.mysql);
+        let redis = &self.counts.redis;
         let mut losses: Vec<(String, u64)> = [
             "messages_ring_full",
             "messages_map_full",
@@ -183,14 +183,11 @@ impl Balance {
             ("redis_commands_overflow".to_owned(), redis.commands_overflow),
             ("redis_commands_truncated".to_owned(), redis.commands_truncated),
             ("redis_replies_overflow".to_owned(), redis.replies_overflow),
-            ("mysql_connections_encrypted".to_owned(), mysql.connections_encrypted),
-            ("mysql_connections_compressed".to_owned(), mysql.connections_compressed),
-            ("mysql_connections_unsupported".to_owned(), mysql.connections_unsupported),
-            ("mysql_commands_unpaired".to_owned(), mysql.commands_unpaired),
-            ("mysql_commands_unaligned".to_owned(), mysql.commands_unaligned),
-            ("mysql_commands_overflow".to_owned(), mysql.commands_overflow),
-            ("mysql_commands_truncated".to_owned(), mysql.commands_truncated),
         ]);
+        for (name, database) in self.counts.databases() {
+            let lost = database.diagnostics.losses();
+            losses.extend(lost.map(|(cause, number)| (format!("{name}_{cause}"), number)));
+        }
         losses.retain(|(_, number)| *number > 0);
         losses
     }
@@ -260,7 +257,7 @@ impl Balance {
     /// For programs (`--stats-json`).
     pub fn json(&self) -> Value {
         let counts = &self.counts;
-        json!({
+        let mut all = json!({
             "balanced": self.holds(),
             "produced": counts.spans,
             "sampled_out": counts.sampled_out,
@@ -276,7 +273,6 @@ impl Balance {
                 "connections_rejected": counts.connections_rejected,
                 "connections_unannounced": counts.connections_unannounced,
                 "commands": counts.commands,
-                "commands_mysql": counts.commands_mysql,
                 "commands_open": counts.commands_open,
                 "commands_served": counts.commands_served,
                 "commands_estimated": counts.commands_estimated,
@@ -309,7 +305,11 @@ impl Balance {
                 "contents_evicted": counts.contents_evicted,
                 "shim_traced": counts.shim_traced,
             },
-        })
+        });
+        for (name, database) in counts.databases() {
+            all["agent"][format!("commands_{name}")] = database.commands.into();
+        }
+        all
     }
 }
 

@@ -1,7 +1,8 @@
 //! Encrypted connections of targets: each is counted, and said once for each peer of a process.
 //!
-//! MySQL asks for TLS in the clear, so its connections are known for what they are. Of another encrypted connection only its peer is known, and most are no business of ours (a collector, an HTTP API). The port tells
-//! which are: those to a port of Redis are a loss, others are merely mentioned, and HTTPS is counted only.
+//! Clients of databases ask for TLS in the clear, so their connections are known for what they are. Of another encrypted
+//! connection only its peer is known, and most are no business of ours (a collector, an HTTP API). The port tells which are: those
+//! to a port of Redis are a loss, others are merely mentioned, and HTTPS is counted only.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;

@@ -79,7 +79,7 @@ pub struct Config {
     #[serde(deserialize_with = "text")]
     #[schemars(with = "String", extend("enum" = ["off", "sanitized", "full"]))]
     pub query_text: Option<QueryText>,
-    /// Milliseconds from which on a Redis or MySQL command is marked as slow.
+    /// Milliseconds from which on a command of Redis or a database is marked as slow.
     pub slow_query: Option<u64>,
     /// `service.name` of every target.
     pub service_name: Option<String>,

@@ -51,7 +51,7 @@ pub struct Targets {
     #[arg(long, value_name = "BYTES", value_parser = whole_number::<u32>)]
     pub ring_size: Option<u32>,
     /// How socket calls are seen: auto, sockets (tracepoints of the socket layer, Linux 6.3), syscalls (tracepoints of all
-    /// system calls) or off (no Redis and MySQL spans) [default: auto].
+    /// system calls) or off (no spans of Redis and databases) [default: auto].
     #[arg(long, value_name = "HOW")]
     pub socket_probe: Option<SocketProbe>,
     /// Attach to the Redis servers of this host that targets talk to, to tell who waits for whom: auto (default) or off.
@@ -125,7 +125,7 @@ pub struct Spans {
     /// How much of a Redis command or of SQL is shown: off, sanitized (default) or full. Credentials never are.
     #[arg(long, value_name = "HOW")]
     pub query_text: Option<QueryText>,
-    /// Mark Redis and MySQL spans that took this long or longer with `tracer.slow`.
+    /// Mark spans of Redis and databases that took this long or longer with `tracer.slow`.
     #[arg(long, value_name = "MILLIS", value_parser = whole_number::<u64>)]
     pub slow_query: Option<u64>,
     /// `service.name` of every target.

@@ -1,7 +1,13 @@
-//! What the captured bytes say: RESP, MySQL, trace headers. Pure and incremental: no I/O, no clock, no thread.
+//! What the captured bytes say: RESP, protocols of databases, trace headers. Pure and incremental: no I/O, no clock, no thread.
 //!
 //! Everything here reads bytes of programs that may be broken or hostile: whatever they hold, there is no panic, memory
 //! is bounded, and what could not be understood is counted.
+//!
+//! A protocol of a database is a folder that follows a [`conversation`], and a row of the table below.
+
+use std::fmt::Debug;
+
+use conversation::Protocol;
 
 /// A struct of counters that can be added to another one: each is named once.
 macro_rules! counters {
@@ -22,10 +28,24 @@ macro_rules! counters {
 }
 pub(crate) use counters;
 
+pub mod command;
+pub mod conversation;
+pub mod diagnostics;
 pub mod mysql;
 pub mod parts;
+pub mod postgres;
 pub mod redis;
 pub mod resp;
+pub mod sql;
 pub mod stream;
 pub mod trace_context;
 pub mod traceparent;
+
+impl<T: Clone + Debug + 'static> Protocol<T> {
+    /// The protocols of databases. Redis is none of them: its commands are held for what their server says of them, they are
+    /// known again when a task packs them, and it has replies that answer nothing.
+    pub const ALL: &'static [Self] = &[mysql::protocol(), postgres::protocol()];
+}
+
+/// How many there are.
+pub const PROTOCOLS: usize = Protocol::<()>::ALL.len();

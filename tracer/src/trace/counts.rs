@@ -1,6 +1,8 @@
 //! What became of the records: each has one fate.
 
-use crate::protocol::{mysql, redis};
+use crate::protocol::conversation::Protocol;
+use crate::protocol::diagnostics::Diagnostics;
+use crate::protocol::{PROTOCOLS, redis};
 
 /// Counters of the correlator.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -71,8 +73,6 @@ pub struct Counts {
     pub connections_unannounced: u64,
     /// Redis commands traced.
     pub commands: u64,
-    /// MySQL commands traced.
-    pub commands_mysql: u64,
     /// Commands that waited for their reply when the agent ended.
     pub commands_open: u64,
     /// Commands whose time was taken apart with what their server did.
@@ -117,6 +117,22 @@ pub struct Counts {
     pub state_evicted: u64,
     /// What the Redis trackers could not make spans of.
     pub redis: redis::Diagnostics,
-    /// What the MySQL trackers could not make spans of.
-    pub mysql: mysql::Diagnostics,
+    /// Of each protocol of databases, in the order of their table.
+    pub databases: [Database; PROTOCOLS],
+}
+
+/// What became of the commands of a protocol.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Database {
+    /// Commands traced.
+    pub commands: u64,
+    /// What could not be made spans of.
+    pub diagnostics: Diagnostics,
+}
+
+impl Counts {
+    /// Of each protocol of databases, with its name.
+    pub fn databases(&self) -> impl Iterator<Item = (&'static str, &Database)> {
+        Protocol::<()>::ALL.iter().map(|protocol| protocol.name).zip(&self.databases)
+    }
 }

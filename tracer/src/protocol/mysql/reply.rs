@@ -1,9 +1,9 @@
 //! The packets that answer one command, and when they are complete.
 
-use super::command::ErrorReply;
 use super::dialect::{Dialect, MetadataByte};
 use super::packet::{FULL, Fields, Packet};
 use super::verb::Answer;
+use crate::protocol::command::{ErrorReply, Failure};
 use crate::protocol::resp::Malformed;
 
 const OK: u8 = 0x00;
@@ -38,6 +38,25 @@ enum Stage {
     Done,
 }
 
+/// An error of the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Error {
+    /// Error number: 1146.
+    pub code: u16,
+    /// SQLSTATE: `42S02`; zeros when the server does not say.
+    pub state: [u8; 5],
+}
+
+impl From<Error> for Failure {
+    fn from(Error { code, state }: Error) -> Self {
+        let message = match std::str::from_utf8(&state) {
+            Ok(state) if state.bytes().all(|byte| byte.is_ascii_alphanumeric()) => format!("ERROR {code} ({state})"),
+            _ => format!("ERROR {code}"),
+        };
+        Self::Reply(ErrorReply { code: code.to_string(), message })
+    }
+}
+
 /// A reply that is being read.
 #[derive(Debug)]
 pub(super) struct Reply {
@@ -50,7 +69,7 @@ pub(super) struct Reply {
     pub bytes: u64,
     pub rows: Option<u64>,
     pub affected_rows: Option<u64>,
-    pub error: Option<ErrorReply>,
+    pub error: Option<Error>,
     /// Number of a prepared statement.
     pub prepared: Option<u32>,
 }
@@ -122,7 +141,7 @@ impl Reply {
             [b'#', a, b, c, d, e, ..] => [*a, *b, *c, *d, *e],
             _ => *b"00000",
         };
-        self.error = Some(ErrorReply { code: code as u16, state });
+        self.error = Some(Error { code: code as u16, state });
         self.stage = Stage::Done;
         Ok(true)
     }

@@ -8,14 +8,14 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::classify::is_late_eof;
-use super::command::{Command, Failure};
-use super::diagnostics::Diagnostics;
 use super::dialect::Dialect;
 use super::packet::Packet;
 use super::reply::Reply;
-use super::sql::{Reading, Statement};
 use super::statements::Statements;
 use super::verb::{Answer, Effect, Verb};
+use crate::protocol::command::{Command, Failure};
+use crate::protocol::diagnostics::Diagnostics;
+use crate::protocol::sql::{Reading, Statement};
 use crate::protocol::stream::Quality;
 
 /// Most commands that wait for a reply.
@@ -127,7 +127,7 @@ impl<T> Session<T> {
     /// How the next text is to be read. A command that waits may change it.
     pub(super) fn reading(&self) -> Reading {
         let backslash = self.backslash.filter(|_| self.is_idle());
-        Reading { backslash, ascii_safe: self.ascii_safe && self.is_idle() }
+        Reading { backslash, ascii_safe: self.ascii_safe && self.is_idle(), ..Reading::default() }
     }
 
     /// Commands that wait.
@@ -266,7 +266,7 @@ impl<T> Session<T> {
         command.response_bytes = reply.bytes;
         command.rows = reply.rows;
         command.affected_rows = reply.affected_rows;
-        command.error = reply.error.map(Failure::Reply);
+        command.error = reply.error.map(Failure::from);
         if command.error.is_none() {
             self.succeeded(effect, &command.statement, database);
             if let Some(id) = reply.prepared

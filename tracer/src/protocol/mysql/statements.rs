@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::sql::Statement;
+use crate::protocol::sql::Statement;
 
 /// Most that are kept; a server allows about 16,000 over all connections by default.
 const MAX_STATEMENTS: usize = 4096;

@@ -6,17 +6,19 @@
 
 mod replies;
 
+use std::fmt::Debug;
 use std::sync::Arc;
 
 use super::classify::begins_command;
-use super::command::Command;
-use super::diagnostics::Diagnostics;
 use super::dialect::Dialect;
 use super::handshake::{changed_database, schema};
 use super::packet::{Fields, Packet, Packets};
 use super::session::{KEPT, Lost, Request, Session};
-use super::sql::{Shown, Statement};
 use super::verb::{Answer, Effect, lookup};
+use crate::protocol::command::Command;
+use crate::protocol::conversation::Conversation;
+use crate::protocol::diagnostics::Diagnostics;
+use crate::protocol::sql::{Shown, Statement};
 use crate::protocol::stream::{Chunk, Direction, Piece, Quality, Stream, Verdict};
 
 /// Bytes kept of a request: as much SQL is looked at.
@@ -108,9 +110,10 @@ impl<T: Clone> Tracker<T> {
             doubts: 0,
         }
     }
+}
 
-    /// Takes what a call passed; finished commands go to `out`. Chunks of one direction come in order.
-    pub fn feed(&mut self, chunk: Chunk<'_>, tag: T, out: &mut Vec<Command<T>>) {
+impl<T: Clone + Debug> Conversation<T> for Tracker<T> {
+    fn feed(&mut self, chunk: Chunk<'_>, tag: T, out: &mut Vec<Command<T>>) {
         if chunk.len == 0 || self.phase == Phase::Over {
             return;
         }
@@ -130,8 +133,7 @@ impl<T: Clone> Tracker<T> {
         }
     }
 
-    /// Whether this is MySQL, by what was understood so far. `No` is also what has become unreadable.
-    pub fn verdict(&self) -> Verdict {
+    fn verdict(&self) -> Verdict {
         let greeted = self.quality != Quality::OpenedBefore && self.phase != Phase::Greeting;
         match self.phase {
             Phase::Over => Verdict::No,
@@ -141,14 +143,12 @@ impl<T: Clone> Tracker<T> {
         }
     }
 
-    /// About how many bytes it takes beside itself.
-    pub fn bytes(&self) -> usize {
+    fn bytes(&self) -> usize {
         self.session.bytes() + self.requests.bytes() + self.replies.bytes()
     }
 
-    /// Gives back what [`Tracker::bytes`] counts, as if bytes of both directions had been lost: commands that wait are counted, and
-    /// statements that were prepared have no text any more. Before the first command there is nothing to give back.
-    pub fn give_up(&mut self) {
+    /// Before the first command there is nothing to give back.
+    fn give_up(&mut self) {
         if self.phase == Phase::Commands {
             self.lose();
             self.session.statements.clear();
@@ -157,18 +157,16 @@ impl<T: Clone> Tracker<T> {
         }
     }
 
-    /// It is MySQL, but cannot be followed any further: it is encrypted or compressed, or was refused.
-    pub fn has_ended(&self) -> bool {
+    /// It is encrypted or compressed, or was refused.
+    fn has_ended(&self) -> bool {
         self.phase == Phase::Over
     }
 
-    /// The client has asked for TLS.
-    pub fn is_encrypted(&self) -> bool {
+    fn is_encrypted(&self) -> bool {
         self.session.diagnostics.connections_encrypted > 0
     }
 
-    /// The connection ended: commands that wait for a reply have failed.
-    pub fn close(&mut self, now_ns: u64, out: &mut Vec<Command<T>>) {
+    fn close(&mut self, now_ns: u64, out: &mut Vec<Command<T>>) {
         if self.begun.take().is_some_and(|begun| begun.aligned) && self.phase == Phase::Commands {
             self.session.diagnostics.commands_truncated += 1;
         }
@@ -180,23 +178,21 @@ impl<T: Clone> Tracker<T> {
         self.session.close(now_ns, out);
     }
 
-    /// Commands that are neither given out nor counted in the diagnostics.
-    pub fn open_commands(&self) -> usize {
+    fn open_commands(&self) -> usize {
         self.session.waiting()
     }
 
-    /// Stream offset below which bytes of this direction are not needed, because they are the inside of a long row or parameter.
-    /// Never goes back.
-    pub fn skip(&self, direction: Direction) -> u64 {
+    fn skip(&self, direction: Direction) -> u64 {
         if direction == Direction::Sent { self.sent.skip() } else { self.received.skip() }
     }
 
-    /// The counters since the last call; none of a connection that may be something else.
-    pub fn diagnostics(&mut self) -> Diagnostics {
+    fn diagnostics(&mut self) -> Diagnostics {
         let diagnostics = std::mem::take(&mut self.session.diagnostics);
         if self.verdict() == Verdict::Yes || self.has_ended() { diagnostics } else { Diagnostics::default() }
     }
+}
 
+impl<T: Clone> Tracker<T> {
     fn feed_requests(&mut self, chunk: &Chunk<'_>, piece: Piece<'_>, tag: &T, out: &mut Vec<Command<T>>) {
         self.pass_request_bytes(piece.missing, chunk, tag, out);
         let at_start = piece.stale == 0;
@@ -398,10 +394,11 @@ impl<T: Clone> Tracker<T> {
         }
         let command = Command {
             tag,
+            system: if self.mariadb { "mariadb" } else { "mysql" },
             name: verb.name,
+            runs: verb.answer == Answer::Results,
             statement,
             database: self.session.database.clone(),
-            mariadb: self.mariadb,
             request_bytes: packet.wire,
             response_bytes: 0,
             start_ns,

@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use tracer_common::map::{Advice, VERDICT_IGNORED, VERDICT_TRACKED};
 use tracer_common::record::{
-    self, DIRECTION_SENT, FLAG_FAILED, FLAG_FRESH, FLAG_SERVER, PROTOCOL_MYSQL, PROTOCOL_RESP, PROTOCOL_UNKNOWN, Socket,
+    self, DIRECTION_SENT, FLAG_FAILED, FLAG_FRESH, FLAG_SERVER, PROTOCOL_RESP, PROTOCOL_UNKNOWN, Socket,
 };
 
 use crate::capture::addresses;
 use crate::model::{Attribute, ProcessId, SpanContext, Value};
+use crate::protocol::conversation::Protocol;
 use crate::protocol::stream::{Chunk, Direction, Verdict};
 use crate::trace::correlator::{Correlator, flow_key};
 use crate::trace::database::tracker::{Commands, Speaks};
@@ -110,7 +111,7 @@ impl Correlator {
         let sent = record.direction == DIRECTION_SENT;
         let asker = Asker { parent: if sent { self.ambient(&record.head, key) } else { None }, flow: key, process };
         if !self.connections.contains_key(&record.connection) {
-            self.unannounced(record);
+            self.unannounced(record, bytes);
         }
         let Some(connection) = self.connections.get_mut(&record.connection) else { return };
         connection.user = process.pid;
@@ -148,11 +149,12 @@ impl Correlator {
     }
 
     /// Bytes of a connection of which nothing was heard before: the record of its beginning is lost.
-    fn unannounced(&mut self, record: &Socket) {
+    fn unannounced(&mut self, record: &Socket, bytes: &[u8]) {
         self.counts.connections_unannounced += 1;
-        // The programs take the first bytes that are received for MySQL only if they are a greeting.
-        let greeting = record.protocol == PROTOCOL_MYSQL && record.direction != DIRECTION_SENT && record.offset == 0;
-        self.connection(record.connection, record.protocol, !greeting).unannounced = true;
+        let direction = if record.direction == DIRECTION_SENT { Direction::Sent } else { Direction::Received };
+        let begins = Protocol::<Asker>::of(record.protocol)
+            .is_some_and(|(_, protocol)| record.offset == 0 && (protocol.begins)(direction, bytes));
+        self.connection(record.connection, record.protocol, !begins).unannounced = true;
     }
 
     /// A process ended, or became another program. Its connections last if others have them as well: their end comes by a record of
@@ -273,9 +275,9 @@ impl Correlator {
                     self.asked(&connection, asker, Lead::Redis(command));
                 }
             }
-            Commands::Mysql(commands) => {
+            Commands::Database(commands) => {
                 for command in commands {
-                    self.asked(&connection, command.tag.clone(), Lead::Mysql(command));
+                    self.asked(&connection, command.tag.clone(), Lead::Database(command));
                 }
             }
         }
@@ -305,9 +307,10 @@ impl Correlator {
                 self.counts.commands += 1;
                 self.hold(connection, &command, &place, slow);
             }
-            Lead::Mysql(command) => {
-                self.counts.commands_mysql += 1;
-                self.mysql(connection, &command, &place, slow);
+            Lead::Database(command) => {
+                let Speaks::Database { protocol, place: row, .. } = &connection.speaks else { return };
+                self.counts.databases[*row].commands += 1;
+                self.database(connection, protocol, &command, &place, slow);
             }
         }
     }

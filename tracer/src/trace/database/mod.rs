@@ -2,8 +2,8 @@
 //!
 //! The protocols themselves are in [`crate::protocol`]; a connection learns here which one it speaks ([`tracker`]).
 
+pub mod command;
 pub mod connection;
 pub mod durations;
-pub mod mysql;
 pub mod redis;
 pub mod tracker;

@@ -1,10 +1,11 @@
 //! The protocol of a connection: one tracker, and the commands that wait until it is known to be the right one.
 
-use tracer_common::record::PROTOCOL_MYSQL;
-
+use crate::protocol::command::Command;
+use crate::protocol::conversation::{Conversation, Protocol};
+use crate::protocol::redis;
 use crate::protocol::redis::{QueryText, Role, looks_like_redis, looks_like_replies};
+use crate::protocol::sql::Shown;
 use crate::protocol::stream::{Chunk, Direction, Verdict};
-use crate::protocol::{mysql, redis};
 use crate::trace::counts::Counts;
 use crate::trace::database::connection::Asker;
 
@@ -24,12 +25,16 @@ pub enum Speaks {
         /// Something was sent. Replies alone are no proof.
         asked: bool,
     },
-    /// The MySQL client/server protocol.
-    Mysql {
+    /// A protocol of the table.
+    Database {
+        /// Its row there.
+        protocol: &'static Protocol<Asker>,
+        /// Its place there.
+        place: usize,
         /// What follows it.
-        tracker: Box<mysql::Tracker<Asker>>,
+        conversation: Box<dyn Conversation<Asker>>,
         /// Commands that wait for the verdict.
-        held: Vec<mysql::Command<Asker>>,
+        held: Vec<Command<Asker>>,
     },
 }
 
@@ -38,8 +43,8 @@ pub enum Speaks {
 pub enum Commands {
     /// Of Redis.
     Redis(Vec<redis::Command<Asker>>),
-    /// Of MySQL.
-    Mysql(Vec<mysql::Command<Asker>>),
+    /// Of a database.
+    Database(Vec<Command<Asker>>),
 }
 
 impl Commands {
@@ -47,7 +52,7 @@ impl Commands {
     pub fn is_empty(&self) -> bool {
         match self {
             Self::Redis(commands) => commands.is_empty(),
-            Self::Mysql(commands) => commands.is_empty(),
+            Self::Database(commands) => commands.is_empty(),
         }
     }
 }
@@ -55,13 +60,14 @@ impl Commands {
 impl Speaks {
     /// `protocol` is one of the records' `PROTOCOL_*`.
     pub fn new(protocol: u16, query_text: QueryText, opened_before: bool) -> Self {
-        if protocol == PROTOCOL_MYSQL {
+        if let Some((place, protocol)) = Protocol::of(protocol) {
             let shown = match query_text {
-                QueryText::Off => mysql::Shown::Off,
-                QueryText::Sanitized | QueryText::WithKeys => mysql::Shown::Sanitized,
-                QueryText::Full => mysql::Shown::Full,
+                QueryText::Off => Shown::Off,
+                QueryText::Sanitized | QueryText::WithKeys => Shown::Sanitized,
+                QueryText::Full => Shown::Full,
             };
-            return Self::Mysql { tracker: Box::new(mysql::Tracker::new(shown, opened_before)), held: Vec::new() };
+            let conversation = (protocol.follow)(shown, opened_before);
+            return Self::Database { protocol, place, conversation, held: Vec::new() };
         }
         let tracker = redis::Tracker::with(Role::Client, query_text, opened_before);
         Self::Redis {
@@ -77,7 +83,7 @@ impl Speaks {
     pub fn none(&self) -> Commands {
         match self {
             Self::Redis { .. } => Commands::Redis(Vec::new()),
-            Self::Mysql { .. } => Commands::Mysql(Vec::new()),
+            Self::Database { .. } => Commands::Database(Vec::new()),
         }
     }
 
@@ -100,11 +106,11 @@ impl Speaks {
                 }
                 (verdict, Commands::Redis(given(verdict, held)))
             }
-            Self::Mysql { tracker, held } => {
-                tracker.feed(chunk, asker, held);
+            Self::Database { conversation, held, .. } => {
+                conversation.feed(chunk, asker, held);
                 // It may end later too: with TLS, compression or replication.
-                let verdict = tracker.verdict();
-                (verdict, Commands::Mysql(given(verdict, held)))
+                let verdict = conversation.verdict();
+                (verdict, Commands::Database(given(verdict, held)))
             }
         }
     }
@@ -117,14 +123,14 @@ impl Speaks {
                 tracker.close(now_ns, &mut commands);
                 Commands::Redis(commands)
             }
-            Self::Mysql { tracker, held } => {
+            Self::Database { conversation, held, .. } => {
                 let mut commands = std::mem::take(held);
-                tracker.close(now_ns, &mut commands);
-                // Nothing that was sent has been answered in a way that MySQL would.
-                if tracker.verdict() != Verdict::Yes {
+                conversation.close(now_ns, &mut commands);
+                // Nothing that was sent has been answered in a way that the protocol would.
+                if conversation.verdict() != Verdict::Yes {
                     commands.clear();
                 }
-                Commands::Mysql(commands)
+                Commands::Database(commands)
             }
         }
     }
@@ -142,7 +148,7 @@ impl Speaks {
     pub fn is_settled(&self) -> bool {
         match self {
             Self::Redis { tracker, .. } => tracker.is_settled(),
-            Self::Mysql { .. } => true,
+            Self::Database { .. } => true,
         }
     }
 
@@ -150,7 +156,9 @@ impl Speaks {
     pub fn bytes(&self) -> usize {
         match self {
             Self::Redis { tracker, held, .. } => tracker.bytes() + held.capacity() * size_of::<redis::Command<Asker>>(),
-            Self::Mysql { tracker, held } => tracker.bytes() + held.capacity() * size_of::<mysql::Command<Asker>>(),
+            Self::Database { conversation, held, .. } => {
+                conversation.bytes() + held.capacity() * size_of::<Command<Asker>>()
+            }
         }
     }
 
@@ -163,11 +171,11 @@ impl Speaks {
                 *held = Vec::new();
                 Commands::Redis(commands)
             }
-            Self::Mysql { tracker, held } => {
-                tracker.give_up();
+            Self::Database { conversation, held, .. } => {
+                conversation.give_up();
                 let commands = given(verdict, held);
                 *held = Vec::new();
-                Commands::Mysql(commands)
+                Commands::Database(commands)
             }
         }
     }
@@ -176,25 +184,25 @@ impl Speaks {
     pub fn open_commands(&self) -> usize {
         match self {
             Self::Redis { tracker, .. } => tracker.open_commands(),
-            Self::Mysql { tracker, .. } => tracker.open_commands(),
+            Self::Database { conversation, .. } => conversation.open_commands(),
         }
     }
 
     /// It is the protocol, but cannot be followed any further.
     pub fn has_ended(&self) -> bool {
-        matches!(self, Self::Mysql { tracker, .. } if tracker.has_ended())
+        matches!(self, Self::Database { conversation, .. } if conversation.has_ended())
     }
 
     /// What follows is encrypted.
     pub fn is_encrypted(&self) -> bool {
-        matches!(self, Self::Mysql { tracker, .. } if tracker.is_encrypted())
+        matches!(self, Self::Database { conversation, .. } if conversation.is_encrypted())
     }
 
     /// Stream offset below which bytes are not needed.
     pub fn skip(&self, direction: Direction) -> u64 {
         match self {
             Self::Redis { tracker, .. } => tracker.skip(direction),
-            Self::Mysql { tracker, .. } => tracker.skip(direction),
+            Self::Database { conversation, .. } => conversation.skip(direction),
         }
     }
 
@@ -202,7 +210,9 @@ impl Speaks {
     pub fn count(&mut self, counts: &mut Counts) {
         match self {
             Self::Redis { tracker, .. } => counts.redis.add(&tracker.diagnostics()),
-            Self::Mysql { tracker, .. } => counts.mysql.add(&tracker.diagnostics()),
+            Self::Database { conversation, place, .. } => {
+                counts.databases[*place].diagnostics.add(&conversation.diagnostics());
+            }
         }
     }
 }

@@ -9,7 +9,8 @@
 use std::collections::HashMap;
 
 use crate::model::SpanContext;
-use crate::protocol::{mysql, redis};
+use crate::protocol::command::Command;
+use crate::protocol::redis;
 use crate::trace::correlator::Correlator;
 use crate::trace::database::connection::Asker;
 use crate::trace::memory::Ages;
@@ -40,13 +41,13 @@ pub struct Waiting {
     pub command: Lead,
 }
 
-/// A command of either protocol.
+/// A command of any protocol.
 #[derive(Debug)]
 pub enum Lead {
     /// Of Redis.
     Redis(redis::Command<Asker>),
-    /// Of MySQL.
-    Mysql(mysql::Command<Asker>),
+    /// Of a database.
+    Database(Command<Asker>),
 }
 
 impl Lead {
@@ -54,7 +55,7 @@ impl Lead {
     pub(in crate::trace) fn times(&self) -> (u64, u64) {
         match self {
             Self::Redis(command) => (command.start_ns, command.end_ns),
-            Self::Mysql(command) => (command.start_ns, command.end_ns),
+            Self::Database(command) => (command.start_ns, command.end_ns),
         }
     }
 }

@@ -24,7 +24,7 @@ fn a_query_in_both_dialects() {
         dialogue.query("SELECT * FROM secret", &packet(1, NO_TABLE));
         let command = dialogue.one();
         assert_eq!(code(&command), Some(1146));
-        assert_eq!(command.error.map(|error| error.message()).as_deref(), Some("ERROR 1146 (42S02)"));
+        assert_eq!(command.error.as_ref().map(Failure::message), Some("ERROR 1146 (42S02)"));
         dialogue.clean();
     }
 }
@@ -136,7 +136,7 @@ fn mariadb_says_how_far_it_is_and_leaves_metadata_out() {
     dialogue.received(&packet(2, OK));
     dialogue.query("SELECT 1", &packets(1, &[b"\x01\x01", COLUMN, EOF, b"\x011", EOF]));
     let command = dialogue.one();
-    assert!(command.mariadb);
+    assert_eq!(command.system, "mariadb");
     assert_eq!(command.rows, Some(1));
     dialogue.query("ALTER TABLE t ADD a INT", &packets(1, &[b"\xff\xff\xff\x01\x01\x03\x00\x00\x00\x04copy", OK]));
     assert_eq!(dialogue.one().error, None);

@@ -104,7 +104,7 @@ fn what_waits_when_the_connection_ends_has_failed() {
     dialogue.received(&packets(1, &[b"\x01", COLUMN]));
     let mut out = Vec::new();
     dialogue.tracker.close(1_000_000, &mut out);
-    assert_eq!((out[0].error, out[0].end_ns), (Some(Failure::ConnectionClosed), 1_000_000));
+    assert_eq!((&out[0].error, out[0].end_ns), (&Some(Failure::ConnectionClosed), 1_000_000));
     dialogue.clean();
 }
 

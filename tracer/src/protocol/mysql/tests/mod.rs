@@ -6,7 +6,11 @@ mod reading;
 
 use std::sync::Arc;
 
-use super::{Command, Diagnostics, Failure, Shown, Tracker};
+use super::Tracker;
+use crate::protocol::command::{Command, Failure};
+use crate::protocol::conversation::Conversation as _;
+use crate::protocol::diagnostics::Diagnostics;
+use crate::protocol::sql::Shown;
 use crate::protocol::stream::{Chunk, Direction};
 
 /// A body with its header.
@@ -135,8 +139,8 @@ impl Dialogue {
 }
 
 pub(super) fn code(command: &Command<u32>) -> Option<u16> {
-    match command.error {
-        Some(Failure::Reply(error)) => Some(error.code),
+    match &command.error {
+        Some(Failure::Reply(error)) => error.code.parse().ok(),
         _ => None,
     }
 }

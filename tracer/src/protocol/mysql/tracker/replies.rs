@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use super::super::classify::begins_reply;
-use super::super::command::Command;
 use super::super::dialect::Dialect;
 use super::super::handshake::{Greeting, Login, greeting, login};
 use super::super::packet::{Packet, Packets};
 use super::super::session::{KEPT, Lost, Received};
 use super::{Phase, Tracker};
+use crate::protocol::command::Command;
 use crate::protocol::stream::{Chunk, Piece};
 
 impl<T: Clone> Tracker<T> {

@@ -1,22 +1,22 @@
-//! Spans of MySQL commands: one CLIENT span per command of the protocol.
+//! Spans of commands of databases: one CLIENT span per command of the protocol.
 
 use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::model::{Attribute, Span, SpanKind, Status, Value};
-use crate::protocol::mysql::{Command, Failure};
+use crate::protocol::command::{Command, Failure};
+use crate::protocol::conversation::Protocol;
 use crate::trace::correlator::Correlator;
 use crate::trace::database::connection::{Asker, Connection};
 use crate::trace::database::durations::Series;
 use crate::trace::parents::position::Place;
 
-const DEFAULT_PORT: u32 = 3306;
-
 impl Correlator {
-    /// One command of MySQL.
-    pub(in crate::trace) fn mysql(
+    /// One command of a database.
+    pub(in crate::trace) fn database(
         &mut self,
         connection: &Connection,
+        protocol: &Protocol<Asker>,
         command: &Command<Asker>,
         place: &Place,
         slow: bool,
@@ -28,16 +28,24 @@ impl Correlator {
             server: Arc::clone(&connection.server),
         };
         self.durations.add(series, command.end_ns.saturating_sub(command.start_ns), None);
-        self.emit(place, |_| span(connection, command, name, place, slow));
+        self.emit(place, |_| span(connection, protocol, command, name, place, slow));
     }
 }
 
 /// The span of a command.
-fn span(connection: &Connection, command: &Command<Asker>, name: Cow<'static, str>, place: &Place, slow: bool) -> Span {
+fn span(
+    connection: &Connection,
+    protocol: &Protocol<Asker>,
+    command: &Command<Asker>,
+    name: Cow<'static, str>,
+    place: &Place,
+    slow: bool,
+) -> Span {
+    let names = &protocol.attributes;
     let mut attributes: Vec<Attribute> = Vec::with_capacity(14);
     let mut add = |name: &'static str, value: Value| attributes.push((Cow::Borrowed(name), value));
-    add("db.system.name", Value::Str(if command.mariadb { "mariadb" } else { "mysql" }.into()));
-    add("tracer.mysql.command", Value::Str(command.name.into()));
+    add("db.system.name", Value::Str(command.system.into()));
+    add(names.command, Value::Str(command.name.into()));
     let statement = command.statement.as_deref();
     if let Some(text) = statement.and_then(|statement| statement.text.clone()) {
         add("db.query.text", Value::Str(text.into()));
@@ -55,25 +63,25 @@ fn span(connection: &Connection, command: &Command<Asker>, name: Cow<'static, st
         add("db.response.returned_rows", Value::Int(rows as i64));
     }
     if let Some(rows) = command.affected_rows {
-        add("tracer.mysql.affected_rows", Value::Int(rows as i64));
+        add(names.affected_rows, Value::Int(rows as i64));
     }
-    add("tracer.mysql.request.size", Value::Int(command.request_bytes as i64));
-    add("tracer.mysql.response.size", Value::Int(command.response_bytes as i64));
+    add(names.request_size, Value::Int(command.request_bytes as i64));
+    add(names.response_size, Value::Int(command.response_bytes as i64));
     if let Some(doubt) = command.quality.doubt() {
-        add("tracer.mysql.pairing", Value::Str(doubt.into()));
+        add(names.pairing, Value::Str(doubt.into()));
     }
     if slow {
         add("tracer.slow", Value::Bool(true));
     }
     let mut status = Status::Unset;
     if let Some(failure) = &command.error {
-        add("error.type", Value::Str(failure.kind().into()));
+        add("error.type", Value::Str(failure.kind().to_owned().into()));
         if matches!(failure, Failure::Reply(_)) {
-            add("db.response.status_code", Value::Str(failure.kind().into()));
+            add("db.response.status_code", Value::Str(failure.kind().to_owned().into()));
         }
-        status = Status::Error(failure.message().into());
+        status = Status::Error(failure.message().to_owned().into());
     }
-    connection.address_attributes(&mut attributes, DEFAULT_PORT);
+    connection.address_attributes(&mut attributes, protocol.port.into());
     let times = (command.start_ns, command.end_ns);
     Span { attributes, status, ..place.span(command.tag.process, name, SpanKind::Client, times) }
 }
@@ -81,9 +89,9 @@ fn span(connection: &Connection, command: &Command<Asker>, name: Cow<'static, st
 /// The summary where the SQL is run; what does something else with a statement says so first.
 fn name(command: &Command<Asker>) -> Cow<'static, str> {
     let summary = command.statement.as_deref().and_then(|statement| statement.summary.as_deref());
-    match (command.name, summary) {
-        ("QUERY" | "STMT_EXECUTE" | "STMT_BULK_EXECUTE", Some(summary)) => Cow::Owned(summary.to_owned()),
-        (name, Some(summary)) => format!("{name} {summary}").into(),
-        (name, None) => name.into(),
+    match summary {
+        Some(summary) if command.runs => Cow::Owned(summary.to_owned()),
+        Some(summary) => format!("{} {summary}", command.name).into(),
+        None => command.name.into(),
     }
 }

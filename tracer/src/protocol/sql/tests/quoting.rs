@@ -3,7 +3,7 @@
 
 use proptest::prelude::*;
 
-use super::super::{Reading, Shown, Statement};
+use super::super::{Dialect, Reading, Shown, Statement};
 
 /// In every planted secret, and nowhere else.
 const MARK: &str = "Q7";
@@ -17,7 +17,7 @@ fn text(sql: &str, reading: Reading) -> String {
 }
 
 const fn reading(backslash: Option<bool>, ascii_safe: bool) -> Reading {
-    Reading { backslash, ascii_safe }
+    Reading { dialect: Dialect::MySql, backslash, ascii_safe }
 }
 
 const READINGS: [Reading; 6] = [
@@ -276,7 +276,7 @@ proptest! {
     ) {
         let sql = write(&parts, Server { escapes, ansi_quotes, pairs });
         let sql = cut.map_or(sql.as_slice(), |cut| &sql[..cut.index(sql.len() + 1)]);
-        let known = Reading { backslash: is_known.then_some(escapes), ascii_safe: is_known && !pairs };
+        let known = Reading { dialect: Dialect::MySql, backslash: is_known.then_some(escapes), ascii_safe: is_known && !pairs };
         for (reading, mode) in [(known, Shown::Sanitized), (Reading::default(), Shown::Sanitized), (known, Shown::Off)] {
             let shown = format!("{:?}", Statement::new(sql, cut.is_none(), mode, reading));
             prop_assert!(!shown.contains(MARK), "{}\n{}", String::from_utf8_lossy(sql), shown);

@@ -1,11 +1,12 @@
 use proptest::prelude::*;
 
-use super::{Reading, Shown, Statement};
+use super::{Dialect, Reading, Shown, Statement};
 
+mod postgres;
 mod quoting;
 
 /// The usual: `\` escapes, UTF-8.
-const USUAL: Reading = Reading { backslash: Some(true), ascii_safe: true };
+const USUAL: Reading = Reading { dialect: Dialect::MySql, backslash: Some(true), ascii_safe: true };
 
 fn text(sql: &str) -> String {
     Statement::new(sql.as_bytes(), true, Shown::Sanitized, USUAL).text.expect("it is asked for")
@@ -72,6 +73,11 @@ fn summaries_name_operations_and_tables() {
         ("(SELECT a FROM t) UNION (SELECT b FROM u)", "SELECT t SELECT u"),
         ("SELECT 1 FROM t UNION ALL SELECT 2 FROM u", "SELECT t SELECT u"),
         ("WITH x AS (SELECT a FROM t) SELECT * FROM x", "SELECT t SELECT x"),
+        ("WITH x AS (DELETE FROM t RETURNING a) INSERT INTO u SELECT a FROM x", "DELETE t INSERT u SELECT x"),
+        ("SELECT a FROM t WHERE a IS DISTINCT FROM b", "SELECT t"),
+        ("COPY t (a, b) FROM STDIN", "COPY t"),
+        ("COPY (SELECT a FROM t) TO STDOUT", "COPY SELECT t"),
+        ("MERGE INTO t USING s ON t.a = s.a WHEN MATCHED THEN DELETE", "MERGE t"),
         ("CALL do_it(1, 'x')", "CALL do_it"),
         ("SET NAMES utf8mb4", "SET"),
         ("CREATE TABLE IF NOT EXISTS t (id INT)", "CREATE TABLE t"),

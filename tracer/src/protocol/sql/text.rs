@@ -1,6 +1,6 @@
 //! The text without literals, in the spacing of the original.
 
-use super::Token;
+use super::{Dialect, Token};
 
 /// Longest text; a longer one ends in `...`.
 const MAX_TEXT: usize = 2048;
@@ -33,6 +33,7 @@ enum Before {
 /// Builds the text.
 #[derive(Debug, Default)]
 pub(super) struct Text {
+    dialect: Dialect,
     text: String,
     list: List,
     before: Before,
@@ -41,6 +42,10 @@ pub(super) struct Text {
 }
 
 impl Text {
+    pub(super) fn new(dialect: Dialect) -> Self {
+        Self { dialect, ..Self::default() }
+    }
+
     pub(super) fn token(&mut self, token: Token<'_>, spaced: bool) {
         if self.text.len() > MAX_TEXT || self.hidden(token, spaced) {
             return;
@@ -57,11 +62,13 @@ impl Text {
         match token {
             Token::Word(word) => self.push(word, spaced),
             Token::Name(name) => {
-                self.push(b"`", spaced);
+                let quote = [self.dialect.name_quote()];
+                self.push(&quote, spaced);
                 self.push(name, false);
-                self.push(b"`", false);
+                self.push(&quote, false);
             }
-            Token::Literal | Token::Placeholder => self.push(b"?", spaced),
+            Token::Literal => self.push(b"?", spaced),
+            Token::Placeholder(sign) => self.push(sign, spaced),
             // A sign belongs to the number behind it, unless it is an operator.
             Token::Mark(mark @ (b"-" | b"+")) if self.before == Before::Operator => {
                 self.held = Some((char::from(mark[0]), spaced));
@@ -92,7 +99,7 @@ impl Text {
     /// Follows the lists; true when the token is not shown.
     fn hidden(&mut self, token: Token<'_>, spaced: bool) -> bool {
         let is_mark = |mark: &[u8]| token == Token::Mark(mark);
-        let is_value = matches!(token, Token::Literal | Token::Placeholder);
+        let is_value = matches!(token, Token::Literal | Token::Placeholder(_));
         match self.list {
             List::In if is_mark(b"(") => self.list = List::Values(false),
             List::Values(false) if is_value => self.list = List::Values(true),

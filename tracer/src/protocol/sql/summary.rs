@@ -3,6 +3,7 @@
 //! Only words in the places of operations and table names get in: never a literal, a column or an alias.
 
 use super::Token;
+use super::lexer::MAX_NAME;
 
 /// The conventions' bound.
 const MAX_SUMMARY: usize = 255;
@@ -11,6 +12,7 @@ const MAX_DEPTH: usize = 64;
 
 /// First words of statements.
 const OPERATIONS: &[&str] = &[
+    "ABORT",
     "ALTER",
     "ANALYZE",
     "BEGIN",
@@ -19,29 +21,46 @@ const OPERATIONS: &[&str] = &[
     "CALL",
     "CHANGE",
     "CHECK",
+    "CHECKPOINT",
     "CHECKSUM",
+    "CLOSE",
+    "CLUSTER",
+    "COMMENT",
     "COMMIT",
+    "COPY",
     "CREATE",
     "DEALLOCATE",
+    "DECLARE",
     "DELETE",
     "DESC",
     "DESCRIBE",
+    "DISCARD",
     "DO",
     "DROP",
+    "END",
     "EXECUTE",
     "EXPLAIN",
+    "FETCH",
     "FLUSH",
     "GRANT",
     "HANDLER",
     "HELP",
+    "IMPORT",
     "INSERT",
     "INSTALL",
     "KILL",
+    "LISTEN",
     "LOAD",
     "LOCK",
+    "MERGE",
+    "MOVE",
+    "NOTIFY",
     "OPTIMIZE",
     "PREPARE",
     "PURGE",
+    "REASSIGN",
+    "REFRESH",
+    "REINDEX",
     "RELEASE",
     "RENAME",
     "REPAIR",
@@ -50,6 +69,7 @@ const OPERATIONS: &[&str] = &[
     "REVOKE",
     "ROLLBACK",
     "SAVEPOINT",
+    "SECURITY",
     "SELECT",
     "SET",
     "SHOW",
@@ -60,9 +80,11 @@ const OPERATIONS: &[&str] = &[
     "TABLE",
     "TRUNCATE",
     "UNINSTALL",
+    "UNLISTEN",
     "UNLOCK",
     "UPDATE",
     "USE",
+    "VACUUM",
     "VALUES",
     "XA",
 ];
@@ -84,6 +106,9 @@ const MODIFIERS: &[&str] = &[
     "QUICK",
     "TABLE",
 ];
+
+/// Operations that may follow the tables of a WITH, or be in one.
+const CHANGES: &[&str] = &["DELETE", "INSERT", "MERGE", "UPDATE"];
 
 /// What the next name is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -110,6 +135,12 @@ pub(super) struct Summary {
     begun: bool,
     /// First word of the statement.
     operation: Option<&'static str>,
+    /// That is WITH: its operation comes later.
+    with: bool,
+    /// The last token was a bracket.
+    behind_bracket: bool,
+    /// The last token was the word DISTINCT.
+    behind_distinct: bool,
     next: Next,
     /// Bytes of `words` before the target that is being read.
     target_at: usize,
@@ -126,7 +157,15 @@ impl Summary {
             self.begin(token);
             return;
         }
+        let behind_bracket = std::mem::replace(&mut self.behind_bracket, matches!(token, Token::Mark(b"(" | b")")));
+        let behind_distinct = std::mem::take(&mut self.behind_distinct);
         match token {
+            Token::Word(word) if self.with && behind_bracket && known(CHANGES, word).is_some() => {
+                self.push(&word.to_ascii_uppercase());
+                self.next = Next::Target;
+            }
+            // A comparison.
+            Token::Word(word) if behind_distinct && word.eq_ignore_ascii_case(b"FROM") => {}
             Token::Word(word) => self.word(word),
             Token::Name(name) => self.name(name),
             Token::Mark(b";") => self.beginning = true,
@@ -145,7 +184,7 @@ impl Summary {
                 self.next = Next::Qualified;
             }
             Token::Mark(b",") if self.next == Next::Comma => self.next = Next::Target,
-            Token::Mark(_) | Token::Literal | Token::Placeholder => self.next = Next::Nothing,
+            Token::Mark(_) | Token::Literal | Token::Placeholder(_) => self.next = Next::Nothing,
         }
     }
 
@@ -165,6 +204,7 @@ impl Summary {
         self.count = self.count.saturating_add(1);
         (self.depth, self.next, self.operation) = (0, Next::Nothing, None);
         self.selects.clear();
+        self.with = matches!(token, Token::Word(word) if word.eq_ignore_ascii_case(b"WITH"));
         let Token::Word(word) = token else { return };
         self.operation = known(OPERATIONS, word);
         let Some(operation) = self.operation else { return };
@@ -174,9 +214,8 @@ impl Summary {
                 self.selects.push(0);
                 Next::Nothing
             }
-            "INSERT" | "REPLACE" | "UPDATE" | "CALL" | "TRUNCATE" | "TABLE" | "DESC" | "DESCRIBE" | "HANDLER" => {
-                Next::Target
-            }
+            "INSERT" | "REPLACE" | "UPDATE" | "MERGE" | "COPY" | "CALL" | "TRUNCATE" | "TABLE" | "DESC"
+            | "DESCRIBE" | "HANDLER" => Next::Target,
             "USE" => Next::Schema,
             _ => Next::Nothing,
         };
@@ -184,6 +223,7 @@ impl Summary {
 
     fn word(&mut self, word: &[u8]) {
         let is = |name: &str| word.eq_ignore_ascii_case(name.as_bytes());
+        self.behind_distinct = is("DISTINCT");
         if self.next == Next::Qualified || self.next == Next::Schema {
             return self.name(word);
         }
@@ -237,7 +277,7 @@ impl Summary {
                 self.next = Next::Comma;
             }
             Next::Schema => {
-                let end = name.len().min(super::super::handshake::MAX_DATABASE);
+                let end = name.len().min(MAX_NAME);
                 self.uses = Some(String::from_utf8_lossy(&name[..end]).into_owned());
                 self.next = Next::Nothing;
             }

@@ -8,7 +8,7 @@ mod summary;
 mod text;
 mod words;
 
-pub use lexer::Reading;
+pub use lexer::{Dialect, Reading};
 use lexer::{Lexer, Token};
 use summary::Summary;
 use text::Text;
@@ -44,7 +44,7 @@ pub struct Statement {
 impl Statement {
     /// Reads a text; `complete` says whether it is all there.
     pub fn new(sql: &[u8], complete: bool, shown: Shown, reading: Reading) -> Self {
-        let (mut text, mut summary) = (Text::default(), Summary::default());
+        let (mut text, mut summary) = (Text::new(reading.dialect), Summary::default());
         let mut words = Words::new(shown == Shown::Full);
         let mut lexer = Lexer::new(sql, reading);
         while let Some(token) = lexer.next() {

@@ -1,13 +1,13 @@
-//! What a tracker could not make a span of, by cause.
+//! What could not be made a span of, by cause, on the connections of a database.
 
 crate::protocol::counters! {
     /// Counters. Every command that was parsed is either given out or in exactly one of the `commands_*` counters.
     Diagnostics {
         /// Connections that went over to TLS.
         connections_encrypted,
-        /// Connections that went over to compressed packets.
+        /// Connections that went over to a compressed form.
         connections_compressed,
-        /// Connections that speak a protocol of before MySQL 4.1, or became a replication stream.
+        /// Connections that speak a variant that is not known, or became a replication stream.
         connections_unsupported,
         /// Times that the position among the requests was lost: a gap in bytes that matter.
         requests_lost,
@@ -25,7 +25,7 @@ crate::protocol::counters! {
         commands_overflow,
         /// Commands whose bytes were cut off by a loss or by the end of the connection.
         commands_truncated,
-        /// Reply packets to commands that were not seen.
+        /// Messages of replies to commands that were not seen.
         replies_unseen,
         /// Prepared statements whose text was not kept because there were too many.
         statements_overflow,
@@ -33,5 +33,20 @@ crate::protocol::counters! {
         bytes_skipped,
         /// Bytes that came a second time or after later ones.
         bytes_stale,
+    }
+}
+
+impl Diagnostics {
+    /// Those that are a loss to who wants to see every command, by name.
+    pub fn losses(&self) -> [(&'static str, u64); 7] {
+        [
+            ("connections_encrypted", self.connections_encrypted),
+            ("connections_compressed", self.connections_compressed),
+            ("connections_unsupported", self.connections_unsupported),
+            ("commands_unpaired", self.commands_unpaired),
+            ("commands_unaligned", self.commands_unaligned),
+            ("commands_overflow", self.commands_overflow),
+            ("commands_truncated", self.commands_truncated),
+        ]
     }
 }

@@ -15,6 +15,8 @@ const CREDENTIALS: &[&str] = &[
     "AUTHENTICATION",
     "CREDENTIAL",
     "CRYPT",
+    // Its literals are connection strings.
+    "DBLINK",
     "IDENTIFIED",
     "PASSPHRASE",
     "PASSWD",
@@ -76,7 +78,7 @@ impl Words {
                     self.administer_credentials |= self.within && !self.of_rows;
                 }
             }
-            Token::Mark(_) | Token::Literal | Token::Placeholder => {}
+            Token::Mark(_) | Token::Literal | Token::Placeholder(_) => {}
         }
     }
 
