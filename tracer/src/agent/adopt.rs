@@ -186,7 +186,7 @@ impl<S: Sink> Agent<S> {
             if let Err(error) = self.complete(&waiting, attached) {
                 if self.starting && self.options.selector.pids().contains(&pid) {
                     self.refused = Some(error);
-                } else {
+                } else if Process::is_alive(waiting.process.id) {
                     tracing::warn!("{}", chain(&error));
                 }
             }

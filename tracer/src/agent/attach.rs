@@ -222,7 +222,7 @@ impl Attachments {
                     if index == 0 {
                         return Some(Err(error.unwrap_or_else(|| AttachError::Again(file.shown.clone()))));
                     }
-                    if let Some(error) = error {
+                    if let Some(error) = error.filter(|_| !is_gone(pid)) {
                         tracing::warn!("{}: {}", file.shown.display(), super::chain(&error));
                     }
                 }

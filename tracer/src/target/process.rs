@@ -194,9 +194,10 @@ fn living_thread(process: &Path) -> Option<(PathBuf, procfs::process::Process)> 
     })
 }
 
-/// Whether all its threads have ended. Its main thread alone is a zombie for as long as others run.
+/// Whether all its threads have ended. Its main thread alone is a zombie for as long as others run. One that has given up its memory
+/// is about to end, and none of its files can be read any more.
 fn has_ended(stat: &procfs::process::Stat) -> bool {
-    matches!(stat.state, 'Z' | 'X') && stat.num_threads <= 1
+    (matches!(stat.state, 'Z' | 'X') || stat.vsize == 0) && stat.num_threads <= 1
 }
 
 #[cfg(test)]
