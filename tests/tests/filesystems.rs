@@ -103,14 +103,11 @@ fn fuse_of_another_user() {
     agent.wait_until("FUSE");
     let before = server.command_calls();
     target.ask(&format!("sync {} 100", server.address()));
-    let tracer = |arguments: &[&str]| {
-        let output = Command::new(program("tracer")).args(arguments).output().expect("tracer runs");
-        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
-    };
+    let tracer = |arguments: &[&str]| Command::new(program("tracer")).args(arguments).output().expect("tracer runs");
     let pid = target.pid().to_string();
-    let shown = tracer(&["inspect", &pid]);
+    let shown = String::from_utf8_lossy(&tracer(&["inspect", &pid]).stderr).into_owned();
     assert!(shown.contains("FUSE") && shown.contains("allow_root"), "{shown}");
-    let listed: serde_json::Value = serde_json::from_str(&tracer(&["ps", "--json"])).expect("JSON");
+    let listed: serde_json::Value = serde_json::from_slice(&tracer(&["ps", "--json"]).stdout).expect("JSON");
     let row = listed.as_array().expect("rows").iter().find(|row| row["pid"] == target.pid()).expect("its row");
     assert!(row["note"].as_str().is_some_and(|note| note.contains("FUSE")), "{row:#}");
     let outcome = agent.stop();

@@ -358,7 +358,7 @@ fn for_a_folder(program: BorrowedFd<'_>, pid: u32) -> Option<io::Error> {
 /// Gives the program to the event, which keeps it.
 fn give(event: &OwnedFd, program: BorrowedFd<'_>) -> io::Result<()> {
     // _IOW('$', 8, u32)
-    const PERF_EVENT_IOC_SET_BPF: libc::c_ulong = 0x4004_2408;
+    const PERF_EVENT_IOC_SET_BPF: libc::Ioctl = 0x4004_2408;
     // SAFETY: both descriptors are open, and the argument is a number.
     match unsafe { libc::ioctl(event.as_raw_fd(), PERF_EVENT_IOC_SET_BPF, program.as_raw_fd()) } {
         0 => Ok(()),
