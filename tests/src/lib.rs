@@ -1,7 +1,6 @@
 //! Helpers of the end-to-end tests: targets and the agent as child processes, steered by handshakes, never by time.
 
 pub mod agent;
-pub mod browser;
 pub mod capable;
 pub mod certificate;
 pub mod debian;
@@ -23,7 +22,6 @@ pub mod waits;
 use std::path::PathBuf;
 
 pub use agent::{Agent, Outcome};
-pub use browser::{Browser, View};
 pub use capable::Capable;
 pub use certificate::Certificate;
 pub use debian::Debian;

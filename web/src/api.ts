@@ -84,7 +84,7 @@ export interface Edge {
 
 export interface ServiceMap {
   seconds: number;
-  nodes: { kind: "service" | "server"; name: string; spans: number; errors: number }[];
+  nodes: { kind: "service" | "server"; name: string; spans: number; errors: number; begins: number }[];
   edges: Edge[];
   left_out: number;
 }
@@ -170,6 +170,6 @@ export async function ask<T>(path: string, signal?: AbortSignal): Promise<T> {
     if (signal?.aborted) throw error;
     throw new Refused(0, "tracer does not answer");
   }
-  if (!response.ok) throw new Refused(response.status, (await response.text()).trim());
+  if (!response.ok) throw new Refused(response.status, (await response.text()).trim() || `tracer answers ${response.status}`);
   return (await response.json()) as T;
 }

@@ -5,7 +5,7 @@ import { colour, count, duration, plural, time } from "./format";
 import { type Query, link, search } from "./route";
 import { useApi } from "./use_api";
 
-const CELL = 14;
+const CELL = 12;
 const LEFT = 70;
 const BOTTOM = 20;
 

@@ -9,7 +9,7 @@ import { useApi } from "./use_api";
 
 /** Larger ones are a table only: nobody could read the graph. */
 const MAX_DRAWN = 60;
-const WIDTH = 190;
+const WIDTH = 170;
 const HEIGHT = 44;
 
 export function MapView({ tick }: { tick: number }) {
@@ -70,8 +70,10 @@ interface Placed {
 
 function place(map: ServiceMap): Placed {
   const graph = new Graph({ multigraph: true });
-  graph.setGraph({ rankdir: "LR", nodesep: 34, ranksep: 150, marginx: 10, marginy: 10 });
-  map.nodes.forEach((_, at) => graph.setNode(String(at), { width: WIDTH, height: HEIGHT }));
+  graph.setGraph({ rankdir: "LR", nodesep: 34, ranksep: 30, marginx: 10, marginy: 10 });
+  // In a ring of services the first one is on the left.
+  const order = map.nodes.map((_, at) => at).sort((a, b) => (map.nodes[b]?.begins ?? 0) - (map.nodes[a]?.begins ?? 0));
+  order.forEach((at) => graph.setNode(String(at), { width: WIDTH, height: HEIGHT }));
   map.edges.forEach((edge, at) => {
     graph.setEdge(String(edge.from), String(edge.to), { width: 120, height: 32, labelpos: "c" }, String(at));
   });
@@ -128,7 +130,7 @@ function Drawing({ map }: { map: ServiceMap }) {
             <g class={`node ${node.kind} ${colour(node.name)}`} transform={`translate(${x - WIDTH / 2} ${y - HEIGHT / 2})`}>
               <rect width={WIDTH} height={HEIGHT} rx={node.kind === "server" ? 20 : 5} />
               <text x={WIDTH / 2} y={19}>
-                {node.name.length > 26 ? `${node.name.slice(0, 25)}…` : node.name}
+                {node.name.length > 24 ? `${node.name.slice(0, 23)}…` : node.name}
               </text>
               <text x={WIDTH / 2} y={35} class="figures">
                 {node.kind === "server" ? "server" : plural(node.spans, "span")}

@@ -53,7 +53,8 @@ pub fn main(args: Args) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let showing = Arc::clone(&web);
     let runtime_handle = runtime.handle().clone();
-    let reading = thread::Builder::new().name("reader".into()).spawn(move || {
+    // It ends with the process.
+    thread::Builder::new().name("reader".into()).spawn(move || {
         let result = read(input, &config, &showing, &runtime_handle);
         showing.loaded();
         if let Err(error) = result {
@@ -66,8 +67,6 @@ pub fn main(args: Args) -> Result<()> {
             interrupted = tokio::signal::ctrl_c() => interrupted.context("cannot wait for Ctrl-C"),
         }
     })?;
-    // A file that is being read ends with the process.
-    drop(reading);
     Ok(())
 }
 

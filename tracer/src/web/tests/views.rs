@@ -108,6 +108,27 @@ fn the_critical_path_follows_a_message_that_outlives_its_sender() {
     assert_eq!(critical(&store), wanted);
 }
 
+#[test]
+fn what_is_done_one_after_the_other_below_a_message_is_critical() {
+    // A decode is short, and what belongs to it comes later.
+    let store = filled(vec![
+        span(1, 1, None, (0, 1)),
+        span(1, 2, Some(1), (5, 10)),
+        span(1, 3, Some(1), (12, 20)),
+        span(1, 4, Some(1), (25, 26)),
+    ]);
+    let wanted = [
+        (1, 0, 1, false),
+        (2, 1, 5, true),
+        (2, 5, 10, false),
+        (3, 10, 12, true),
+        (3, 12, 20, false),
+        (4, 20, 25, true),
+        (4, 25, 26, false),
+    ];
+    assert_eq!(critical(&store), wanted);
+}
+
 proptest::proptest! {
     /// Whatever the parents and times are: every span is shown once, and the path has no two parts at one time.
     #[test]

@@ -1,8 +1,8 @@
 //! Which parts of a trace its duration consists of.
 //!
 //! The path is walked back from the last end: what a span did is on it, but for the time of a child that it waited for, and what the span
-//! itself waited for is that which ended last before it began. A child may begin when its parent has long ended, as a message that is
-//! decoded does: the time between is on the way.
+//! itself waited for is that which ended last before it began: a span beside it, or its parent. A child may begin when its parent has long
+//! ended, as a message that is decoded does: the time between is on the way.
 
 use super::tree::Node;
 
@@ -15,7 +15,7 @@ pub struct Part {
     pub from: u64,
     /// The same.
     pub to: u64,
-    /// Between the end of the parent and the start of this span.
+    /// Before this span, and nothing that was seen ran: a message is on its way, or the work in between is not traced.
     pub on_the_way: bool,
 }
 
@@ -30,6 +30,8 @@ pub fn critical_path(nodes: &[Node<'_>]) -> Vec<Part> {
     let Some(mut at) = (0..nodes.len()).max_by_key(|&place| nodes[place].seen.end()) else { return path };
     let mut now = nodes[at].seen.end();
     // Each step takes a child away or goes up, and a child is gone down to once: the walk ends.
+    // The span from which the walk has come up.
+    let mut below = at;
     loop {
         let seen = &nodes[at].seen;
         // Those that ended later went on beside what is on the path.
@@ -38,20 +40,18 @@ pub fn critical_path(nodes: &[Node<'_>]) -> Vec<Part> {
         }
         let waited_for = children[at].pop().filter(|&child| nodes[child].seen.end() > seen.start());
         let until = waited_for.map_or(seen.start(), |child| nodes[child].seen.end()).min(now);
-        if until < now {
-            path.push(Part { node: at, from: until, to: now, on_the_way: false });
-            now = until;
-        }
-        if let Some(child) = waited_for {
-            at = child;
-            continue;
-        }
-        let Some(parent) = nodes[at].parent else { return path };
-        let ended = nodes[parent].seen.end();
+        let ended = seen.end().clamp(until, now);
         if ended < now {
-            path.push(Part { node: at, from: ended, to: now, on_the_way: true });
-            now = ended;
+            path.push(Part { node: below, from: ended, to: now, on_the_way: true });
         }
-        at = parent;
+        if until < ended {
+            path.push(Part { node: at, from: until, to: ended, on_the_way: false });
+        }
+        now = until;
+        match (waited_for, nodes[at].parent) {
+            (Some(child), _) => at = child,
+            (None, Some(parent)) => (below, at) = (at, parent),
+            (None, None) => return path,
+        }
     }
 }

@@ -27,7 +27,7 @@ pub fn percentile(values: &mut [u64], percent: usize) -> u64 {
 }
 
 /// Steps of a scale of durations in each power of ten.
-const STEPS: f64 = 4.0;
+const STEPS: f64 = 8.0;
 
 /// The step that a duration is in.
 pub fn step(ns: u64) -> u32 {

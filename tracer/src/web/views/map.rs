@@ -19,6 +19,14 @@ struct Name {
     name: String,
 }
 
+#[derive(Clone, Copy, Debug, Default)]
+struct Node {
+    spans: u64,
+    errors: u64,
+    /// Traces that begin here.
+    begins: u64,
+}
+
 #[derive(Debug, Default)]
 struct Edge {
     /// Of each command, call or message, how long it took.
@@ -58,8 +66,7 @@ pub fn map(traces: &Traces) -> Json {
 /// What is found on the way.
 #[derive(Debug, Default)]
 struct Drawing {
-    /// Spans and errors of each.
-    nodes: BTreeMap<Name, (u64, u64)>,
+    nodes: BTreeMap<Name, Node>,
     edges: BTreeMap<(Name, Name, &'static str), Edge>,
     left_out: u64,
 }
@@ -75,9 +82,10 @@ impl Drawing {
             self.left_out += 1;
             return;
         }
-        let (spans, errors) = self.nodes.entry(name).or_default();
-        *spans += 1;
-        *errors += u64::from(seen.is_error());
+        let node = self.nodes.entry(name).or_default();
+        node.spans += 1;
+        node.errors += u64::from(seen.is_error());
+        node.begins += u64::from(seen.span.parent.is_none());
     }
 
     fn edge(&mut self, from: Name, to: Name, kind: &'static str, duration: u64, error: bool) {
@@ -87,7 +95,7 @@ impl Drawing {
         }
         for name in [&from, &to] {
             if !self.nodes.contains_key(name) {
-                self.nodes.insert(name.clone(), (0, 0));
+                self.nodes.insert(name.clone(), Node::default());
             }
         }
         let edge = self.edges.entry((from, to, kind)).or_default();
@@ -116,8 +124,11 @@ impl Drawing {
         let nodes: Vec<Json> = self
             .nodes
             .iter()
-            .map(|(name, (spans, errors))| {
-                json!({ "kind": name.kind, "name": cut(&name.name), "spans": spans, "errors": errors })
+            .map(|(name, node)| {
+                json!({
+                    "kind": name.kind, "name": cut(&name.name),
+                    "spans": node.spans, "errors": node.errors, "begins": node.begins,
+                })
             })
             .collect();
         json!({ "seconds": seconds, "nodes": nodes, "edges": edges, "left_out": self.left_out })

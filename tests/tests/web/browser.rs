@@ -10,7 +10,8 @@ use tempfile::TempDir;
 use thirtyfour::{By, Capabilities, ChromiumLikeCapabilities as _, DesiredCapabilities, Key, WebDriver};
 use tokio::runtime::Runtime;
 
-use crate::redis::free_port;
+use tracer_tests::redis::free_port;
+use tracer_tests::{DEADLINE, program, wait_for};
 
 /// A browser with one page; dropping it ends it.
 pub struct Browser {
@@ -33,7 +34,7 @@ impl Browser {
             .stderr(Stdio::null())
             .spawn()
             .expect("chromedriver is installed; `cargo xtask test` installs it");
-        crate::wait_for("chromedriver", || TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok());
+        wait_for("chromedriver", || TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok());
         let mut wanted = DesiredCapabilities::chrome();
         // Chromium's own sandbox refuses to run as root.
         let profile = format!("--user-data-dir={}", folder.path().display());
@@ -64,7 +65,7 @@ impl Browser {
         // An element that is not there yet makes an error of an expression.
         let tried = format!("(() => {{ try {{ return !!({expression}); }} catch {{ return false; }} }})()");
         while self.value(&tried) != Value::Bool(true) {
-            assert!(start.elapsed() < crate::DEADLINE, "waited too long for {expression} on:\n{}", self.text());
+            assert!(start.elapsed() < DEADLINE, "waited too long for {expression} on:\n{}", self.text());
             std::thread::yield_now();
         }
     }
@@ -118,7 +119,7 @@ pub struct View {
 impl View {
     /// Shows a file at a free port.
     pub fn start(file: &Path, arguments: &[&str]) -> Self {
-        let mut command = Command::new(crate::program("tracer"));
+        let mut command = Command::new(program("tracer"));
         command.arg("view").arg(file).args(["--web", "127.0.0.1:0"]).args(arguments);
         let mut child = command.stdout(Stdio::piped()).spawn().expect("tracer starts");
         let mut url = String::new();
