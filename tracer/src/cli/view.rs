@@ -36,7 +36,7 @@ pub struct Args {
 
 enum Input {
     Recording(Box<Reader>),
-    Otlp(OtlpFile),
+    Otlp(Box<OtlpFile>),
 }
 
 /// Shows the file until Ctrl-C. It can be looked at while it is read.
@@ -85,7 +85,7 @@ fn open(path: &Path) -> Result<Input> {
     }
     let file = OtlpFile::open(path).with_context(|| format!("cannot read {}", path.display()))?;
     match file {
-        Some(file) => Ok(Input::Otlp(file)),
+        Some(file) => Ok(Input::Otlp(Box::new(file))),
         None => bail!(
             "{} is neither a recording of this version of tracer nor an export: make one with `tracer record` or `--export file:PATH`",
             path.display()
@@ -103,7 +103,7 @@ fn read(input: Input, config: &Config, web: &Web, runtime: &tokio::runtime::Hand
     let pipeline = Pipeline::start(options, vec![Box::new(web.exporter())])?;
     let (counts, lost, problem) = match input {
         Input::Recording(reader) => recording(*reader, config, pipeline.handle()),
-        Input::Otlp(file) => otlp(file, &pipeline.handle()),
+        Input::Otlp(file) => otlp(*file, &pipeline.handle()),
     };
     let report = runtime.block_on(pipeline.shutdown(config.grace()));
     let balance = Balance { kernel: KernelCounts::default(), counts, exporters: report.exporters };
