@@ -1,4 +1,4 @@
-//! `cargo xtask dist`: what is installed elsewhere. From a commit to `target/dist`: a static binary in an archive, packages for
+//! `cargo xtask dist`: what is installed elsewhere. From a commit to `target/packages`: a static binary in an archive, packages for
 //! Debian and Fedora, an image for containers, and SHA256SUMS.
 //!
 //! The same commit gives the same bytes: every time in them is that of the commit, and no path of this machine is in them.
@@ -60,7 +60,7 @@ pub fn make() -> Result<Vec<PathBuf>> {
 
 /// Where everything is put.
 pub fn folder() -> PathBuf {
-    workspace::root().join("target/dist")
+    workspace::root().join("target/packages")
 }
 
 /// The commit that is built.
