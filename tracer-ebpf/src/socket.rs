@@ -35,6 +35,8 @@ const TCP_FIN_WAIT2: i32 = 5;
 const TCP_CLOSE: i32 = 7;
 const TCP_LAST_ACK: i32 = 9;
 const TCP_CLOSING: i32 = 11;
+/// `sk_shutdown`: nothing is received any more.
+const RCV_SHUTDOWN: u8 = 1;
 /// `sk_shutdown`: nothing is sent or received any more.
 const SHUTDOWN_MASK: u8 = 3;
 
@@ -135,12 +137,21 @@ pub fn unseen(key: SocketKey, state: &mut ConnectionState, sent: bool, len: u64)
     }
     let passed = now.wrapping_sub(before);
     let unseen = passed.wrapping_sub(len as u32);
+    if unseen == 1 && !sent && is_ended(key.sock, offsets) {
+        return 0;
+    }
     if unseen > i32::MAX as u32 {
         // Fewer than the call moved: something below the socket has its own numbers.
         state.numbered = 0;
         return 0;
     }
     unseen as u64
+}
+
+/// The peer sends nothing any more: its last word, which has a number like a byte, may have come with the bytes of a call.
+#[inline(always)]
+fn is_ended(sock: u64, offsets: &KernelOffsets) -> bool {
+    kernel::<u8>(sock + offsets.sock_shutdown as u64).is_some_and(|shutdown| shutdown & RCV_SHUTDOWN != 0)
 }
 
 /// Begins a connection: gives it a number and tells the agent of it.
