@@ -103,7 +103,7 @@ impl<T: Clone> Session<T> {
         let earliest_ns = begun.earliest_ns;
         let command = self.command(Unit { begun, name, statement, bytes: message.wire }, sent_ns);
         if self.steps.is_skipping() {
-            self.steps.skip(command, out);
+            self.steps.skip(*command, out);
             return Ok(());
         }
         self.steps.push(Step { answer: Answer::Query, command: Some(command), earliest_ns }, out)
@@ -136,7 +136,7 @@ impl<T: Clone> Session<T> {
             None
         };
         match command {
-            Some(command) if is_skipping => self.steps.skip(command, out),
+            Some(command) if is_skipping => self.steps.skip(*command, out),
             None if is_skipping => {}
             command => return self.steps.push(Step { answer, command, earliest_ns }, out),
         }
@@ -190,7 +190,7 @@ impl<T: Clone> Session<T> {
         let Some(unit) = self.unit.take() else { return };
         let command = self.command(unit, sent_ns);
         if self.steps.is_skipping() {
-            self.steps.skip(command, out);
+            self.steps.skip(*command, out);
         } else {
             self.steps.attach(command, out);
         }

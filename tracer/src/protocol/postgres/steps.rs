@@ -165,13 +165,13 @@ impl<T> Steps<T> {
     /// A command ends with the last step that was taken, or has ended already.
     pub(super) fn attach(&mut self, command: Box<Command<T>>, out: &mut Vec<Command<T>>) {
         match self.waiting.back_mut() {
-            Some(Step { answer: Answer::Sync | Answer::Query, .. }) | None => self.give(command, out),
+            Some(Step { answer: Answer::Sync | Answer::Query, .. }) | None => self.give(*command, out),
             Some(step) => step.command = Some(command),
         }
     }
 
     /// A command that the server passes over, because one before it has failed, or that has just failed.
-    pub(super) fn skip(&mut self, command: Box<Command<T>>, out: &mut Vec<Command<T>>) {
+    pub(super) fn skip(&mut self, command: Command<T>, out: &mut Vec<Command<T>>) {
         self.give(command, out);
         self.tally.error = Some(Failure::Skipped);
     }
@@ -314,20 +314,20 @@ impl<T> Steps<T> {
             // Its beginning may not have been seen: it was before the answer.
             command.start_ns = command.start_ns.min(end_ns.max(earliest_ns));
             command.end_ns = end_ns;
-            self.give(command, out);
+            self.give(*command, out);
         }
         if matches!(answer, Answer::Sync | Answer::Query) {
             self.tally = Tally::default();
         }
     }
 
-    fn give(&mut self, mut command: Box<Command<T>>, out: &mut Vec<Command<T>>) {
+    fn give(&mut self, mut command: Command<T>, out: &mut Vec<Command<T>>) {
         let Tally { bytes, rows, affected_rows, error } = std::mem::take(&mut self.tally);
         self.understood += 1;
         command.end_ns = command.end_ns.max(command.start_ns);
         (command.response_bytes, command.rows, command.affected_rows, command.error) =
             (bytes, rows, affected_rows, error);
-        out.push(*command);
+        out.push(command);
     }
 
     /// The answer to the only command that waits goes on, in messages whose bounds are not known. False if it is not the only one.
@@ -373,7 +373,7 @@ impl<T> Steps<T> {
         for mut command in std::mem::take(&mut self.waiting).into_iter().filter_map(|step| step.command) {
             command.end_ns = now_ns.max(command.sent_ns);
             self.tally.error.get_or_insert(Failure::ConnectionClosed);
-            self.give(command, out);
+            self.give(*command, out);
         }
         self.diagnostics.replies_unseen += self.early.len() as u64;
         self.forget();
