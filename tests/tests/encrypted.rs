@@ -1,11 +1,11 @@
-//! Encrypted connections are not passed over in silence. Against a real redis-server and a real MariaDB with TLS.
+//! Encrypted connections are not passed over in silence. Against a real redis-server, MariaDB and PostgreSQL with TLS.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 
 use tracer_tests::redis::free_port;
-use tracer_tests::{Agent, MariaDb, Outcome, RedisServer, require_root};
+use tracer_tests::{Agent, MariaDb, Outcome, Postgres, RedisServer, require_root};
 
 /// An address of this host that only the test with a usual port uses.
 const USUAL: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::new(127, 77, 0, 1)), 6380);
@@ -96,6 +96,21 @@ fn an_encrypted_connection_to_mariadb_is_a_loss() {
     assert!(outcome.printed.contains("TLS_"), "it is encrypted: {:?}", outcome.printed);
     assert_eq!(outcome.spans.len(), 0);
     assert_eq!(outcome.count("/lost/mysql_connections_encrypted"), 1, "{:#}", outcome.stats);
+    let said = said(&outcome);
+    assert!(said.len() == 1 && said[0].ends_with("its commands are not seen"), "{}", outcome.said);
+}
+
+#[test]
+fn an_encrypted_connection_to_postgres_is_a_loss() {
+    require_root();
+    let server = Postgres::start_with_tls();
+    let url = format!("{}?sslmode=require", server.url());
+    let sql = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
+    let command = ["psql", "--no-psqlrc", "--tuples-only", &url, "--command", sql].map(str::to_owned);
+    let outcome = trace(&command);
+    assert_eq!(outcome.printed.trim(), "t", "it is encrypted");
+    assert_eq!(outcome.spans.len(), 0);
+    assert_eq!(outcome.count("/lost/postgresql_connections_encrypted"), 1, "{:#}", outcome.stats);
     let said = said(&outcome);
     assert!(said.len() == 1 && said[0].ends_with("its commands are not seen"), "{}", outcome.said);
 }

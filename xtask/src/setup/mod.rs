@@ -81,7 +81,9 @@ pub fn to_build() -> Vec<Box<dyn Tool>> {
 pub fn to_test() -> Vec<Box<dyn Tool>> {
     let mut tools = to_demo();
     tools.push(Box::new(packages::PROTOC));
-    tools.push(Box::new(packages::PythonProtobuf));
+    tools.push(Box::new(packages::PYTHON_PROTOBUF));
+    tools.push(Box::new(packages::Postgres));
+    tools.push(Box::new(packages::PSYCOPG));
     tools.push(Box::new(packages::TMUX));
     tools.push(Box::new(packages::RSYNC));
     tools.push(Box::new(packages::XZ));

@@ -36,6 +36,9 @@ pub const MARIADB: Program =
 pub const MARIADB_CLIENT: Program =
     Program { program: "mariadb", package: "mariadb-client-core", purpose: "steers the MySQL server of the tests" };
 
+/// PostgreSQL, of whatever version the release has, with `pg_stat_statements`.
+pub struct Postgres;
+
 /// For the test of `tracer top`.
 pub const TMUX: Program =
     Program { program: "tmux", package: "tmux", purpose: "the terminal in which `tracer top` is tested" };
@@ -90,8 +93,25 @@ pub const PROTOC: Program = Program { program: "protoc", package: "protobuf-comp
 
 const PEER: &str = "another implementation of protobuf, which has to read the shim's messages";
 
-/// protobuf for the distribution's Python.
-pub struct PythonProtobuf;
+/// A module of the distribution's Python.
+pub struct PythonModule {
+    /// Its name in Python.
+    module: &'static str,
+    /// The Debian package that holds it.
+    package: &'static str,
+    purpose: &'static str,
+}
+
+/// For the tests of the shim.
+pub const PYTHON_PROTOBUF: PythonModule =
+    PythonModule { module: "google.protobuf", package: "python3-protobuf", purpose: PEER };
+
+/// For the tests of PostgreSQL.
+pub const PSYCOPG: PythonModule = PythonModule {
+    module: "psycopg",
+    package: "python3-psycopg",
+    purpose: "one of the clients of PostgreSQL in the tests",
+};
 
 /// For `cargo xtask bench`.
 pub const BPFTRACE: Program = Program {
@@ -130,19 +150,43 @@ impl Tool for Program {
     }
 }
 
-impl Tool for PythonProtobuf {
+impl Tool for PythonModule {
     fn name(&self) -> String {
-        "python3-protobuf".to_owned()
+        self.package.to_owned()
     }
 
     fn purpose(&self) -> &'static str {
-        PEER
+        self.purpose
     }
 
     fn find(&self) -> Option<PathBuf> {
-        let script = "import google.protobuf; print(google.protobuf.__file__)";
-        let file = run::output(Command::new("/usr/bin/python3").args(["-c", script])).ok()?;
+        let script = format!("import {0}; print({0}.__file__)", self.module);
+        let file = run::output(Command::new("/usr/bin/python3").args(["-c", &script])).ok()?;
         Some(PathBuf::from(file.trim()))
+    }
+
+    fn remedy(&self) -> String {
+        format!("`apt-get install {}` as root, or your distribution's package of it", self.package)
+    }
+
+    fn install(&self) -> Result<()> {
+        install(&[self.package])
+    }
+}
+
+impl Tool for Postgres {
+    fn name(&self) -> String {
+        "postgresql".to_owned()
+    }
+
+    fn purpose(&self) -> &'static str {
+        "the PostgreSQL server that the tests talk to"
+    }
+
+    /// The server itself: Debian keeps the programs of each version in a folder of their own.
+    fn find(&self) -> Option<PathBuf> {
+        let versions = std::fs::read_dir("/usr/lib/postgresql").ok()?.flatten();
+        versions.map(|version| version.path().join("bin/postgres")).find(|server| server.is_file())
     }
 
     fn remedy(&self) -> String {
@@ -150,7 +194,7 @@ impl Tool for PythonProtobuf {
     }
 
     fn install(&self) -> Result<()> {
-        install(&[&self.name()])
+        install(&["postgresql"])
     }
 }
 
