@@ -11,7 +11,9 @@ fn run(how: &str) -> Outcome {
     require_root();
     let server = RedisServer::start();
     let mut target = Target::start("task_target");
-    let agent = Agent::run(&["-p", &target.pid().to_string(), "--query-text", "full"]);
+    // All of it fits, however the machine shares its time between the agent, the target and the server: this is about parents.
+    let ring = (128 << 20).to_string();
+    let agent = Agent::run(&["-p", &target.pid().to_string(), "--query-text", "full", "--ring-size", &ring]);
     target.ask(&format!("{how} {} {MESSAGES}", server.address()));
     assert!(target.end().success());
     let outcome = agent.stop();
