@@ -1,6 +1,6 @@
-// Bundles the page into the folder that is given: `cargo xtask page` calls this.
+// Bundles the page's script into the folder that is given: `cargo xtask page` calls this. The agent embeds static/ as it is.
 import { build } from "esbuild";
-import { copyFile, mkdir } from "node:fs/promises";
+import { mkdir } from "node:fs/promises";
 
 const out = process.argv[2];
 if (!out) throw new Error("usage: node build.mjs FOLDER");
@@ -17,4 +17,3 @@ await build({
   jsxImportSource: "preact",
   legalComments: "eof",
 });
-for (const file of ["index.html", "page.css", "icon.svg"]) await copyFile(`static/${file}`, `${out}/${file}`);

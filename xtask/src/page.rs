@@ -1,4 +1,4 @@
-//! `cargo xtask page`: builds the page of the browser view from `web/`, with npm, into the folder that the agent embeds.
+//! `cargo xtask page`: builds the script of the browser view from `web/`, with npm, into the folder that the agent embeds.
 //!
 //! What is built is committed, so that building the agent needs no node. `cargo xtask lint` checks that it belongs to its sources: by a hash of
 //! them that is kept beside it, and where npm is installed by building it again.

@@ -7,8 +7,8 @@
 //!
 //! The [`Store`](store::Store) only keeps the batches that it is given. It finds traces in them when somebody looks, so a page that
 //! nobody has open costs the memory of the spans and no time. Each file of `views` answers one question of the page as JSON and
-//! knows nothing of HTTP; `http` lets in only whoever has the token. The page itself (`page/`) is built from `web/` by `cargo xtask
-//! page` and embedded: nothing is fetched from anywhere else.
+//! knows nothing of HTTP; `http` lets in only whoever has the token. The page's script (`page/`) is built from `web/` by `cargo xtask
+//! page` and embedded, with what lies in `web/static/`: nothing is fetched from anywhere else.
 
 mod exporter;
 mod http;

@@ -17,10 +17,10 @@ use crate::model::TraceId;
 use crate::web::store::Traces;
 use crate::web::{Web, views};
 
-const PAGE: &str = include_str!("../page/index.html");
+const PAGE: &str = include_str!("../../../../web/static/index.html");
 const SCRIPT: &str = include_str!("../page/page.js");
-const STYLE: &str = include_str!("../page/page.css");
-const ICON: &str = include_str!("../page/icon.svg");
+const STYLE: &str = include_str!("../../../../web/static/page.css");
+const ICON: &str = include_str!("../../../../web/static/icon.svg");
 
 const STRANGER: &str =
     "This page is for whoever started tracer: open the address that it has printed, with its token.\n";
