@@ -8,7 +8,7 @@ use std::fmt::Debug;
 use super::command::Command;
 use super::diagnostics::Diagnostics;
 use super::sql::Shown;
-use super::stream::{Chunk, Direction, Verdict};
+use super::stream::{Chunk, Direction, Quality, Verdict};
 
 /// Follows one connection of a client. `T` is what the caller wants to know again of a command's sender.
 pub trait Conversation<T>: Debug {
@@ -43,6 +43,17 @@ pub trait Conversation<T>: Debug {
 
     /// The counters since the last call; none of a connection that may be something else.
     fn diagnostics(&mut self) -> Diagnostics;
+}
+
+/// The beginning of a message of the client, as the record that brought it tells.
+#[derive(Clone, Debug)]
+pub(super) struct Begun<T> {
+    pub tag: T,
+    pub start_ns: u64,
+    pub earliest_ns: u64,
+    /// It is clear which answer is whose.
+    pub aligned: bool,
+    pub quality: Quality,
 }
 
 /// A protocol: a row of the table [`Protocol::ALL`].

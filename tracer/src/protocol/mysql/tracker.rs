@@ -16,7 +16,7 @@ use super::packet::{Fields, Packet, Packets};
 use super::session::{KEPT, Lost, Request, Session};
 use super::verb::{Answer, Effect, lookup};
 use crate::protocol::command::Command;
-use crate::protocol::conversation::Conversation;
+use crate::protocol::conversation::{Begun, Conversation};
 use crate::protocol::diagnostics::Diagnostics;
 use crate::protocol::sql::{Shown, Statement};
 use crate::protocol::stream::{Chunk, Direction, Piece, Quality, Stream, Verdict};
@@ -74,15 +74,6 @@ pub struct Tracker<T> {
     /// Number of the last packet that was received.
     last_received: u8,
     doubts: u32,
-}
-
-#[derive(Debug)]
-struct Begun<T> {
-    tag: T,
-    start_ns: u64,
-    earliest_ns: u64,
-    aligned: bool,
-    quality: Quality,
 }
 
 impl<T: Clone> Tracker<T> {

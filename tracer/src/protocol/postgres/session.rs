@@ -5,23 +5,12 @@ use std::sync::Arc;
 use super::message::{Fields, Message};
 use super::steps::{Answer, Lost, Step, Steps};
 use crate::protocol::command::Command;
+use crate::protocol::conversation::Begun;
 use crate::protocol::sql::{Dialect, Reading, Shown, Statement};
-use crate::protocol::stream::Quality;
 
 /// Names of what leads to an Execute, the least telling one first. Whoever sends no Execute has sent a command of the last one.
 const PARTS: [&str; 4] = [CLOSE, "DESCRIBE", "BIND", "PARSE"];
 const CLOSE: &str = "CLOSE";
-
-/// The beginning of a message.
-#[derive(Clone, Debug)]
-pub(super) struct Begun<T> {
-    pub tag: T,
-    pub start_ns: u64,
-    pub earliest_ns: u64,
-    /// It is clear which answer is whose.
-    pub aligned: bool,
-    pub quality: Quality,
-}
 
 /// Messages of the extended protocol that will be a command.
 #[derive(Debug)]
