@@ -186,7 +186,7 @@ fn assert_times(outcome: &Outcome, truth: &Truth) {
     // Unix time minus CLOCK_MONOTONIC. A decode begins right after its step.
     let decodes = pairs.iter().filter(|(span, _)| span.name.starts_with("decode "));
     let offset = median(decodes.map(|(span, step)| span.start as i64 - step.start as i64).collect());
-    let mut differences: BTreeMap<(&str, &str), Vec<i64>> = BTreeMap::new();
+    let mut differences: BTreeMap<(&str, &str), Vec<[i64; 2]>> = BTreeMap::new();
     for (span, step) in &pairs {
         let start = span.start as i64 - offset - step.start as i64;
         let end = span.end as i64 - offset - step.end as i64;
@@ -196,16 +196,20 @@ fn assert_times(outcome: &Outcome, truth: &Truth) {
         assert!(before >= -CLOCK_NS && after >= -CLOCK_NS, "{before} {after}: {step:?} {span:#?}");
         let length = (step.end - step.start) as i64;
         let name = statement(span).unwrap_or(&span.name);
-        differences.entry((&span.service, name)).or_default().push((span.nanos() as i64 - length).abs());
+        differences.entry((&span.service, name)).or_default().push([(span.nanos() as i64 - length).abs(), length]);
     }
     for ((service, name), differences) in differences {
         let count = differences.len();
-        let median = median(differences);
-        println!("{service} {name}: {count} spans, {median} ns from the ground truth at the median");
+        let length = median(differences.iter().map(|[_, length]| *length).collect());
+        let median = median(differences.iter().map(|[difference, _]| *difference).collect());
+        println!("{service} {name}: {count} spans, {median} ns from the ground truth of {length} ns at the median");
         // What a task waits for includes the way to the connection's driver task and back, which is no part of the command;
         // what a server does for a call includes HTTP/2.
         let more = name == "SET" || service == "counter";
-        assert!(more || median <= 20_000, "{service} {name}: {median} ns from the ground truth");
+        // What the client's library does before it sends and after it has read is in the step only. It takes as much longer as
+        // the whole step does where the processors are busy with others: a fifth of the step is as good as the 20 us.
+        let most = 20_000.max(length / 5);
+        assert!(more || median <= most, "{service} {name}: {median} ns from the ground truth of {length} ns");
     }
 }
 
