@@ -46,6 +46,20 @@ pub struct Args {
     /// Measure what has been built
     #[arg(long)]
     no_build: bool,
+    /// Measure only this
+    #[arg(long, value_enum)]
+    only: Option<Part>,
+}
+
+/// What can be measured by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    /// Calls, commands and servers
+    Calls,
+    /// The agent's processor time per span
+    Replay,
+    /// The order services
+    Orders,
 }
 
 /// Messages per measurement: under the agent some tenths of a second, and their spans fit in its ring buffer.
@@ -84,7 +98,8 @@ pub fn main(args: &Args) -> Result<()> {
     };
     let progress = ProgressBar::new(args.rounds.into())
         .with_style(indicatif::ProgressStyle::with_template("round {pos} of {len} {wide_bar} {eta}")?);
-    for round in 1..=args.rounds {
+    let measures = |part| args.only.is_none_or(|only| only == part);
+    for round in (1..=args.rounds).filter(|_| measures(Part::Calls)) {
         if progress.is_hidden() {
             eprintln!("round {round} of {} ...", args.rounds);
         }
@@ -92,14 +107,17 @@ pub fn main(args: &Args) -> Result<()> {
         progress.inc(1);
     }
     progress.finish_and_clear();
-    let replays = run::step("record and replay", || bench.replays())?;
+    let replays =
+        if measures(Part::Replay) { run::step("record and replay", || bench.replays())? } else { Vec::new() };
     let mut orders = Pipeline::default();
-    for round in 1..=args.rounds.min(ORDER_ROUNDS) {
+    for round in (1..=args.rounds.min(ORDER_ROUNDS)).filter(|_| measures(Part::Orders)) {
         run::step(&format!("orders through the services, round {round}"), || orders.round(&bench.agent, dir.path()))?;
     }
     let path = workspace::target().join("bench.json");
     report::print(&bench.samples, &replays, args.rounds);
-    orders.print();
+    if measures(Part::Orders) {
+        orders.print();
+    }
     report::write(&bench.samples, &replays, &orders, args.rounds, &path)?;
     println!("\n{}", path.display());
     Ok(())
@@ -201,7 +219,7 @@ impl Bench<'_> {
     }
 
     fn attach_agent(&self, target: &Target) -> Result<Observer> {
-        Observer::agent(&self.agent, self.dir, "run", target.id(), |command| {
+        Observer::agent(&self.agent, self.dir, "run", &[target.id()], |command| {
             command.args(["--export", "none", "--stats-json"]).arg(self.stats());
         })
     }
@@ -257,7 +275,11 @@ impl Bench<'_> {
             ("Redis GET", &self.program, self.get(4 * COMMANDS)),
             ("shim encode", &self.shim_program, format!("shim encode {}", 10 * MESSAGES)),
         ];
-        works.iter().map(|(name, program, work)| replay::measure(name, work, &self.agent, program, self.dir)).collect()
+        let alone = works.iter().map(|(name, program, work)| replay::measure(name, work, &self.agent, program, self.dir));
+        let orders = [("orders, unmodified", Variant::Unmodified), ("orders, shim", Variant::Shim)];
+        let orders =
+            orders.into_iter().map(|(name, variant)| replay::measure_orders(name, variant, &self.agent, self.dir));
+        alone.chain(orders).collect()
     }
 
     fn measure(&mut self, target: &mut Target, row: Row, work: &str) -> Result<()> {

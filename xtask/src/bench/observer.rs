@@ -30,16 +30,16 @@ impl Observer {
         Ok(Self { service, log })
     }
 
-    /// `tracer run` or `tracer record` on a process, when it has attached.
+    /// `tracer run` or `tracer record` on these processes, when it has attached.
     pub fn agent(
         program: &Path,
         dir: &Path,
         subcommand: &str,
-        pid: u32,
+        pids: &[u32],
         arguments: impl FnOnce(&mut Command),
     ) -> Result<Self> {
         let mut command = Command::new(program);
-        command.args([subcommand, "--pid", &pid.to_string()]).env("NO_COLOR", "1");
+        command.args([subcommand, "--pid"]).args(pids.iter().map(u32::to_string)).env("NO_COLOR", "1");
         arguments(&mut command);
         let mut agent = Self::start(&mut command, dir)?;
         agent.wait_until("the agent attaches", |said| Ok(said.contains("Ctrl-C ends")))?;

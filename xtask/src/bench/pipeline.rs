@@ -4,18 +4,20 @@
 //! tracing-opentelemetry, whose exporter drops the spans, by themselves. A ratio is between figures of one round; the base is the
 //! unmodified build without an agent.
 
-use std::{path::Path, process::Command};
+use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use super::observer::Observer;
+use super::{machine, observer::Observer};
 use crate::pipeline::{Chain, Load, SERVICES, Variant};
 
 /// Orders that are under way at saturation.
 const WINDOW: u64 = 32;
-/// Orders at saturation, and at a calm rate.
-const ORDERS: u64 = 2_000;
+/// Orders at saturation: some seconds.
+const SATURATED: u64 = 8_000;
+/// Orders at a calm rate.
+const CALM: u64 = 2_000;
 /// The calm rate, orders in a second.
 const RATE: u64 = 500;
 
@@ -28,6 +30,8 @@ const ROWS: [&str; 5] =
 struct Figures {
     /// Orders in a second at saturation.
     throughput: f64,
+    /// Processor time of the whole machine for an order at saturation, in microseconds.
+    cpu_us: f64,
     /// Microseconds within which 99 of 100 orders are answered at the calm rate.
     p99_us: f64,
 }
@@ -50,39 +54,44 @@ impl Pipeline {
     /// For people.
     pub fn print(&self) {
         println!(
-            "\n{:<58} {:>10} {:>12} {:>10} {:>12}",
-            "an order, through four services", "orders/s", "ratio", "p99, µs", "ratio"
+            "\n{:<40} {:>10} {:>8} {:>10} {:>8} {:>10} {:>8}",
+            "an order, through four services", "orders/s", "ratio", "CPU, µs", "ratio", "p99, µs", "ratio"
         );
         for (row, name) in ROWS.iter().enumerate() {
-            let [throughput, throughput_ratio, p99, p99_ratio] = self.medians(row);
-            println!("  {name:<56} {throughput:>10.0} {throughput_ratio:>12.2} {p99:>10.0} {p99_ratio:>12.2}");
+            let [throughput, cpu, p99] = self.medians(row);
+            print!("  {name:<38}");
+            for (figure, ratio) in [throughput, cpu, p99] {
+                print!(" {figure:>10.0} {ratio:>8.2}");
+            }
+            println!();
         }
     }
 
     /// For programs.
     pub fn json(&self) -> Value {
         let rows = ROWS.iter().enumerate().map(|(row, name)| {
-            let [throughput, throughput_ratio, p99, p99_ratio] = self.medians(row);
+            let [throughput, cpu, p99] = self.medians(row);
             json!({
                 "name": name,
-                "orders_per_second": throughput,
-                "orders_per_second_ratio": throughput_ratio,
-                "p99_us": p99,
-                "p99_ratio": p99_ratio,
+                "orders_per_second": throughput.0,
+                "orders_per_second_ratio": throughput.1,
+                "machine_cpu_us": cpu.0,
+                "machine_cpu_ratio": cpu.1,
+                "p99_us": p99.0,
+                "p99_ratio": p99.1,
             })
         });
-        json!({ "window": WINDOW, "orders": ORDERS, "rate": RATE, "rounds": self.0.len(), "rows": rows.collect::<Vec<_>>() })
+        json!({ "window": WINDOW, "saturated": SATURATED, "calm": CALM, "rate": RATE, "rounds": self.0.len(), "rows": rows.collect::<Vec<_>>() })
     }
 
-    /// Throughput, its ratio to the base, p99, its ratio.
-    fn medians(&self, row: usize) -> [f64; 4] {
+    /// Throughput, processor time and p99, each with its ratio to the base.
+    fn medians(&self, row: usize) -> [(f64, f64); 3] {
         let of = |figure: fn(&Figures) -> f64| {
             let values = self.0.iter().map(|round| figure(&round[row])).collect();
             let ratios = self.0.iter().map(|round| figure(&round[row]) / figure(&round[0])).collect();
-            [median(values), median(ratios)]
+            (median(values), median(ratios))
         };
-        let ([throughput, throughput_ratio], [p99, p99_ratio]) = (of(|row| row.throughput), of(|row| row.p99_us));
-        [throughput, throughput_ratio, p99, p99_ratio]
+        [of(|row| row.throughput), of(|row| row.cpu_us), of(|row| row.p99_us)]
     }
 }
 
@@ -91,11 +100,10 @@ fn build(variant: Variant, agent: &Path, dir: &Path) -> Result<[Figures; 2]> {
     let scratch = tempfile::tempdir_in(dir)?;
     let chain = Chain::start(variant, scratch.path())?;
     let without = warm(&chain)?;
-    let mut command = Command::new(agent);
-    command.env("NO_COLOR", "1").args(["run", "--export", "none", "--pid"]);
-    command.args(SERVICES.iter().filter_map(|name| chain.id(name)).map(|id| id.to_string()));
-    let mut observer = Observer::start(&mut command, scratch.path())?;
-    observer.wait_until("the agent attaches", |said| Ok(said.contains("Ctrl-C ends")))?;
+    let pids: Vec<u32> = SERVICES.iter().filter_map(|name| chain.id(name)).collect();
+    let observer = Observer::agent(agent, scratch.path(), "run", &pids, |command| {
+        command.args(["--export", "none"]);
+    })?;
     let with = measure(&chain)?;
     observer.end()?;
     Ok([without, with])
@@ -108,15 +116,30 @@ fn warm(chain: &Chain) -> Result<Figures> {
 }
 
 fn measure(chain: &Chain) -> Result<Figures> {
-    let load = Load { count: ORDERS, rate: RATE, burst: 0, window: Some(WINDOW), first: 1 };
-    let number = |answers: &Value, name: &str| answers[name].as_f64().with_context(|| format!("{name} in {answers}"));
-    let saturated = chain.send(load)?;
-    let calm = chain.send(Load { window: None, ..load })?;
-    for answers in [&saturated, &calm] {
-        ensure!(answers["filled"] == ORDERS, "an order was not filled: {answers}");
-    }
-    let throughput = ORDERS as f64 / number(&saturated, "seconds")?;
-    Ok(Figures { throughput, p99_us: number(&calm, "p99_us")? })
+    let (throughput, cpu_us) = saturate(chain)?;
+    let load = Load { count: CALM, rate: RATE, burst: 0, window: None, first: 1 };
+    let calm = send(chain, load)?;
+    Ok(Figures { throughput, cpu_us, p99_us: number(&calm, "p99_us")? })
+}
+
+/// As many orders as the services can take: orders in a second, and processor time of the whole machine for each, in microseconds.
+pub fn saturate(chain: &Chain) -> Result<(f64, f64)> {
+    let load = Load { count: SATURATED, rate: RATE, burst: 0, window: Some(WINDOW), first: 1 };
+    let busy = machine::busy()?;
+    let answers = send(chain, load)?;
+    let busy = machine::busy()?.saturating_sub(busy);
+    let count = SATURATED as f64;
+    Ok((count / number(&answers, "seconds")?, busy.as_secs_f64() * 1e6 / count))
+}
+
+fn send(chain: &Chain, load: Load) -> Result<Value> {
+    let answers = chain.send(load)?;
+    ensure!(answers["filled"] == load.count, "an order was not filled: {answers}");
+    Ok(answers)
+}
+
+fn number(answers: &Value, name: &str) -> Result<f64> {
+    answers[name].as_f64().with_context(|| format!("{name} in {answers}"))
 }
 
 fn median(mut values: Vec<f64>) -> f64 {
@@ -130,12 +153,12 @@ mod tests {
 
     #[test]
     fn ratios_are_within_a_round() {
-        let row = |throughput, p99_us| Figures { throughput, p99_us };
+        let row = |throughput, cpu_us, p99_us| Figures { throughput, cpu_us, p99_us };
         let round = |factor: f64| {
-            [row(100.0, 10.0), row(50.0, 20.0), row(100.0, 10.0), row(80.0, 12.0), row(70.0, 15.0)]
-                .map(|row| Figures { throughput: row.throughput * factor, p99_us: row.p99_us / factor })
+            [(100.0, 5.0, 10.0), (50.0, 10.0, 20.0), (100.0, 5.0, 10.0), (80.0, 6.0, 12.0), (70.0, 7.0, 15.0)]
+                .map(|(throughput, cpu, p99)| row(throughput * factor, cpu / factor, p99 / factor))
         };
         let pipeline = Pipeline(vec![round(1.0), round(3.0), round(2.0)]);
-        assert_eq!(pipeline.medians(1), [100.0, 0.5, 10.0, 2.0]);
+        assert_eq!(pipeline.medians(1), [(100.0, 0.5), (5.0, 2.0), (10.0, 2.0)]);
     }
 }

@@ -1,12 +1,20 @@
 //! The agent's processor time per span, without the kernel's part: a recording, replayed to no exporter.
 
-use std::{fs, mem::MaybeUninit, path::Path, process::Command};
+use std::{
+    fs,
+    mem::MaybeUninit,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use super::{observer::Observer, read_json, target::Target};
-use crate::workspace;
+use crate::{
+    pipeline::{Chain, SERVICES, Variant},
+    workspace,
+};
 
 /// One replay.
 pub struct Replay {
@@ -29,19 +37,49 @@ impl Replay {
 
 /// Records a target's work, and replays it.
 pub fn measure(name: &'static str, work: &str, agent: &Path, program: &Path, dir: &Path) -> Result<Replay> {
-    let recording = dir.join("recording");
     let mut target = Target::start(program)?;
-    let recorder = Observer::agent(agent, dir, "record", target.id(), |command| {
+    let pid = target.id();
+    let recording = record(name, &[pid], agent, dir, || target.cost(work).map(drop))?;
+    replay(name, agent, &recording, dir)
+}
+
+/// Records orders through the services, and replays them.
+pub fn measure_orders(name: &'static str, variant: Variant, agent: &Path, dir: &Path) -> Result<Replay> {
+    let scratch = tempfile::tempdir_in(dir)?;
+    let chain = Chain::start(variant, scratch.path())?;
+    let pids: Vec<u32> = SERVICES.iter().filter_map(|name| chain.id(name)).collect();
+    let recording = record(name, &pids, agent, dir, || super::pipeline::saturate(&chain).map(drop))?;
+    replay(name, agent, &recording, dir)
+}
+
+/// Records what these processes do meanwhile. The recording stays, for those who want to know where the time goes.
+fn record(
+    name: &str,
+    pids: &[u32],
+    agent: &Path,
+    dir: &Path,
+    work: impl FnOnce() -> Result<()>,
+) -> Result<PathBuf> {
+    let recordings = workspace::target().join("bench");
+    fs::create_dir_all(&recordings)?;
+    let recording = recordings.join(name.replace([' ', ','], "-") + ".recording");
+    if recording.exists() {
+        fs::remove_file(&recording)?;
+    }
+    let recorder = Observer::agent(agent, dir, "record", pids, |command| {
         command.arg("--output").arg(&recording);
     })?;
-    target.cost(work)?;
+    work()?;
     recorder.end()?;
+    Ok(recording)
+}
+
+fn replay(name: &'static str, agent: &Path, recording: &Path, dir: &Path) -> Result<Replay> {
     let stats = dir.join("replay.json");
     let mut replay = Command::new(agent);
-    replay.arg("replay").arg(&recording);
+    replay.arg("replay").arg(recording);
     replay.args(["--export", "none", "--stats-json"]).arg(&stats);
     let cpu_ns = processor_time(&mut replay)?;
-    fs::remove_file(&recording)?;
     let stats = read_json(&stats)?;
     let spans = stats["produced"].as_u64().context("no \"produced\" in the balance")?;
     ensure!(spans > 0, "{name}: the recording has no spans");

@@ -105,7 +105,7 @@ const NOTES: [&str; 4] = [
 /// For people.
 pub fn print(samples: &Samples, replays: &[Replay], rounds: u16) {
     println!("{}, {}, load {}, {rounds} rounds", machine::kernel(), machine::cpus(), machine::load());
-    for group in &GROUPS {
+    for group in GROUPS.iter().filter(|_| !samples.is_empty()) {
         line(group.title, "ns, median", "ratio: min", "median", "max");
         for (row, name) in group.rows {
             let Some(ns) = samples.spread(*row) else {
@@ -118,14 +118,18 @@ pub fn print(samples: &Samples, replays: &[Replay], rounds: u16) {
             spread(&format!("  {name}"), &format!("{:.0}", ns.median), ratio);
         }
     }
-    line("aims", "", "ratio: min", "median", "max");
-    for (_, title, row, base) in AIMS {
-        spread(&format!("  {title}"), "", samples.ratio(row, base));
+    if !samples.is_empty() {
+        line("aims", "", "ratio: min", "median", "max");
+    }
+    for (_, title, row, base) in AIMS.iter().filter(|_| !samples.is_empty()) {
+        spread(&format!("  {title}"), "", samples.ratio(*row, *base));
     }
     if let Some(Spread { min, median, max }) = detached(samples) {
         println!("  shim, detached - plain prost (aim: 10 ns): {median:.1} ns, from {min:.1} to {max:.1}");
     }
-    println!("\nthe agent's processor time per span, replayed");
+    if !replays.is_empty() {
+        println!("\nthe agent's processor time per span, replayed");
+    }
     for replay in replays {
         println!("  {:<58} {:>10.0} ns   {} spans", replay.name, replay.per_span(), replay.spans);
     }

@@ -98,6 +98,11 @@ impl Samples {
         (self.agent_lost, self.bpftrace_lost)
     }
 
+    /// Whether anything was measured at all.
+    pub fn is_empty(&self) -> bool {
+        self.figures.is_empty() && self.failures.is_empty()
+    }
+
     /// The row's figures.
     pub fn ns(&self, row: Row) -> &[f64] {
         self.figures.get(&row).map_or(&[], Vec::as_slice)

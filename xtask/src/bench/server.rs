@@ -25,7 +25,7 @@ pub fn measure(address: SocketAddr, requests: usize, pipeline: usize) -> Result<
 
 /// The agent on the server, and on the clients as well if `clients`.
 pub fn attach(agent: &Path, dir: &Path, server: u32, clients: bool, stats: &Path) -> Result<Observer> {
-    Observer::agent(agent, dir, "run", server, |command| {
+    Observer::agent(agent, dir, "run", &[server], |command| {
         command.args(["--export", "none", "--stats-json"]).arg(stats);
         if clients {
             command.args(["--name", "redis-benchmark"]);
