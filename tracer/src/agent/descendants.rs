@@ -4,7 +4,7 @@
 //! seen from the first instruction on; its prost calls too, if its file was attached to before. So the files that the
 //! command names are attached to before it starts, and those that it turns out to run, when the first process does.
 
-use std::collections::HashMap;
+use crate::model::HashMap;
 use std::path::{Path, PathBuf};
 
 use tracer_common::map::{TARGET_FOLLOW, TARGET_IF_FOLLOWED, TARGET_SOCKETS, Target, VERDICT_TRACKED};

@@ -5,7 +5,7 @@
 //! mappings again. A library that
 //! another process has loaded before has its probes already, so nothing of it is missed.
 
-use std::collections::HashMap;
+use crate::model::HashMap;
 
 use super::adopt::Waiting;
 use super::attach::Attached;

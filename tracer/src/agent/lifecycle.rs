@@ -7,7 +7,7 @@
 //!   would be one more of a scarce kind for each target, and save a second at most);
 //! - when records of processes were lost, the sweep also compares all processes with what is known.
 
-use std::collections::HashMap;
+use crate::model::HashMap;
 use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 
@@ -260,7 +260,7 @@ impl<S: Sink> Agent<S> {
     /// Compares all processes with those that are known.
     fn reconcile(&mut self) {
         self.sweep.brief.clear();
-        let targets: HashMap<u32, bool> = self.programs.followed_targets();
+        let targets = self.programs.followed_targets();
         for process in Process::all() {
             let pid = process.id.pid;
             let followed = targets.get(&pid).copied().unwrap_or(false);

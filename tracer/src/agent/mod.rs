@@ -22,7 +22,8 @@ mod sockets;
 mod target_file;
 mod usdt;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::BTreeMap;
+use crate::model::{HashMap, HashSet};
 
 use rustix::event::Timespec;
 use tracer_common::map::{Counter, TARGET_SOCKETS, Target};
@@ -146,13 +147,13 @@ impl<S: Sink> Agent<S> {
             ring,
             options,
             attachments,
-            waiting: HashMap::new(),
+            waiting: HashMap::default(),
             starting: true,
             refused: None,
-            processes: HashMap::new(),
+            processes: HashMap::default(),
             sweep: Sweep::default(),
             own_executable,
-            introduced: HashSet::new(),
+            introduced: HashSet::default(),
             known_servers: KnownServers::start(),
             sockets: Sockets::default(),
             descendants: Descendants::default(),

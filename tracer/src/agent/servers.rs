@@ -3,7 +3,7 @@
 //! Looking for a server reads /proc of every process, so a thread of its own does it; the answer is acted on between two
 //! rounds of draining.
 
-use std::collections::{HashMap, HashSet};
+use crate::model::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
@@ -53,7 +53,7 @@ impl KnownServers {
                 }
             }
         });
-        Self { peers: HashMap::new(), found: HashSet::new(), unconfirmed: HashMap::new(), questions, answers }
+        Self { peers: HashMap::default(), found: HashSet::default(), unconfirmed: HashMap::default(), questions, answers }
     }
 
     /// The correlator has decided what a connection speaks.

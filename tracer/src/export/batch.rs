@@ -1,6 +1,7 @@
 //! Spans frozen together, shared by all exporters.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
+use crate::model::HashMap;
 use std::sync::{Arc, LazyLock};
 
 use crate::model::{ProcessId, Resource, Span, Value};
@@ -44,7 +45,7 @@ pub(super) struct Group<'a> {
 /// The spans of each process together, processes in the order of their first span.
 pub(super) fn by_process(batches: &[Arc<Batch>]) -> Vec<Group<'_>> {
     let mut groups: Vec<Group<'_>> = Vec::new();
-    let mut places: HashMap<ProcessId, usize> = HashMap::new();
+    let mut places: HashMap<ProcessId, usize> = HashMap::default();
     let mut last = None;
     for batch in batches {
         for span in &batch.spans {
@@ -99,7 +100,7 @@ impl Resources {
 
     /// Freezes spans into a batch.
     pub(super) fn freeze(&self, spans: Vec<Span>, clock_offset_ns: i64) -> Batch {
-        let mut resources = HashMap::new();
+        let mut resources = HashMap::default();
         for span in &spans {
             if !resources.contains_key(&span.process)
                 && let Some(resource) = self.known.get(&span.process)

@@ -1,7 +1,7 @@
 //! Spans, batches and collectors for the tests of exporters.
 #![allow(clippy::unwrap_used, reason = "a panic is the failure of a test")]
 
-use std::collections::HashMap;
+use crate::model::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
@@ -87,7 +87,7 @@ pub(super) fn resource() -> Resource {
 /// A batch of these spans, with [`resource`].
 pub(super) fn batch(spans: Vec<Span>) -> Arc<Batch> {
     let resource = resource();
-    let resources = HashMap::from([(resource.process, Arc::new(resource))]);
+    let resources = HashMap::from_iter([(resource.process, Arc::new(resource))]);
     Arc::new(Batch { spans, resources, clock_offset_ns: OFFSET })
 }
 

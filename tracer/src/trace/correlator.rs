@@ -1,6 +1,7 @@
 //! The state between events and spans.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
+use crate::model::HashMap;
 use std::sync::Arc;
 
 use tracer_common::map::Advice;
@@ -103,10 +104,10 @@ impl Correlator {
             ids: Ids::new(options.seed),
             counts: Counts::default(),
             output: Output::default(),
-            processes: HashMap::new(),
+            processes: HashMap::default(),
             probes: Vec::new(),
             flows: Flows::default(),
-            connections: HashMap::new(),
+            connections: HashMap::default(),
             unsettled: BTreeSet::new(),
             orphans: VecDeque::new(),
             encodes: Encodes::default(),

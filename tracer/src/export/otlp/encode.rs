@@ -2,7 +2,7 @@
 //!
 //! Worth it: 0.36 to 0.59 us a span (6 attributes, 50 services) where the generated types take 2.1 to 3.5 us, in one run.
 
-use std::collections::HashMap;
+use crate::model::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -65,7 +65,7 @@ impl Encoder {
             string(buf, 1, SCOPE_NAME);
             string(buf, 2, SCOPE_VERSION);
         });
-        Self { max_spans, max_bytes, resources: HashMap::new(), scope }
+        Self { max_spans, max_bytes, resources: HashMap::default(), scope }
     }
 
     /// Encodes all spans, with one `ResourceSpans` per process and request.

@@ -1,7 +1,7 @@
 //! How long commands took, by service, operation and server: counted for every command, also where its span is sampled out.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use crate::model::HashMap;
 use std::sync::Arc;
 
 use crate::trace::waits::server::Split;

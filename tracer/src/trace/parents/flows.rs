@@ -3,7 +3,7 @@
 //! The end of a process, or a flow's idleness, is found without a look at the flows of others: they are kept by process, and
 //! each has one entry in a queue of [`Deadlines`].
 
-use std::collections::HashMap;
+use crate::model::HashMap;
 
 use crate::trace::memory::Ages;
 use crate::trace::parents::deadlines::Deadlines;
@@ -34,7 +34,7 @@ struct Slot<D> {
 impl<D> Default for Flows<D> {
     fn default() -> Self {
         Self {
-            processes: HashMap::new(),
+            processes: HashMap::default(),
             deadlines: Deadlines::default(),
             len: 0,
             spawned: 0,

@@ -6,7 +6,7 @@
 //! wait for the next message) after an encode, and hardly any between a command and what follows. A command that began
 //! before the message was decoded is not of it.
 
-use std::collections::HashMap;
+use crate::model::HashMap;
 
 use crate::model::SpanContext;
 use crate::protocol::command::Command;

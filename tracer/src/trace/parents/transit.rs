@@ -3,7 +3,7 @@
 //! The header of a message names the encode span, so its end is found by the decode's parent. Both processes must be of this
 //! host: their clock is the same.
 
-use std::collections::HashMap;
+use crate::model::HashMap;
 
 use crate::model::{SpanId, TraceId};
 use crate::trace::memory::Ages;

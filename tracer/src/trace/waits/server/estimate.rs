@@ -7,7 +7,8 @@
 //! then sends their replies together. Clients of other hosts are not seen: a wait for them is taken for service. All of this
 //! is marked as an estimate.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
+use crate::model::HashMap;
 
 use super::split::{Interval, Split};
 use super::timeline::{Holder, Slot};
@@ -39,7 +40,7 @@ pub struct Line<W> {
 
 impl<W> Default for Line<W> {
     fn default() -> Self {
-        Self { answered: VecDeque::new(), who: HashMap::new(), floor_ns: None }
+        Self { answered: VecDeque::new(), who: HashMap::default(), floor_ns: None }
     }
 }
 

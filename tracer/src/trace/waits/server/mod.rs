@@ -17,7 +17,8 @@ mod split;
 mod tests;
 mod timeline;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
+use crate::model::HashMap;
 use std::sync::Arc;
 
 use tracer_common::record::{self, STEP_READ, STEP_WRITE};

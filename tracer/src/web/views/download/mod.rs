@@ -3,7 +3,7 @@
 mod jaeger;
 mod perfetto;
 
-use std::collections::HashMap;
+use crate::model::HashMap;
 use std::sync::Arc;
 
 use serde::Deserialize;
@@ -52,7 +52,7 @@ fn otlp(spans: &[Seen<'_>]) -> Json {
     let batches: Vec<Arc<Batch>> = spans
         .iter()
         .map(|seen| {
-            let resources = HashMap::from([(seen.span.process, Arc::clone(seen.resource()))]);
+            let resources = HashMap::from_iter([(seen.span.process, Arc::clone(seen.resource()))]);
             let (spans, clock_offset_ns) = (vec![seen.span.clone()], seen.batch.clock_offset_ns);
             Arc::new(Batch { spans, resources, clock_offset_ns })
         })
