@@ -50,7 +50,7 @@ fn span(n: u32) -> Span {
         end_ns: u64::from(n) * 1_001 + 7,
         attributes: vec![
             ("db.query.text".into(), Value::Str("HMSET myhash field1 ? \"\u{1}\n".into())),
-            ("tracer.message.type".into(), Value::Shared("pkg.Order".into())),
+            ("tracer.message.type".into(), Value::Str("pkg.Order".into())),
             ("int".into(), Value::Int(i64::MIN + i64::from(n))),
             // Thirds would differ in the last digit: serde_json does not read every number exactly.
             ("float".into(), Value::Float(f64::from(n) / 8.0)),

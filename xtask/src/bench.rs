@@ -107,8 +107,7 @@ pub fn main(args: &Args) -> Result<()> {
         progress.inc(1);
     }
     progress.finish_and_clear();
-    let replays =
-        if measures(Part::Replay) { run::step("record and replay", || bench.replays())? } else { Vec::new() };
+    let replays = if measures(Part::Replay) { run::step("record and replay", || bench.replays())? } else { Vec::new() };
     let mut orders = Pipeline::default();
     for round in (1..=args.rounds.min(ORDER_ROUNDS)).filter(|_| measures(Part::Orders)) {
         run::step(&format!("orders through the services, round {round}"), || orders.round(&bench.agent, dir.path()))?;
@@ -275,7 +274,8 @@ impl Bench<'_> {
             ("Redis GET", &self.program, self.get(4 * COMMANDS)),
             ("shim encode", &self.shim_program, format!("shim encode {}", 10 * MESSAGES)),
         ];
-        let alone = works.iter().map(|(name, program, work)| replay::measure(name, work, &self.agent, program, self.dir));
+        let alone =
+            works.iter().map(|(name, program, work)| replay::measure(name, work, &self.agent, program, self.dir));
         let orders = [("orders, unmodified", Variant::Unmodified), ("orders, shim", Variant::Shim)];
         let orders =
             orders.into_iter().map(|(name, variant)| replay::measure_orders(name, variant, &self.agent, self.dir));

@@ -4,8 +4,8 @@
 //! connection only its peer is known, and most are no business of ours (a collector, an HTTP API). The port tells which are: those
 //! to a port of Redis are a loss, others are merely mentioned, and HTTPS is counted only.
 
-use std::collections::BTreeSet;
 use crate::model::HashMap;
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use tracer_common::record::{self, FLAG_ENCRYPTED};

@@ -22,8 +22,8 @@ mod sockets;
 mod target_file;
 mod usdt;
 
-use std::collections::BTreeMap;
 use crate::model::{HashMap, HashSet};
+use std::collections::BTreeMap;
 
 use rustix::event::Timespec;
 use tracer_common::map::{Counter, TARGET_SOCKETS, Target};

@@ -53,7 +53,13 @@ impl KnownServers {
                 }
             }
         });
-        Self { peers: HashMap::default(), found: HashSet::default(), unconfirmed: HashMap::default(), questions, answers }
+        Self {
+            peers: HashMap::default(),
+            found: HashSet::default(),
+            unconfirmed: HashMap::default(),
+            questions,
+            answers,
+        }
     }
 
     /// The correlator has decided what a connection speaks.

@@ -10,6 +10,9 @@ use crate::capture::recording::{RecordingError, Writer};
 use crate::export::Handle;
 use crate::trace::{Correlator, Counts, Durations, Wait};
 
+/// Spans that are given to the exporters at once, where as many come before the next tick.
+const AT_ONCE: usize = 256;
+
 /// Takes the items of a session in order.
 pub trait Sink {
     /// The next item.
@@ -69,8 +72,8 @@ impl SpanSink {
         for resource in output.resources.drain(..) {
             self.exporters.resource(resource);
         }
-        for span in output.spans.drain(..) {
-            self.exporters.span(span);
+        if !output.spans.is_empty() {
+            self.exporters.spans(output.spans.drain(..));
         }
     }
 }
@@ -78,7 +81,9 @@ impl SpanSink {
 impl Sink for SpanSink {
     fn item(&mut self, item: &Item<'_>) {
         self.correlator.feed(item);
-        self.export();
+        if self.correlator.output().spans.len() >= AT_ONCE {
+            self.export();
+        }
     }
 
     fn tick(&mut self, now_ns: u64) {

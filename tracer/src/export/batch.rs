@@ -1,7 +1,7 @@
 //! Spans frozen together, shared by all exporters.
 
-use std::collections::VecDeque;
 use crate::model::HashMap;
+use std::collections::VecDeque;
 use std::sync::{Arc, LazyLock};
 
 use crate::model::{ProcessId, Resource, Span, Value};
@@ -70,8 +70,7 @@ pub fn service_name(resource: &Resource) -> &str {
         .attributes
         .iter()
         .find_map(|(key, value)| match value {
-            Value::Str(text) if key == "service.name" => Some(text.as_ref()),
-            Value::Shared(text) if key == "service.name" => Some(text.as_ref()),
+            Value::Str(text) if key == "service.name" => Some(text.as_str()),
             _ => None,
         })
         .unwrap_or("unknown_service")

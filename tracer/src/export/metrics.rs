@@ -71,7 +71,7 @@ pub fn histograms(durations: &Durations) -> Vec<HistogramPoint> {
                 attributes.push(("server.address".into(), Value::Str(address.to_owned().into())));
                 attributes.extend(port.parse().ok().map(|port| ("server.port".into(), Value::Int(port))));
             }
-            None => attributes.push(("network.transport".into(), Value::Shared(Arc::clone(&series.server)))),
+            None => attributes.push(("network.transport".into(), Value::Str(Arc::clone(&series.server).into()))),
         }
         for (name, histogram) in [
             ("db.client.operation.duration", &figures.duration),
@@ -216,7 +216,7 @@ fn of_services(points: Vec<HistogramPoint>, start: SystemTime, now: SystemTime) 
                 })),
                 ..Default::default()
             });
-            of_resource(&[("service.name".into(), Value::Shared(service))], metrics.collect())
+            of_resource(&[("service.name".into(), Value::Str(service.into()))], metrics.collect())
         })
         .collect()
 }

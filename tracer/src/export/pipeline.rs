@@ -81,6 +81,8 @@ pub enum WhenFull {
 
 /// How often a waiting giver looks again.
 const ROOM_POLL: Duration = Duration::from_millis(1);
+/// Spans of a batch that are looked at to see how large its spans are.
+const WEIGHED: usize = 32;
 
 impl Default for Options {
     fn default() -> Self {
@@ -280,23 +282,31 @@ impl Handle {
         self.shared.lock().resources.insert(resource);
     }
 
-    /// Takes a finished span. Blocks only with [`WhenFull::Wait`]; else, what an exporter has no room for is counted.
+    /// Takes a finished span, as [`Handle::spans`] does.
     pub fn span(&self, span: Span) {
+        self.spans([span]);
+    }
+
+    /// Takes finished spans. Blocks only with [`WhenFull::Wait`]; else, what an exporter has no room for is counted.
+    pub fn spans(&self, spans: impl IntoIterator<Item = Span>) {
         let shared = &*self.shared;
         let mut front = shared.lock();
-        for tally in &shared.tallies {
-            tally.accept(1);
-        }
-        if front.closed {
+        for span in spans {
             for tally in &shared.tallies {
-                tally.dropped(Cause::AfterShutdown, 1);
+                tally.accept(1);
             }
-            return;
+            if front.closed {
+                for tally in &shared.tallies {
+                    tally.dropped(Cause::AfterShutdown, 1);
+                }
+                continue;
+            }
+            front.pending.push(span);
+            if front.pending.len() >= shared.max_batch_size {
+                shared.hand_over(&mut front);
+            }
         }
-        front.pending.push(span);
-        if front.pending.len() >= shared.max_batch_size {
-            shared.hand_over(&mut front);
-        } else if front.pending_since.is_none() {
+        if !front.pending.is_empty() && front.pending_since.is_none() {
             front.pending_since = Some(Instant::now());
             shared.changed.notify_one();
         }
@@ -345,7 +355,8 @@ impl Shared {
         let offset = front.meter.offset_ns();
         let batch = Arc::new(front.resources.freeze(spans, offset));
         let count = batch.spans.len() as u64;
-        let bytes = batch.spans.iter().map(Span::bytes).sum::<usize>() as u64 / count;
+        let weighed = batch.spans.iter().take(WEIGHED).map(Span::bytes);
+        let bytes = (weighed.sum::<usize>() / batch.spans.len().min(WEIGHED)) as u64;
         self.bytes_per_span.store(bytes, Ordering::Relaxed);
         for (queue, tally) in front.queues.iter().zip(&self.tallies) {
             // The batch itself is already among the accepted.

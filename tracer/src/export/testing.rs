@@ -55,7 +55,7 @@ pub(super) fn full_span() -> Span {
         trace_state: "ot=th:c".into(),
         attributes: vec![
             ("text".into(), Value::Str("a \"quoted\"\nline, ü".into())),
-            ("shared".into(), Value::Shared("order.Order".into())),
+            ("shared".into(), Value::Str("order.Order".into())),
             ("int".into(), Value::Int(-(1 << 60))),
             ("float".into(), Value::Float(0.5)),
             ("nan".into(), Value::Float(f64::NAN)),

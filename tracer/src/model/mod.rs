@@ -10,4 +10,4 @@ pub use hash::{HashMap, HashSet};
 pub use ids::{FLAG_RANDOM, FLAG_SAMPLED, SpanContext, SpanId, TraceId};
 pub use probe::{CallOf, CallPlace, Operation, ProbeInfo};
 pub use process::{ProcessId, ProcessInfo, ResourceValue};
-pub use span::{Attribute, Link, Resource, Span, SpanEvent, SpanKind, Status, Value};
+pub use span::{Attribute, Link, Resource, Span, SpanEvent, SpanKind, Status, Text, Value};

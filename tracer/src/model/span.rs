@@ -1,7 +1,9 @@
 //! A span, as it leaves the correlator and enters the exporters.
 
 use std::borrow::Cow;
-use std::sync::Arc;
+
+/// Text of a span. Short ones are in place and long ones are shared, so most spans need no memory of their own for it.
+pub use smol_str::SmolStr as Text;
 
 use super::ids::{SpanContext, SpanId, TraceId};
 use super::process::ProcessId;
@@ -25,9 +27,7 @@ pub enum SpanKind {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
     /// UTF-8 text.
-    Str(Cow<'static, str>),
-    /// Text shared by many spans (message types, addresses).
-    Shared(Arc<str>),
+    Str(Text),
     /// Integer.
     Int(i64),
     /// Floating point.
@@ -68,7 +68,7 @@ pub struct SpanEvent {
     /// Nanoseconds of CLOCK_MONOTONIC.
     pub time_ns: u64,
     /// What happened.
-    pub name: Cow<'static, str>,
+    pub name: Text,
     /// Details.
     pub attributes: Vec<Attribute>,
 }
@@ -91,7 +91,7 @@ pub struct Span {
     /// W3C `tracestate`, empty mostly.
     pub trace_state: Cow<'static, str>,
     /// Span name.
-    pub name: Cow<'static, str>,
+    pub name: Text,
     /// Span kind.
     pub kind: SpanKind,
     /// Start, nanoseconds of CLOCK_MONOTONIC; exporters turn it into wall-clock time.
@@ -120,13 +120,12 @@ impl Span {
 }
 
 impl Value {
-    /// About how many bytes it takes beside itself. What is shared by many spans is nobody's.
+    /// About how many bytes it takes beside itself. A text that several spans share counts for each.
     fn bytes(&self) -> usize {
         match self {
-            Self::Str(Cow::Borrowed(_)) => 0,
-            Self::Str(Cow::Owned(text)) => text.capacity(),
+            Self::Str(text) if text.is_heap_allocated() => text.len(),
             Self::List(texts) => texts.iter().map(|text| size_of::<String>() + text.len()).sum(),
-            Self::Shared(_) | Self::Int(_) | Self::Float(_) | Self::Bool(_) => 0,
+            Self::Str(_) | Self::Int(_) | Self::Float(_) | Self::Bool(_) => 0,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The state between events and spans.
 
-use std::collections::{BTreeSet, VecDeque};
 use crate::model::HashMap;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use tracer_common::map::Advice;
@@ -77,7 +77,7 @@ pub struct Correlator {
     pub(super) processes: HashMap<u32, ProcessId>,
     pub(super) probes: Vec<Option<Arc<MessageType>>>,
     pub(super) flows: Flows<Decoded>,
-    pub(super) connections: HashMap<u64, Connection>,
+    pub(super) connections: HashMap<u64, Box<Connection>>,
     /// Connections that have passed something since the last tick, and may hold commands back.
     pub(super) unsettled: BTreeSet<u64>,
     /// Connections whose process is gone, with the time of that, in its order.

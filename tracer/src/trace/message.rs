@@ -1,13 +1,12 @@
 //! Spans of prost calls.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use opentelemetry_semantic_conventions::attribute;
 use tracer_common::record::{FLAG_ERROR, FLAG_PANIC, FLAG_UNWOUND, Message, SIZE_UNKNOWN};
 
 use crate::model::CallPlace;
-use crate::model::{Attribute, FLAG_SAMPLED, Link, ProcessId, Span, SpanContext, SpanKind, Status, Value};
+use crate::model::{Attribute, FLAG_SAMPLED, Link, ProcessId, Span, SpanContext, SpanKind, Status, Text, Value};
 use crate::model::{CallOf, Operation, ProbeInfo};
 use crate::protocol::trace_context::find_trace_context;
 use crate::trace::correlator::{Correlator, flow_key, thread_context};
@@ -20,14 +19,14 @@ use crate::trace::parents::position::Place;
 /// What a probed function encodes or decodes, with the span names made once.
 #[derive(Debug)]
 pub struct MessageType {
-    operation: Arc<str>,
+    operation: Text,
     encodes: bool,
     delimited: bool,
     /// Not a message: Redis commands.
     packs: bool,
-    full_name: Option<Arc<str>>,
-    span_name: Arc<str>,
-    process_name: Arc<str>,
+    full_name: Option<Text>,
+    span_name: Text,
+    process_name: Text,
     /// `code.*` of an inlined call.
     code: Vec<Attribute>,
 }
@@ -57,7 +56,7 @@ impl MessageType {
 /// Where a call is in the source, by the semantic conventions.
 fn code(call: &CallPlace) -> Vec<Attribute> {
     let text = |name: &'static str, value: &Option<String>| {
-        value.as_deref().map(|value| (name.into(), Value::Shared(value.into())))
+        value.as_deref().map(|value| (name.into(), Value::Str(value.into())))
     };
     let line = call.line.map(|line| (attribute::CODE_LINE_NUMBER.into(), Value::Int(line.into())));
     let names = [(attribute::CODE_FUNCTION_NAME, &call.function), (attribute::CODE_FILE_PATH, &call.file)];
@@ -266,7 +265,7 @@ impl Correlator {
             return;
         }
         self.emit(&flow.place, |_| Span {
-            name: Cow::Owned(decode.kind.process_name.to_string()),
+            name: decode.kind.process_name.clone(),
             end_ns: flow.last_ns,
             status: Status::Unset,
             ..outer()
@@ -316,9 +315,9 @@ fn varint(bytes: &[u8]) -> Option<(u64, usize)> {
 fn call_span(call: &Decoded, place: &Place, kind: SpanKind) -> Span {
     let head = &call.record.head;
     let mut attributes: Vec<Attribute> = Vec::with_capacity(4 + call.kind.code.len());
-    attributes.push(("tracer.message.operation".into(), Value::Shared(Arc::clone(&call.kind.operation))));
+    attributes.push(("tracer.message.operation".into(), Value::Str(call.kind.operation.clone())));
     if let Some(name) = &call.kind.full_name {
-        attributes.push(("tracer.message.type".into(), Value::Shared(Arc::clone(name))));
+        attributes.push(("tracer.message.type".into(), Value::Str(name.clone())));
     }
     if let Some(size) = call.size {
         attributes.push(("tracer.message.size".into(), Value::Int(size as i64)));
@@ -337,7 +336,7 @@ fn call_span(call: &Decoded, place: &Place, kind: SpanKind) -> Span {
     if let Some((error, _)) = error {
         attributes.push(("error.type".into(), Value::Str(error.into())));
     }
-    let name = Cow::Owned(call.kind.span_name.to_string());
+    let name = call.kind.span_name.clone();
     Span {
         attributes,
         status: error.map_or(Status::Unset, |(_, text)| Status::Error(text.into())),

@@ -2,11 +2,13 @@
 
 use std::borrow::Cow;
 
+use smol_str::format_smolstr;
 use tracer_common::record::Short;
 use tracer_shim::record::{self as shim, Item, Kind, NO_SIZE, NO_THRESHOLD, Operation, ParsedSpan, SpanRecord};
 
 use crate::model::{
-    Attribute, FLAG_SAMPLED, Link, ProcessId, Span, SpanContext, SpanEvent, SpanId, SpanKind, Status, TraceId, Value,
+    Attribute, FLAG_SAMPLED, Link, ProcessId, Span, SpanContext, SpanEvent, SpanId, SpanKind, Status, Text, TraceId,
+    Value,
 };
 use crate::trace::correlator::Correlator;
 use crate::trace::parents::position::Place;
@@ -75,8 +77,9 @@ fn span(record: &ParsedSpan<'_>, process: ProcessId, place: &Place) -> Span {
         },
         ..place.span(process, name(record), kind, (record.head.start_ns, record.head.end_ns))
     };
+    span.attributes.reserve_exact(3 + usize::from(record.head.items));
     if record.operation != Operation::Custom {
-        span.attributes.push(("tracer.message.type".into(), Value::Str(record.name.to_owned().into())));
+        span.attributes.push(("tracer.message.type".into(), Value::Str(record.name.into())));
     }
     if record.head.size != NO_SIZE {
         span.attributes.push(("tracer.message.size".into(), Value::Int(record.head.size as i64)));
@@ -90,21 +93,21 @@ fn span(record: &ParsedSpan<'_>, process: ProcessId, place: &Place) -> Span {
     span
 }
 
-fn name(record: &ParsedSpan<'_>) -> Cow<'static, str> {
+fn name(record: &ParsedSpan<'_>) -> Text {
     let operation = match record.operation {
         Operation::Encode => "encode",
         Operation::Decode => "decode",
         Operation::Process => "process",
-        Operation::Custom => return Cow::Owned(record.name.to_owned()),
+        Operation::Custom => return record.name.into(),
     };
-    Cow::Owned(format!("{operation} {}", crate::trace::message::short_name(record.name)))
+    format_smolstr!("{operation} {}", crate::trace::message::short_name(record.name))
 }
 
 fn add(span: &mut Span, item: Item<'_>) {
     match item {
         Item::Attribute(key, value) => span.attributes.push(attribute(key, value)),
         Item::Event(name, time_ns) => {
-            span.events.push(SpanEvent { time_ns, name: Cow::Owned(name.to_owned()), attributes: Vec::new() });
+            span.events.push(SpanEvent { time_ns, name: name.into(), attributes: Vec::new() });
         }
         Item::EventAttribute(key, value) => {
             if let Some(event) = span.events.last_mut() {
@@ -131,7 +134,7 @@ fn add(span: &mut Span, item: Item<'_>) {
 
 fn attribute(key: &str, value: shim::Value<'_>) -> Attribute {
     let value = match value {
-        shim::Value::Str(text) => Value::Str(text.to_owned().into()),
+        shim::Value::Str(text) => Value::Str(text.into()),
         shim::Value::Int(number) => Value::Int(number),
         shim::Value::Float(number) => Value::Float(number),
         shim::Value::Bool(truth) => Value::Bool(truth),

@@ -7,7 +7,6 @@ use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Read as _};
 use std::path::Path;
-use std::sync::Arc;
 
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value as OtlpValue;
@@ -17,7 +16,7 @@ use opentelemetry_proto::tonic::trace::v1::{Span as OtlpSpan, Status as OtlpStat
 use prost::Message as _;
 
 use crate::model::{
-    Attribute, Link, ProcessId, Resource, Span, SpanContext, SpanEvent, SpanId, SpanKind, Status, TraceId, Value,
+    Attribute, Link, ProcessId, Resource, Span, SpanContext, SpanEvent, SpanId, SpanKind, Status, Text, TraceId, Value,
 };
 
 /// Bytes of a line, at most.
@@ -45,7 +44,7 @@ pub struct OtlpFile {
     file: BufReader<File>,
     line: Vec<u8>,
     names: HashSet<&'static str>,
-    texts: HashSet<Arc<str>>,
+    texts: HashSet<Text>,
     processes: HashMap<Vec<u8>, ProcessId>,
     damage: Damage,
 }
@@ -144,7 +143,7 @@ impl OtlpFile {
             parent_remote: span.flags & IS_REMOTE != 0,
             flags: span.flags as u8,
             trace_state: span.trace_state.into(),
-            name: self.name(span.name),
+            name: self.text(span.name),
             kind: kind(span.kind)?,
             start_ns: span.start_time_unix_nano,
             end_ns: span.end_time_unix_nano,
@@ -169,7 +168,7 @@ impl OtlpFile {
     fn event(&mut self, event: Event) -> SpanEvent {
         SpanEvent {
             time_ns: event.time_unix_nano,
-            name: self.name(event.name),
+            name: self.text(event.name),
             attributes: self.attributes(event.attributes),
         }
     }
@@ -177,14 +176,14 @@ impl OtlpFile {
     fn attributes(&mut self, attributes: Vec<KeyValue>) -> Vec<Attribute> {
         let mut attribute = |pair: KeyValue| {
             let value = self.value(pair.value.and_then(|value| value.value)?);
-            Some((self.name(pair.key), value))
+            Some((self.key(pair.key), value))
         };
         attributes.into_iter().filter_map(&mut attribute).collect()
     }
 
     fn value(&mut self, value: OtlpValue) -> Value {
         match value {
-            OtlpValue::StringValue(text) => self.text(text),
+            OtlpValue::StringValue(text) => Value::Str(self.text(text)),
             OtlpValue::BoolValue(truth) => Value::Bool(truth),
             OtlpValue::IntValue(number) => Value::Int(number),
             OtlpValue::DoubleValue(number) => Value::Float(number),
@@ -194,7 +193,7 @@ impl OtlpFile {
     }
 
     /// The names of a program are few, and are kept for as long as this process runs.
-    fn name(&mut self, name: String) -> Cow<'static, str> {
+    fn key(&mut self, name: String) -> Cow<'static, str> {
         if let Some(known) = self.names.get(name.as_str()) {
             return Cow::Borrowed(known);
         }
@@ -206,16 +205,15 @@ impl OtlpFile {
         Cow::Borrowed(known)
     }
 
-    fn text(&mut self, text: String) -> Value {
+    fn text(&mut self, text: String) -> Text {
         if let Some(known) = self.texts.get(text.as_str()) {
-            return Value::Shared(Arc::clone(known));
+            return known.clone();
         }
-        if self.texts.len() >= MAX_KNOWN || text.len() > MAX_KNOWN_BYTES {
-            return Value::Str(text.into());
+        let text = Text::from(text);
+        if text.is_heap_allocated() && self.texts.len() < MAX_KNOWN && text.len() <= MAX_KNOWN_BYTES {
+            self.texts.insert(text.clone());
         }
-        let known: Arc<str> = text.into();
-        self.texts.insert(Arc::clone(&known));
-        Value::Shared(known)
+        text
     }
 }
 

@@ -53,13 +53,7 @@ pub fn measure_orders(name: &'static str, variant: Variant, agent: &Path, dir: &
 }
 
 /// Records what these processes do meanwhile. The recording stays, for those who want to know where the time goes.
-fn record(
-    name: &str,
-    pids: &[u32],
-    agent: &Path,
-    dir: &Path,
-    work: impl FnOnce() -> Result<()>,
-) -> Result<PathBuf> {
+fn record(name: &str, pids: &[u32], agent: &Path, dir: &Path, work: impl FnOnce() -> Result<()>) -> Result<PathBuf> {
     let recordings = workspace::target().join("bench");
     fs::create_dir_all(&recordings)?;
     let recording = recordings.join(name.replace([' ', ','], "-") + ".recording");

@@ -55,7 +55,6 @@ pub(in crate::export) fn attributes(attributes: &[Attribute]) -> Vec<KeyValue> {
 fn any_value(value: &Value) -> AnyValue {
     let value = match value {
         Value::Str(text) => OtlpValue::StringValue(text.to_string()),
-        Value::Shared(text) => OtlpValue::StringValue(text.to_string()),
         Value::Int(number) => OtlpValue::IntValue(*number),
         // JSON has no such numbers, and a span has to be the same in every form.
         Value::Float(number) if !number.is_finite() => OtlpValue::StringValue(number.to_string()),

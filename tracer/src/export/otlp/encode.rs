@@ -198,7 +198,6 @@ fn attributes(buf: &mut Vec<u8>, field: u32, attributes: &[Attribute]) {
 fn any_value(buf: &mut Vec<u8>, value: &Value) {
     match value {
         Value::Str(text) => length_delimited(buf, 1, text.as_bytes()),
-        Value::Shared(text) => length_delimited(buf, 1, text.as_bytes()),
         Value::Bool(truth) => varint(buf, 2, u64::from(*truth)),
         Value::Int(number) => varint(buf, 3, *number as u64),
         Value::Float(number) if !number.is_finite() => length_delimited(buf, 1, number.to_string().as_bytes()),

@@ -1,6 +1,6 @@
 #![allow(clippy::unwrap_used, reason = "a panic is the failure of a test")]
 
-use std::collections::HashMap;
+use crate::model::HashMap;
 use std::sync::Mutex;
 
 use unicode_width::UnicodeWidthStr;
@@ -252,7 +252,7 @@ fn services_stand_in_a_column() {
         process: spans[1].process,
         attributes: vec![("service.name".into(), Value::Str("a_service_with_a_long_name".into()))],
     };
-    let resources = HashMap::from([(resource().process, Arc::new(resource())), (long.process, Arc::new(long))]);
+    let resources = HashMap::from_iter([(resource().process, Arc::new(resource())), (long.process, Arc::new(long))]);
     let batch = Arc::new(Batch { spans, resources, clock_offset_ns: OFFSET });
     let spans = (0..2).map(|index| Held { batch: Arc::clone(&batch), index }).collect();
     let part = Part { trace_id: TraceId([1; 16]), spans, continued: false };

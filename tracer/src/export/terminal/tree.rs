@@ -110,8 +110,7 @@ fn attribute(line: &mut Line<'_>, key: &str, value: &Value) {
 
 fn value_text(value: &Value) -> std::borrow::Cow<'_, str> {
     match value {
-        Value::Str(text) => text.as_ref().into(),
-        Value::Shared(text) => text.as_ref().into(),
+        Value::Str(text) => text.as_str().into(),
         Value::Int(number) => number.to_string().into(),
         Value::Float(number) => number.to_string().into(),
         Value::Bool(truth) => truth.to_string().into(),

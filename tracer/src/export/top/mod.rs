@@ -189,7 +189,6 @@ fn is_servers_side(span: &Span) -> bool {
 fn text(value: &Value) -> Option<String> {
     match value {
         Value::Str(text) => Some(text.to_string()),
-        Value::Shared(text) => Some(text.to_string()),
         _ => None,
     }
 }

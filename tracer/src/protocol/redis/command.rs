@@ -1,5 +1,6 @@
 //! What a finished command looks like.
 
+use smol_str::SmolStr;
 use std::borrow::Cow;
 
 use super::error::ErrorReply;
@@ -17,7 +18,7 @@ pub struct Command<T> {
     /// As sent, with the subcommand: `GET`, `CLIENT SETINFO`; `_OTHER` when it does not look like a name.
     pub name: Cow<'static, str>,
     /// The text that may be shown, as [`QueryText`](super::QueryText) has it.
-    pub query_text: Option<String>,
+    pub query_text: Option<SmolStr>,
     /// Arguments, the name not counted.
     pub args: u32,
     /// Bytes of the command.

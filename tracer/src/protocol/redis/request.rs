@@ -1,5 +1,6 @@
 //! Requests: arrays of bulk strings and inline commands, in pieces of any size.
 
+use smol_str::SmolStr;
 use std::borrow::Cow;
 use std::mem;
 
@@ -39,7 +40,7 @@ pub(super) enum Asks {
 pub(super) struct Request {
     /// As sent, with the subcommand.
     pub name: Cow<'static, str>,
-    pub text: Option<String>,
+    pub text: Option<SmolStr>,
     /// Arguments, the name not counted.
     pub args: u32,
     pub bytes: u64,

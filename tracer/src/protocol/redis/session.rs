@@ -10,6 +10,7 @@
 //! and replies are held back, and paired with the fewest replies dropped such that none precedes its command. That is
 //! exact when the connection was idle once meanwhile.
 
+use smol_str::SmolStr;
 use std::collections::VecDeque;
 
 use super::batch::{Calls, Transaction};
@@ -498,7 +499,7 @@ impl<T> Session<T> {
 
 /// Bytes of the text that a command is shown with.
 fn text_bytes<T>(command: &Command<T>) -> usize {
-    command.query_text.as_ref().map_or(0, String::capacity)
+    command.query_text.as_ref().filter(|text| text.is_heap_allocated()).map_or(0, SmolStr::len)
 }
 
 /// Whether this is one of the replies that a subscription waits for.

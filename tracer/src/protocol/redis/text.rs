@@ -5,6 +5,7 @@
 //! argument in the place of an option that happens to be an option word looks like one.
 
 use super::table::{Info, Keys, REST};
+use smol_str::SmolStr;
 
 /// Longest text; a longer one ends in `...`.
 const MAX_TEXT: usize = 255;
@@ -86,12 +87,12 @@ impl Text {
     }
 
     /// The finished text.
-    pub(super) fn finish(&mut self) -> Option<String> {
+    pub(super) fn finish(&mut self) -> Option<SmolStr> {
         if self.mode == QueryText::Off {
             return None;
         }
         self.flush();
-        Some(self.text.as_str().to_owned())
+        Some(self.text.as_str().into())
     }
 
     fn option(&mut self, info: &'static Info, index: u32, total: u32, arg: &[u8], len: u64) -> Option<&'static str> {

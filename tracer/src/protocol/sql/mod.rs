@@ -10,6 +10,7 @@ mod words;
 
 pub use lexer::{Dialect, Reading};
 use lexer::{Lexer, Token};
+use smol_str::SmolStr;
 use summary::Summary;
 use text::Text;
 use words::Words;
@@ -30,9 +31,9 @@ pub enum Shown {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Statement {
     /// The text that may be shown (`db.query.text`), at most 2 KiB.
-    pub text: Option<String>,
+    pub text: Option<SmolStr>,
     /// Operations and their targets (`db.query.summary`), at most 255 bytes; `None` when nothing was recognised.
-    pub summary: Option<String>,
+    pub summary: Option<SmolStr>,
     /// Number of statements in the text.
     pub count: u32,
     /// The schema that a `USE` chooses.
@@ -59,7 +60,7 @@ impl Statement {
             }
         }
         let whole = complete && !lexer.doubt && !words.administer_credentials;
-        let text = match shown {
+        let text: Option<String> = match shown {
             Shown::Off => None,
             Shown::Full if words.may_be_shown() && !lexer.doubt => {
                 Some(text::cut(String::from_utf8_lossy(sql).into_owned(), complete))
@@ -68,7 +69,7 @@ impl Statement {
         };
         let changes_charset = words.change_charset || !complete || lexer.doubt;
         let (summary, count, uses) = summary.finish();
-        Self { text, summary, count, uses, changes_charset }
+        Self { text: text.map(Into::into), summary: summary.map(Into::into), count, uses, changes_charset }
     }
 }
 

@@ -9,11 +9,11 @@ mod quoting;
 const USUAL: Reading = Reading { dialect: Dialect::MySql, backslash: Some(true), ascii_safe: true };
 
 fn text(sql: &str) -> String {
-    Statement::new(sql.as_bytes(), true, Shown::Sanitized, USUAL).text.expect("it is asked for")
+    Statement::new(sql.as_bytes(), true, Shown::Sanitized, USUAL).text.expect("it is asked for").into()
 }
 
 fn summary(sql: &str) -> String {
-    Statement::new(sql.as_bytes(), true, Shown::Sanitized, USUAL).summary.unwrap_or_default()
+    Statement::new(sql.as_bytes(), true, Shown::Sanitized, USUAL).summary.unwrap_or_default().into()
 }
 
 #[test]

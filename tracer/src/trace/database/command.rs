@@ -3,7 +3,9 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use crate::model::{Attribute, Span, SpanKind, Status, Value};
+use smol_str::format_smolstr;
+
+use crate::model::{Attribute, Span, SpanKind, Status, Text, Value};
 use crate::protocol::command::{Command, Failure};
 use crate::protocol::conversation::Protocol;
 use crate::trace::correlator::Correlator;
@@ -37,7 +39,7 @@ fn span(
     connection: &Connection,
     protocol: &Protocol<Asker>,
     command: &Command<Asker>,
-    name: Cow<'static, str>,
+    name: Text,
     place: &Place,
     slow: bool,
 ) -> Span {
@@ -48,16 +50,16 @@ fn span(
     add(names.command, Value::Str(command.name.into()));
     let statement = command.statement.as_deref();
     if let Some(text) = statement.and_then(|statement| statement.text.clone()) {
-        add("db.query.text", Value::Str(text.into()));
+        add("db.query.text", Value::Str(text));
     }
     if let Some(summary) = statement.and_then(|statement| statement.summary.clone()) {
-        add("db.query.summary", Value::Str(summary.into()));
+        add("db.query.summary", Value::Str(summary));
     }
     if let Some(statement) = statement.filter(|statement| statement.count >= 2) {
         add("db.operation.batch.size", Value::Int(i64::from(statement.count)));
     }
     if let Some(database) = &command.database {
-        add("db.namespace", Value::Shared(Arc::clone(database)));
+        add("db.namespace", Value::Str(Arc::clone(database).into()));
     }
     if let Some(rows) = command.rows {
         add("db.response.returned_rows", Value::Int(rows as i64));
@@ -75,9 +77,9 @@ fn span(
     }
     let mut status = Status::Unset;
     if let Some(failure) = &command.error {
-        add("error.type", Value::Str(failure.kind().to_owned().into()));
+        add("error.type", Value::Str(failure.kind().into()));
         if matches!(failure, Failure::Reply(_)) {
-            add("db.response.status_code", Value::Str(failure.kind().to_owned().into()));
+            add("db.response.status_code", Value::Str(failure.kind().into()));
         }
         status = Status::Error(failure.message().to_owned().into());
     }
@@ -87,11 +89,11 @@ fn span(
 }
 
 /// The summary where the SQL is run; what does something else with a statement says so first.
-fn name(command: &Command<Asker>) -> Cow<'static, str> {
-    let summary = command.statement.as_deref().and_then(|statement| statement.summary.as_deref());
+fn name(command: &Command<Asker>) -> Text {
+    let summary = command.statement.as_deref().and_then(|statement| statement.summary.as_ref());
     match summary {
-        Some(summary) if command.runs => Cow::Owned(summary.to_owned()),
-        Some(summary) => format!("{} {summary}", command.name).into(),
+        Some(summary) if command.runs => summary.clone(),
+        Some(summary) => format_smolstr!("{} {summary}", command.name),
         None => command.name.into(),
     }
 }

@@ -173,7 +173,7 @@ impl Correlator {
         let is_over = |orphaned_ns: u64| all || orphaned_ns.saturating_add(ORPHANED_NS) < now_ns;
         while let Some((orphaned_ns, number)) = self.orphans.pop_front_if(|(orphaned_ns, _)| is_over(*orphaned_ns)) {
             // Another process may have used it since.
-            let is_orphan = |connection: &Connection| connection.orphaned_ns == Some(orphaned_ns);
+            let is_orphan = |connection: &Box<Connection>| connection.orphaned_ns == Some(orphaned_ns);
             if self.connections.get(&number).is_some_and(is_orphan) {
                 self.end_connection(number, orphaned_ns);
             }
@@ -205,7 +205,7 @@ impl Correlator {
 
     /// Gives up what connections hold that were not used since `before_ns`; returns how many did.
     pub(in crate::trace) fn evict_connections(&mut self, before_ns: u64) -> u64 {
-        let unused = |connection: &&Connection| connection.bytes > 0 && connection.used_ns < before_ns;
+        let unused = |connection: &&Box<Connection>| connection.bytes > 0 && connection.used_ns < before_ns;
         let numbers: Vec<u64> = self.connections.values().filter(unused).map(|connection| connection.number).collect();
         for &number in &numbers {
             let Some(connection) = self.connections.get_mut(&number) else { continue };
@@ -244,20 +244,22 @@ impl Correlator {
 
     fn connection(&mut self, number: u64, protocol: u16, opened_before: bool) -> &mut Connection {
         let query_text = self.options.query_text;
-        self.connections.entry(number).or_insert_with(|| Connection {
-            number,
-            user: 0,
-            orphaned_ns: None,
-            unannounced: false,
-            speaks: Speaks::new(protocol, query_text, opened_before),
-            verdict: Verdict::Maybe,
-            advised: Advice::default(),
-            address: None,
-            port: 0,
-            server: Arc::default(),
-            unix: false,
-            used_ns: 0,
-            bytes: 0,
+        self.connections.entry(number).or_insert_with(|| {
+            Box::new(Connection {
+                number,
+                user: 0,
+                orphaned_ns: None,
+                unannounced: false,
+                speaks: Speaks::new(protocol, query_text, opened_before),
+                verdict: Verdict::Maybe,
+                advised: Advice::default(),
+                address: None,
+                port: 0,
+                server: Arc::default(),
+                unix: false,
+                used_ns: 0,
+                bytes: 0,
+            })
         })
     }
 
@@ -343,8 +345,8 @@ impl Connection {
     pub fn address_attributes(&self, attributes: &mut Vec<Attribute>, default_port: u32) {
         let mut add = |name: &'static str, value: Value| attributes.push((name.into(), value));
         if let Some(address) = &self.address {
-            add("server.address", Value::Shared(Arc::clone(address)));
-            add("network.peer.address", Value::Shared(Arc::clone(address)));
+            add("server.address", Value::Str(Arc::clone(address).into()));
+            add("network.peer.address", Value::Str(Arc::clone(address).into()));
             add("network.peer.port", Value::Int(i64::from(self.port)));
             if self.port != default_port {
                 add("server.port", Value::Int(i64::from(self.port)));

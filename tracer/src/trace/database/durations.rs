@@ -1,7 +1,6 @@
 //! How long commands took, by service, operation and server: counted for every command, also where its span is sampled out.
 
-use std::borrow::Cow;
-use crate::model::HashMap;
+use crate::model::{HashMap, Text};
 use std::sync::Arc;
 
 use crate::trace::waits::server::Split;
@@ -21,7 +20,7 @@ pub struct Series {
     /// `service.name` of the client.
     pub service: Arc<str>,
     /// Name of the command.
-    pub operation: Cow<'static, str>,
+    pub operation: Text,
     /// Address of the server.
     pub server: Arc<str>,
 }
@@ -71,7 +70,7 @@ impl Durations {
     /// Counts a command; `split` where its time was taken apart.
     pub fn add(&mut self, mut series: Series, duration_ns: u64, split: Option<&Split>) {
         if self.0.len() >= MAX_SERIES && !self.0.contains_key(&series) {
-            series.operation = Cow::Borrowed(OTHER);
+            series.operation = Text::new_static(OTHER);
             if self.0.len() >= 2 * MAX_SERIES && !self.0.contains_key(&series) {
                 (series.service, series.server) = (OTHER.into(), OTHER.into());
             }

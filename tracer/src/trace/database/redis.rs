@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use smol_str::ToSmolStr;
+
 use crate::model::{Attribute, Span, SpanKind, Status, Value};
 use crate::protocol::redis::{Command, Failure, span_name};
 use crate::trace::database::connection::{Asker, Connection};
@@ -11,15 +13,15 @@ const DEFAULT_PORT: u32 = 6379;
 
 /// The span of a command.
 pub fn span(connection: &Connection, command: &Command<Asker>, place: &Place, slow: bool) -> Span {
-    let mut attributes: Vec<Attribute> = Vec::with_capacity(10);
+    let mut attributes: Vec<Attribute> = Vec::with_capacity(16);
     let mut add = |name: &'static str, value: Value| attributes.push((Cow::Borrowed(name), value));
     add("db.system.name", Value::Str("redis".into()));
-    add("db.operation.name", Value::Str(command.name.clone()));
+    add("db.operation.name", Value::Str(command.name.as_ref().into()));
     if let Some(text) = &command.query_text {
-        add("db.query.text", Value::Str(text.clone().into()));
+        add("db.query.text", Value::Str(text.clone()));
     }
     if let Some(database) = command.database {
-        add("db.namespace", Value::Str(database.to_string().into()));
+        add("db.namespace", Value::Str(database.to_smolstr()));
     }
     let batch = command.multi.as_ref().or(command.pipeline.as_ref());
     if let Some(batch) = batch.filter(|batch| batch.size >= 2) {
@@ -37,13 +39,17 @@ pub fn span(connection: &Connection, command: &Command<Asker>, place: &Place, sl
     }
     let mut status = Status::Unset;
     if let Some(failure) = &command.error {
-        add("error.type", Value::Str(failure.kind()));
+        add("error.type", Value::Str(failure.kind().into()));
         if matches!(failure, Failure::Reply(_)) {
-            add("db.response.status_code", Value::Str(failure.kind()));
+            add("db.response.status_code", Value::Str(failure.kind().into()));
         }
         status = Status::Error(failure.message().into());
     }
     connection.address_attributes(&mut attributes, DEFAULT_PORT);
     let times = (command.start_ns, command.end_ns);
-    Span { attributes, status, ..place.span(command.tag.process, span_name(command), SpanKind::Client, times) }
+    Span {
+        attributes,
+        status,
+        ..place.span(command.tag.process, span_name(command).as_ref().into(), SpanKind::Client, times)
+    }
 }

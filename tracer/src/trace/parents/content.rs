@@ -4,8 +4,8 @@
 //! What was decoded is remembered by its parts. An encode that is in no flow belongs to the message with which it shares a
 //! part that no other message of the last seconds had. Where its parts belong to several, nobody knows.
 
-use std::collections::VecDeque;
 use crate::model::HashMap;
+use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hasher as _};
 
 use crate::model::SpanContext;

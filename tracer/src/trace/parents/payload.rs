@@ -4,8 +4,8 @@
 //! encoded it is the parent. If equal messages were encoded (heartbeats), nobody can tell them apart: they are matched in
 //! order for each pair of processes, and the result is a span link.
 
-use std::collections::VecDeque;
 use crate::model::HashMap;
+use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hasher as _};
 
 use crate::model::{Link, SpanContext, Value};

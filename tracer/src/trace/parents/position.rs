@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::model::{FLAG_RANDOM, FLAG_SAMPLED, ProcessId, Span, SpanContext, SpanId, SpanKind, Status};
+use crate::model::{FLAG_RANDOM, FLAG_SAMPLED, ProcessId, Span, SpanContext, SpanId, SpanKind, Status, Text};
 use crate::trace::ids::Ids;
 use crate::trace::sampler::Sampler;
 
@@ -48,7 +48,7 @@ impl Place {
     }
 
     /// The span of this place, from `times.0` to `times.1`, with nothing else known of it.
-    pub fn span(&self, process: ProcessId, name: Cow<'static, str>, kind: SpanKind, times: (u64, u64)) -> Span {
+    pub fn span(&self, process: ProcessId, name: Text, kind: SpanKind, times: (u64, u64)) -> Span {
         Span {
             process,
             trace_id: self.context.trace_id,

@@ -4,8 +4,8 @@
 //! it from a task of their own. The packing is seen too; the command that is sent is known again by its first bytes. Of equal
 //! commands the first packed is the first sent.
 
-use std::collections::VecDeque;
 use crate::model::HashMap;
+use std::collections::VecDeque;
 
 use tracer_common::record::Message;
 

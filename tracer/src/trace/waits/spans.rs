@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use crate::model::{Attribute, Link, ProcessId, Span, SpanContext, SpanKind, TraceId, Value};
+use crate::model::{Attribute, Link, ProcessId, Span, SpanContext, SpanKind, Text, TraceId, Value};
 use crate::protocol::redis::Command;
 use crate::trace::correlator::Correlator;
 use crate::trace::database::connection::{Asker, Connection};
@@ -52,8 +52,8 @@ impl Correlator {
         slow: bool,
     ) {
         let batch = command.multi.as_ref().or(command.pipeline.as_ref()).filter(|batch| batch.size >= 2);
-        let span = place.is_sampled().then(|| Box::new(redis::span(connection, command, place, slow)));
-        self.servers.hold(Held {
+        let span = place.is_sampled().then(|| redis::span(connection, command, place, slow));
+        self.servers.hold(Box::new(Held {
             process: command.tag.process,
             service: self.servers.service(command.tag.process.pid).unwrap_or_default(),
             connection: connection.number,
@@ -77,7 +77,7 @@ impl Correlator {
             context: place.context.clone(),
             span,
             number: 0,
-        });
+        }));
     }
 
     /// Makes spans of the held commands about which all is known; of all of them at the end.
@@ -96,7 +96,7 @@ impl Correlator {
         let Done { mut held, explained, unmatched } = done;
         let series = Series {
             service: Arc::clone(&held.service),
-            operation: held.operation.clone(),
+            operation: held.operation.as_ref().into(),
             server: Arc::clone(&held.server),
         };
         let split = explained.as_ref().map(|explained| explained.split);
@@ -129,7 +129,7 @@ impl Correlator {
                 self.server_span(&held, &span, &work);
             }
         }
-        self.output.spans.push(*span);
+        self.output.spans.push(span);
     }
 
     fn blame(&mut self, held: &Held, explained: &Explained, span: &mut Span) {
@@ -143,8 +143,8 @@ impl Correlator {
             };
             let Some(context) = context else { continue };
             let attributes = vec![
-                ("tracer.redis.blocked_by".into(), Value::Str(blocker.who.label.clone())),
-                ("tracer.redis.blocked_by.service".into(), Value::Shared(Arc::clone(&blocker.who.client))),
+                ("tracer.redis.blocked_by".into(), Value::Str(blocker.who.label.as_ref().into())),
+                ("tracer.redis.blocked_by.service".into(), Value::Str(Arc::clone(&blocker.who.client).into())),
                 ("tracer.redis.blocked_by.kind".into(), Value::Str(blocker.who.kind.name().into())),
                 ("tracer.redis.blocked_by.duration".into(), seconds(blocker.ns)),
                 ("tracer.redis.blocked_by.count".into(), Value::Int(blocker.turns as i64)),
@@ -170,11 +170,12 @@ impl Correlator {
             let place = Place::below(None, ids, sampler);
             let attributes = vec![
                 ("db.system.name".into(), Value::Str("redis".into())),
-                ("db.operation.name".into(), Value::Str(label.to_owned().into())),
-                ("client.address".into(), Value::Str(client.to_owned().into())),
+                ("db.operation.name".into(), Value::Str(label.into())),
+                ("client.address".into(), Value::Str(client.into())),
                 ("tracer.redis.kind".into(), Value::Str(who.kind.name().into())),
             ];
-            made = process.map(|process| (place.clone(), work_span(process, label, &place, interval, attributes)));
+            made =
+                process.map(|process| (place.clone(), work_span(process, label.into(), &place, interval, attributes)));
             place.context
         });
         if let Some((place, span)) = made {
@@ -193,7 +194,7 @@ impl Correlator {
         let kept = ["db.system.name", "db.operation.name", "db.namespace", "tracer.redis.batch.size"];
         let attributes = client.attributes.iter().filter(|(name, _)| kept.contains(&name.as_ref())).cloned().collect();
         let interval = Interval { start_ns: work.start_ns, end_ns: work.end_ns };
-        let span = work_span(process, &client.name, &place, interval, attributes);
+        let span = work_span(process, client.name.clone(), &place, interval, attributes);
         self.emit(&place, |_| span);
     }
 
@@ -251,6 +252,6 @@ fn text(blame: &Blame<Who>) -> String {
     parts.join(", ")
 }
 
-fn work_span(process: ProcessId, name: &str, place: &Place, of: Interval, attributes: Vec<Attribute>) -> Span {
-    Span { attributes, ..place.span(process, Cow::Owned(name.to_owned()), SpanKind::Server, (of.start_ns, of.end_ns)) }
+fn work_span(process: ProcessId, name: Text, place: &Place, of: Interval, attributes: Vec<Attribute>) -> Span {
+    Span { attributes, ..place.span(process, name, SpanKind::Server, (of.start_ns, of.end_ns)) }
 }

@@ -99,7 +99,6 @@ impl<'a> Seen<'a> {
     pub fn text(&self, name: &str) -> Option<&'a str> {
         match self.attribute(name)? {
             Value::Str(text) => Some(text),
-            Value::Shared(text) => Some(text),
             _ => None,
         }
     }

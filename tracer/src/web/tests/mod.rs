@@ -5,7 +5,7 @@ mod files;
 mod store;
 mod views;
 
-use std::collections::HashMap;
+use crate::model::HashMap;
 use std::sync::Arc;
 
 use super::store::{Bound, Store};
@@ -46,7 +46,7 @@ fn process(pid: u32) -> ProcessId {
 
 /// The processes are of the services `svc-PID`.
 fn batch(spans: Vec<Span>) -> Arc<Batch> {
-    let mut resources = HashMap::new();
+    let mut resources = HashMap::default();
     for span in &spans {
         let name = Value::Str(format!("svc-{}", span.process.pid).into());
         let attributes = vec![("service.name".into(), name)];

@@ -56,7 +56,6 @@ impl<'a> Wanted<'a> {
 pub fn text(value: &Value) -> Cow<'_, str> {
     match value {
         Value::Str(text) => Cow::Borrowed(text),
-        Value::Shared(text) => Cow::Borrowed(text),
         Value::Int(number) => number.to_string().into(),
         Value::Float(number) => number.to_string().into(),
         Value::Bool(truth) => truth.to_string().into(),

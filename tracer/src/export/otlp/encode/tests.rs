@@ -22,8 +22,7 @@ fn text(max: usize) -> impl Strategy<Value = Cow<'static, str>> {
 
 fn any_value() -> impl Strategy<Value = Value> {
     prop_oneof![
-        text(200).prop_map(Value::Str),
-        text(20).prop_map(|text| Value::Shared(text.into())),
+        text(200).prop_map(|text| Value::Str(text.into())),
         any::<i64>().prop_map(Value::Int),
         any::<f64>().prop_map(Value::Float),
         Just(Value::Float(f64::NAN)),
@@ -70,7 +69,7 @@ fn any_span() -> impl Strategy<Value = Span> {
             parent_remote: context.remote,
             flags: context.flags,
             trace_state: context.trace_state,
-            name,
+            name: name.into(),
             kind,
             start_ns,
             end_ns,
@@ -79,7 +78,7 @@ fn any_span() -> impl Strategy<Value = Span> {
             links: links.into_iter().map(|(context, attributes)| Link { context, attributes }).collect(),
             events: events
                 .into_iter()
-                .map(|(time_ns, name, attributes)| SpanEvent { time_ns, name, attributes })
+                .map(|(time_ns, name, attributes)| SpanEvent { time_ns, name: name.into(), attributes })
                 .collect(),
         },
     )

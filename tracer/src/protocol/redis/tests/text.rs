@@ -10,7 +10,7 @@ fn shown(mode: QueryText, words: &str) -> Option<String> {
 
 fn shown_args(mode: QueryText, args: &[&[u8]]) -> Option<String> {
     let mut connection = Connection::with(Tracker::with(Role::Client, mode, false));
-    connection.send(array(args)).receive("+OK\r\n").one().query_text
+    connection.send(array(args)).receive("+OK\r\n").one().query_text.map(Into::into)
 }
 
 #[test]

@@ -15,7 +15,7 @@ const fn reading(backslash: Option<bool>) -> Reading {
 const USUAL: Reading = reading(Some(false));
 
 fn read(sql: &str, reading: Reading) -> String {
-    Statement::new(sql.as_bytes(), true, Shown::Sanitized, reading).text.expect("it is asked for")
+    Statement::new(sql.as_bytes(), true, Shown::Sanitized, reading).text.expect("it is asked for").into()
 }
 
 fn text(sql: &str) -> String {

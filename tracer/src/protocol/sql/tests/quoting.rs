@@ -13,7 +13,7 @@ fn shown(sql: &[u8], reading: Reading) -> String {
 }
 
 fn text(sql: &str, reading: Reading) -> String {
-    Statement::new(sql.as_bytes(), true, Shown::Sanitized, reading).text.expect("it is asked for")
+    Statement::new(sql.as_bytes(), true, Shown::Sanitized, reading).text.expect("it is asked for").into()
 }
 
 const fn reading(backslash: Option<bool>, ascii_safe: bool) -> Reading {
@@ -93,7 +93,8 @@ fn a_comment_that_some_servers_execute_ends_in_one_place_or_the_text_does() {
 
 #[test]
 fn statements_of_credentials_end_where_those_begin() {
-    let full = |sql: &str| Statement::new(sql.as_bytes(), true, Shown::Full, reading(Some(true), true)).text;
+    let full =
+        |sql: &str| Statement::new(sql.as_bytes(), true, Shown::Full, reading(Some(true), true)).text.map(String::from);
     for sql in [
         "CREATE USER 'u'@'h' IDENTIFIED BY 'hunter2'",
         "CREATE USER u IDENTIFIED BY hunter2",

@@ -44,7 +44,7 @@ pub struct Held {
     /// Its place in its trace.
     pub context: SpanContext,
     /// The span, if its trace is sampled.
-    pub span: Option<Box<Span>>,
+    pub span: Option<Span>,
     /// Number of the command; the engine gives it.
     pub number: u64,
 }
@@ -94,7 +94,7 @@ pub struct Who {
 #[derive(Debug)]
 pub struct Done {
     /// The command.
-    pub held: Held,
+    pub held: Box<Held>,
     /// What is known of its wait.
     pub explained: Option<Explained>,
     /// The server was attached to, but what it did about this command was not found.

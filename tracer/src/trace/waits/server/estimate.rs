@@ -7,8 +7,8 @@
 //! then sends their replies together. Clients of other hosts are not seen: a wait for them is taken for service. All of this
 //! is marked as an estimate.
 
-use std::collections::VecDeque;
 use crate::model::HashMap;
+use std::collections::VecDeque;
 
 use super::split::{Interval, Split};
 use super::timeline::{Holder, Slot};

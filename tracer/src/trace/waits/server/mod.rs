@@ -18,7 +18,6 @@ mod tests;
 mod timeline;
 
 use std::collections::VecDeque;
-use crate::model::HashMap;
 use std::sync::Arc;
 
 use tracer_common::record::{self, STEP_READ, STEP_WRITE};
@@ -35,7 +34,7 @@ use timeline::{Asked, Timeline, Turn};
 pub use timeline::{Holder, Slot};
 
 use crate::capture::steps;
-use crate::model::{Span, SpanContext};
+use crate::model::{HashMap, SpanContext};
 use crate::trace::memory::Ages;
 
 /// How long a command is held at most for what the server did about it, in time of the records.
@@ -57,7 +56,7 @@ const MAX_TURNS: usize = 1 << 14;
 /// A blocker of less than this is not waited for.
 const WORTH_NS: u64 = 50_000;
 /// About how many bytes a command takes that is held, with its span.
-const HELD_BYTES: usize = size_of::<(Held, Found)>() + size_of::<Span>() + 1024;
+const HELD_BYTES: usize = size_of::<(Held, Found)>() + 1024;
 /// The same of a connection.
 const PEER_BYTES: usize = 512;
 
@@ -81,8 +80,8 @@ pub struct Servers {
     services: HashMap<u32, Arc<str>>,
     /// Processes that have ended, whose names held commands may still ask for: when, which, and the name.
     ended: VecDeque<(u64, u32, Arc<str>)>,
-    held: VecDeque<Held>,
-    named: VecDeque<(Held, Found)>,
+    held: VecDeque<Box<Held>>,
+    named: VecDeque<(Box<Held>, Found)>,
     numbers: u64,
     now_ns: u64,
     looked_ns: u64,
@@ -181,7 +180,7 @@ impl Servers {
     }
 
     /// Takes a command of a client. What can be said about it comes out of [`Servers::look`].
-    pub fn hold(&mut self, mut held: Held) {
+    pub fn hold(&mut self, mut held: Box<Held>) {
         self.numbers += 1;
         held.number = self.numbers;
         self.now_ns = self.now_ns.max(held.end_ns);
@@ -259,7 +258,8 @@ impl Servers {
         }
         self.timelines.retain(|_, timeline| timeline.ended_ns.is_none_or(|ended| ended >= until));
         let crowded = self.held() >= MAX_HELD;
-        for held in std::mem::take(&mut self.held) {
+        for _ in 0..self.held.len() {
+            let Some(held) = self.held.pop_front() else { break };
             let age = self.now_ns.saturating_sub(held.end_ns);
             let now = crowded || held.end_ns < before_ns;
             if !held.answered {
@@ -280,7 +280,8 @@ impl Servers {
                 self.held.push_back(held);
             }
         }
-        for (held, found) in std::mem::take(&mut self.named) {
+        for _ in 0..self.named.len() {
+            let Some((held, found)) = self.named.pop_front() else { break };
             let late = crowded || held.end_ns < before_ns || self.now_ns.saturating_sub(held.end_ns) >= NAMES_NS;
             if late || self.are_named(&held, &found) {
                 let explained = Some(self.explain(&held, &found));

@@ -5,8 +5,8 @@
 //! addresses, but the client's is the same on both: it decides where no connection has both addresses. Unix sockets: the
 //! sockets name each other.
 
-use std::collections::VecDeque;
 use crate::model::HashMap;
+use std::collections::VecDeque;
 use std::hash::Hash;
 use std::net::SocketAddr;
 use std::sync::Arc;

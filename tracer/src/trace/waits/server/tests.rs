@@ -67,9 +67,9 @@ fn feed(servers: &mut Servers, steps: &[Step]) {
 const GET: &[u8] = b"*2\r\n$3\r\nGET\r\n$1\r\nk\r\n";
 const KEYS: &[u8] = b"*2\r\n$4\r\nKEYS\r\n$1\r\n*\r\n";
 
-fn command(pid: u32, connection: u64, name: &'static str, bytes: &[u8], end_offset: u64, times: [u64; 3]) -> Held {
+fn command(pid: u32, connection: u64, name: &'static str, bytes: &[u8], end_offset: u64, times: [u64; 3]) -> Box<Held> {
     let [start_ns, sent_ns, end_ns] = times;
-    Held {
+    Box::new(Held {
         process: ProcessId { pid, start_time: 1 },
         service: if pid == WEB { "web".into() } else { "scanner".into() },
         connection,
@@ -94,7 +94,7 @@ fn command(pid: u32, connection: u64, name: &'static str, bytes: &[u8], end_offs
         },
         span: None,
         number: 0,
-    }
+    })
 }
 
 /// KEYS for 300 ms, and a GET that came meanwhile. `before` bytes had passed when the server was attached to.
