@@ -5,6 +5,7 @@
 //! so a noisy moment hurts both sides alike.
 
 mod bpftrace;
+mod collector;
 mod empty_probe;
 mod machine;
 mod observer;

@@ -1,15 +1,16 @@
 //! What tracing costs the order services: orders in a second at saturation, and the slowest answers at a calm rate.
 //!
 //! The same running services are measured without the agent and then with it, with the shim and without; those with
-//! tracing-opentelemetry, whose exporter drops the spans, by themselves. A ratio is between figures of one round; the base is the
+//! tracing-opentelemetry by themselves. Each is measured with spans that are dropped and with spans that are sent to a collector on
+//! the same machine. A ratio is between figures of one round; the base is the
 //! unmodified build without an agent.
 
 use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Error, Result, ensure};
 use serde_json::{Value, json};
 
-use super::{machine, observer::Observer};
+use super::{collector::Collector, machine, observer::Observer};
 use crate::pipeline::{Chain, Load, SERVICES, Variant};
 
 /// Orders that are under way at saturation.
@@ -22,8 +23,16 @@ const CALM: u64 = 2_000;
 const RATE: u64 = 500;
 
 /// What is compared.
-const ROWS: [&str; 5] =
-    ["bare", "agent", "shim, detached", "shim, agent attached", "tracing-opentelemetry in the services"];
+const ROWS: [&str; 8] = [
+    "bare",
+    "agent",
+    "agent, to a collector",
+    "shim, detached",
+    "shim, agent attached",
+    "shim, agent attached, to a collector",
+    "tracing-opentelemetry",
+    "tracing-opentelemetry, to a collector",
+];
 
 /// Figures of one row in one round.
 #[derive(Clone, Copy, Debug)]
@@ -43,11 +52,14 @@ pub struct Pipeline(Vec<[Figures; ROWS.len()]>);
 impl Pipeline {
     /// Every row once.
     pub fn round(&mut self, agent: &Path, dir: &Path) -> Result<()> {
-        let [bare, traced] = build(Variant::Unmodified, agent, dir)?;
-        let [detached, attached] = build(Variant::Shim, agent, dir)?;
+        let [bare, agent_drops, agent_sends] = build(Variant::Unmodified, agent, dir)?;
+        let [detached, shim_drops, shim_sends] = build(Variant::Shim, agent, dir)?;
         let scratch = tempfile::tempdir_in(dir)?;
-        let sdk = warm(&Chain::start(Variant::Otel, scratch.path())?)?;
-        self.0.push([bare, traced, detached, attached, sdk]);
+        let sdk_drops = warm(&Chain::start(Variant::Otel, scratch.path())?)?;
+        let collector = Collector::start(scratch.path())?;
+        let endpoint = [("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{}", collector.http))];
+        let sdk_sends = warm(&Chain::start_with(Variant::Otel, scratch.path(), &endpoint)?)?;
+        self.0.push([bare, agent_drops, agent_sends, detached, shim_drops, shim_sends, sdk_drops, sdk_sends]);
         Ok(())
     }
 
@@ -95,18 +107,24 @@ impl Pipeline {
     }
 }
 
-/// One build without the agent and with it.
-fn build(variant: Variant, agent: &Path, dir: &Path) -> Result<[Figures; 2]> {
+/// One build without the agent, with one that drops the spans, and with one that sends them.
+fn build(variant: Variant, agent: &Path, dir: &Path) -> Result<[Figures; 3]> {
     let scratch = tempfile::tempdir_in(dir)?;
     let chain = Chain::start(variant, scratch.path())?;
     let without = warm(&chain)?;
     let pids: Vec<u32> = SERVICES.iter().filter_map(|name| chain.id(name)).collect();
-    let observer = Observer::agent(agent, scratch.path(), "run", &pids, |command| {
-        command.args(["--export", "none"]);
-    })?;
-    let with = measure(&chain)?;
-    observer.end()?;
-    Ok([without, with])
+    let under = |export: &str| {
+        let observer = Observer::agent(agent, scratch.path(), "run", &pids, |command| {
+            command.args(["--export", export]);
+        })?;
+        let figures = measure(&chain)?;
+        observer.end()?;
+        Ok::<_, Error>(figures)
+    };
+    let drops = under("none")?;
+    let collector = Collector::start(scratch.path())?;
+    let sends = under(&format!("otlp:http://{}", collector.grpc))?;
+    Ok([without, drops, sends])
 }
 
 /// Measured once all connections are open and all code has run.
@@ -155,8 +173,9 @@ mod tests {
     fn ratios_are_within_a_round() {
         let row = |throughput, cpu_us, p99_us| Figures { throughput, cpu_us, p99_us };
         let round = |factor: f64| {
-            [(100.0, 5.0, 10.0), (50.0, 10.0, 20.0), (100.0, 5.0, 10.0), (80.0, 6.0, 12.0), (70.0, 7.0, 15.0)]
-                .map(|(throughput, cpu, p99)| row(throughput * factor, cpu / factor, p99 / factor))
+            let mut rows = [row(100.0 * factor, 5.0 / factor, 10.0 / factor); ROWS.len()];
+            rows[1] = row(50.0 * factor, 10.0 / factor, 20.0 / factor);
+            rows
         };
         let pipeline = Pipeline(vec![round(1.0), round(3.0), round(2.0)]);
         assert_eq!(pipeline.medians(1), [(100.0, 0.5), (5.0, 2.0), (10.0, 2.0)]);

@@ -52,6 +52,11 @@ pub struct Load {
 impl Chain {
     /// Starts the servers and the services; files are below `dir`.
     pub fn start(variant: Variant, dir_of_files: &Path) -> Result<Self> {
+        Self::start_with(variant, dir_of_files, &[])
+    }
+
+    /// The same; the services have this in their environment as well.
+    pub fn start_with(variant: Variant, dir_of_files: &Path, environment: &[(&str, String)]) -> Result<Self> {
         let (programs, dir) = (dir(variant), dir_of_files);
         let (redis, sql, counter, ufes) = (free()?, free()?, free()?, free()?);
         // Memory, as Aeron itself chooses; where there is none, a disk does too.
@@ -78,6 +83,7 @@ impl Chain {
                 }
                 _ => service.args(["--listen", &counter_address]),
             };
+            service.envs(environment.iter().map(|(name, value)| (name, value)));
             service.stdin(Stdio::null()).stderr(File::create(dir.join(format!("{name}.log")))?);
             services.push((name, Service::start(&mut service)?));
         }

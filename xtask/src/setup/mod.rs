@@ -122,6 +122,7 @@ pub fn databases() -> Vec<Box<dyn Tool>> {
 pub fn to_bench() -> Vec<Box<dyn Tool>> {
     let mut tools = to_demo();
     tools.push(Box::new(packages::BPFTRACE));
+    tools.push(Box::new(rotel::Rotel));
     tools
 }
 
