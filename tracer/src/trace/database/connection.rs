@@ -9,7 +9,7 @@ use tracer_common::record::{
 };
 
 use crate::capture::addresses;
-use crate::model::{Attribute, ProcessId, SpanContext, Value};
+use crate::model::{Attribute, ProcessId, SpanContext, Text, Value};
 use crate::protocol::conversation::Protocol;
 use crate::protocol::stream::{Chunk, Direction, Verdict};
 use crate::trace::correlator::{Correlator, flow_key};
@@ -53,7 +53,7 @@ pub struct Connection {
     verdict: Verdict,
     advised: Advice,
     /// Address of the server, when it has one.
-    pub address: Option<Arc<str>>,
+    pub address: Option<Text>,
     /// Port of the server.
     pub port: u32,
     /// Where the server is, for people and as a key.
@@ -345,8 +345,8 @@ impl Connection {
     pub fn address_attributes(&self, attributes: &mut Vec<Attribute>, default_port: u32) {
         let mut add = |name: &'static str, value: Value| attributes.push((name.into(), value));
         if let Some(address) = &self.address {
-            add("server.address", Value::Str(Arc::clone(address).into()));
-            add("network.peer.address", Value::Str(Arc::clone(address).into()));
+            add("server.address", Value::Str(address.clone()));
+            add("network.peer.address", Value::Str(address.clone()));
             add("network.peer.port", Value::Int(i64::from(self.port)));
             if self.port != default_port {
                 add("server.port", Value::Int(i64::from(self.port)));

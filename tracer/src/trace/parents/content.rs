@@ -6,7 +6,9 @@
 
 use crate::model::HashMap;
 use std::collections::VecDeque;
-use std::hash::{DefaultHasher, Hasher as _};
+use std::hash::{BuildHasher as _, Hasher as _};
+
+use foldhash::quality::RandomState;
 
 use crate::model::SpanContext;
 use crate::protocol::parts::parts;
@@ -42,6 +44,7 @@ pub enum Source {
 pub struct Contents {
     parts: HashMap<(u32, u64), Part>,
     order: VecDeque<(u64, (u32, u64))>,
+    seed: RandomState,
     /// Parts forgotten before their time, because there were too many.
     pub evicted: u64,
 }
@@ -74,7 +77,7 @@ impl Contents {
                 self.evicted += 1;
                 self.pop();
             }
-            let key = (pid, hash(part));
+            let key = (pid, hash(&self.seed, part));
             self.order.push_back((at_ns, key));
             let known =
                 self.parts.entry(key).or_insert_with(|| Part { at_ns, context: Some(context.clone()), seen: 0 });
@@ -93,7 +96,7 @@ impl Contents {
     pub fn encoded(&self, pid: u32, message: &[u8], at_ns: u64) -> Option<Source> {
         let mut found: Option<&Part> = None;
         for part in parts(message) {
-            let Some(known) = self.parts.get(&(pid, hash(part))) else { continue };
+            let Some(known) = self.parts.get(&(pid, hash(&self.seed, part))) else { continue };
             let Some(context) = &known.context else { continue };
             if known.at_ns > at_ns || known.at_ns.saturating_add(WINDOW_NS) < at_ns {
                 continue;
@@ -126,8 +129,8 @@ impl Contents {
     }
 }
 
-fn hash(part: &[u8]) -> u64 {
-    let mut hasher = DefaultHasher::new();
+fn hash(seed: &RandomState, part: &[u8]) -> u64 {
+    let mut hasher = seed.build_hasher();
     hasher.write(part);
     hasher.finish()
 }

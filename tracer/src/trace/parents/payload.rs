@@ -8,6 +8,8 @@ use crate::model::HashMap;
 use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hasher as _};
 
+use smallvec::SmallVec;
+
 use crate::model::{Link, SpanContext, Value};
 use crate::trace::memory::Ages;
 
@@ -15,9 +17,8 @@ use crate::trace::memory::Ages;
 const WINDOW_NS: u64 = 10_000_000_000;
 /// Messages on their way that are kept.
 const MAX_SENT: usize = 1 << 17;
-/// About how many bytes one takes: most are the only one of their kind, in lists that have room for four.
-const BYTES: usize =
-    4 * (size_of::<Sender>() + size_of::<(u64, SpanContext)>()) + 2 * size_of::<(u64, Print, Vec<Sender>)>();
+/// About how many bytes one takes: a place in the order, and one in the map, which has room to spare.
+const BYTES: usize = size_of::<(u64, Print, u32)>() + 2 * size_of::<(Print, Senders)>();
 
 /// In place of the process that has encoded a message: any process may have received it, that one as well.
 pub const ANY_RECEIVER: u32 = 0;
@@ -58,8 +59,10 @@ pub enum Origin {
 #[derive(Debug)]
 struct Sender {
     pid: u32,
-    sent: VecDeque<(u64, SpanContext)>,
-    /// Number of the first of them.
+    /// Most messages are the only one of their kind: it is in place.
+    oldest: (u64, SpanContext),
+    later: VecDeque<(u64, SpanContext)>,
+    /// Number of the oldest.
     first: u64,
     /// Neighbours of different traces.
     changes: usize,
@@ -69,21 +72,28 @@ struct Sender {
 
 impl Sender {
     fn push(&mut self, at_ns: u64, context: SpanContext) {
-        self.changes += usize::from(self.sent.back().is_some_and(|(_, last)| last.trace_id != context.trace_id));
-        self.sent.push_back((at_ns, context));
+        self.changes += usize::from(self.newest().1.trace_id != context.trace_id);
+        self.later.push_back((at_ns, context));
     }
 
+    /// Forgets the oldest, unless it is the only one.
     fn pop(&mut self) {
-        let Some((_, first)) = self.sent.pop_front() else { return };
-        self.changes -= usize::from(self.sent.front().is_some_and(|(_, next)| next.trace_id != first.trace_id));
+        let Some(next) = self.later.pop_front() else { return };
+        self.changes -= usize::from(next.1.trace_id != self.oldest.1.trace_id);
+        self.oldest = next;
         self.first += 1;
+    }
+
+    fn newest(&self) -> &(u64, SpanContext) {
+        self.later.back().unwrap_or(&self.oldest)
     }
 
     /// The first that a process has not had, sent by `at_ns`.
     fn due(&self, pid: u32, at_ns: u64) -> Option<&(u64, SpanContext)> {
         let next = self.next.iter().find(|(other, _)| *other == pid).map_or(0, |(_, next)| *next);
         let index = usize::try_from(next.saturating_sub(self.first)).ok()?;
-        self.sent.get(index).filter(|(sent_ns, _)| *sent_ns <= at_ns)
+        let sent = if index == 0 { Some(&self.oldest) } else { self.later.get(index - 1) };
+        sent.filter(|(sent_ns, _)| *sent_ns <= at_ns)
     }
 
     /// A process has had that one.
@@ -96,10 +106,13 @@ impl Sender {
     }
 }
 
+/// Those who sent equal messages; one, mostly.
+type Senders = SmallVec<[Sender; 1]>;
+
 /// Messages that were encoded in the window.
 #[derive(Debug, Default)]
 pub struct Payloads {
-    sent: HashMap<Print, Vec<Sender>>,
+    sent: HashMap<Print, Senders>,
     /// In order of time, to forget them.
     order: VecDeque<(u64, Print, u32)>,
     /// Messages forgotten before their time, because there were too many.
@@ -139,7 +152,8 @@ impl Payloads {
             Some(sender) => sender.push(at_ns, context),
             None => senders.push(Sender {
                 pid,
-                sent: VecDeque::from([(at_ns, context)]),
+                oldest: (at_ns, context),
+                later: VecDeque::new(),
                 first: 0,
                 changes: 0,
                 next: Vec::new(),
@@ -151,12 +165,10 @@ impl Payloads {
     pub fn received(&mut self, print: Print, pid: u32, at_ns: u64) -> Option<Origin> {
         self.forget(at_ns.saturating_sub(WINDOW_NS));
         let others = || self.sent.get(&print).into_iter().flatten().filter(|sender| sender.pid != pid);
-        let last = |sender: &Sender| sender.sent.back().filter(|(sent_ns, _)| *sent_ns <= at_ns).cloned();
+        let last = |sender: &Sender| Some(sender.newest()).filter(|(sent_ns, _)| *sent_ns <= at_ns).cloned();
         // Forwarded as it is: the last one who did so sent it here.
         let (_, newest) = others().filter_map(last).max_by_key(|(sent_ns, _)| *sent_ns)?;
-        let one_trace = |sender: &Sender| {
-            sender.changes == 0 && sender.sent.front().is_some_and(|(_, context)| context.trace_id == newest.trace_id)
-        };
+        let one_trace = |sender: &Sender| sender.changes == 0 && sender.oldest.1.trace_id == newest.trace_id;
         if others().all(one_trace) {
             return Some(Origin::Parent(SpanContext { remote: true, ..newest }));
         }
@@ -179,8 +191,12 @@ impl Payloads {
     fn pop(&mut self) {
         let Some((_, print, pid)) = self.order.pop_front() else { return };
         let Some(senders) = self.sent.get_mut(&print) else { return };
-        senders.iter_mut().filter(|sender| sender.pid == pid).for_each(Sender::pop);
-        senders.retain(|sender| !sender.sent.is_empty());
+        let Some(index) = senders.iter().position(|sender| sender.pid == pid) else { return };
+        if senders[index].later.is_empty() {
+            senders.swap_remove(index);
+        } else {
+            senders[index].pop();
+        }
         if senders.is_empty() {
             self.sent.remove(&print);
         }

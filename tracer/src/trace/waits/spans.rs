@@ -3,6 +3,7 @@
 //! Durations in attributes are seconds, as everywhere in the semantic conventions.
 
 use std::borrow::Cow;
+use std::fmt::{self, Write as _};
 use std::sync::Arc;
 
 use crate::model::{Attribute, Link, ProcessId, Span, SpanContext, SpanKind, Text, TraceId, Value};
@@ -239,17 +240,26 @@ fn parts(attributes: &mut Vec<Attribute>, explained: &Explained) {
 
 /// For people: `KEYS of scanner 412.300 ms, 3 x GET of web 1.200 ms, server (fork) 30.000 ms`.
 fn text(blame: &Blame<Who>) -> String {
-    let ms = |ns: u64| format!("{:.3} ms", ns as f64 / 1e6);
-    let mut parts: Vec<String> = Vec::new();
+    let mut text = String::with_capacity(128);
+    let mut add = |what: fmt::Arguments<'_>, ns: u64| {
+        let separator = if text.is_empty() { "" } else { ", " };
+        let us = (ns + 500) / 1000;
+        let _ = write!(text, "{separator}{what} {}.{:03} ms", us / 1000, us % 1000);
+    };
     for blocker in &blame.blockers {
-        let times = if blocker.turns > 1 { format!("{} x ", blocker.turns) } else { String::new() };
-        parts.push(format!("{times}{} of {} {}", blocker.who.label, blocker.who.client, ms(blocker.ns)));
+        let Who { label, client, .. } = &blocker.who;
+        match blocker.turns {
+            0 | 1 => add(format_args!("{label} of {client}"), blocker.ns),
+            turns => add(format_args!("{turns} x {label} of {client}"), blocker.ns),
+        }
     }
-    parts.extend(blame.own.iter().map(|&(own, ns)| format!("server ({}) {}", own.name(), ms(ns))));
+    for &(own, ns) in &blame.own {
+        add(format_args!("server ({})", own.name()), ns);
+    }
     if blame.rest_ns > 0 {
-        parts.push(format!("others {}", ms(blame.rest_ns)));
+        add(format_args!("others"), blame.rest_ns);
     }
-    parts.join(", ")
+    text
 }
 
 fn work_span(process: ProcessId, name: Text, place: &Place, of: Interval, attributes: Vec<Attribute>) -> Span {

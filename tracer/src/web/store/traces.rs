@@ -1,11 +1,15 @@
 //! Which spans are of one trace.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
+use std::thread;
 
 use super::Kept;
 use crate::export::{Batch, service_name};
-use crate::model::{ProcessId, Resource, Span, SpanKind, Status, TraceId, Value};
+use crate::model::{HashMap, HashSet, ProcessId, Resource, Span, SpanKind, Status, TraceId, Value};
+
+/// Threads that look at spans at the same time, at most.
+const MAX_WORKERS: usize = 8;
 
 /// Where a span is: number of its batch, and its place there.
 #[derive(Clone, Copy, Debug)]
@@ -183,6 +187,30 @@ impl Traces {
     pub fn all_spans(&self) -> impl Iterator<Item = Seen<'_>> {
         self.batches.iter().flat_map(|kept| {
             kept.batch.spans.iter().map(|span| Seen { batch: &kept.batch, span, service: self.service(span) })
+        })
+    }
+
+    /// Looks at all spans on all processors, in the order in which they are in memory. Each processor collects into a value of its
+    /// own; they are returned in the order of the spans.
+    pub fn collect<'a, C: Default + Send>(&'a self, look: impl Fn(&mut C, Seen<'a>) + Sync) -> Vec<C> {
+        let workers = thread::available_parallelism().map_or(1, usize::from).min(MAX_WORKERS);
+        let share = self.batches.len().div_ceil(workers).max(1);
+        let starts = (0..self.batches.len()).step_by(share);
+        let work = |start: usize| {
+            let mut collected = C::default();
+            for kept in self.batches.range(start..self.batches.len().min(start + share)) {
+                for span in &kept.batch.spans {
+                    look(&mut collected, Seen { batch: &kept.batch, span, service: self.service(span) });
+                }
+            }
+            collected
+        };
+        thread::scope(|scope| {
+            let workers: Vec<_> = starts.map(|start| scope.spawn(move || work(start))).collect();
+            let join = |worker: thread::ScopedJoinHandle<'_, C>| {
+                worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            };
+            workers.into_iter().map(join).collect()
         })
     }
 
