@@ -1,10 +1,11 @@
 //! What befalls the agent does not befall its targets: it is stopped, killed and runs out of memory while they work.
 
 use std::net::TcpListener;
+use std::process::Command;
 
 use serde_json::Value;
 use tracer_tests::service::Service;
-use tracer_tests::{Agent, RedisServer, Target, require_root, wait_for};
+use tracer_tests::{Agent, RedisServer, Target, program, require_root, wait_for};
 
 /// At the 99th percentile a round of a target may take so many times as long as without an agent, and what other work of the
 /// machine took. A target that waited for its agent would take seconds.
@@ -80,16 +81,11 @@ fn an_agent_without_memory_ends_alone() {
     let alone = worker.p99("without an agent", 2);
     let silent = TcpListener::bind("127.0.0.1:0").expect("loopback works");
     let collector = format!("otlp:http://{}", silent.local_addr().expect("it is bound"));
-    let mut agent = Agent::run(&[
-        "-n",
-        "of_a_big_agent",
-        "--export",
-        &collector,
-        "--max-queue-size",
-        "100000000",
-        "--redis-server",
-        "off",
-    ]);
+    let mut command = Command::new(program("tracer"));
+    // Its allocator takes address space by the gigabyte, long before it uses it: here by pieces that a limit can refuse.
+    command.env("MIMALLOC_ARENA_RESERVE", "32MiB");
+    let arguments = ["-n", "of_a_big_agent", "--export", &collector, "--max-queue-size", "100000000"];
+    let mut agent = Agent::run_by(command, &[&arguments[..], &["--redis-server", "off"]].concat());
     agent.limit_memory(16 << 20);
     let ended = wait_for("the agent to run out of memory", || {
         let meanwhile = worker.p99("while memory runs out", 1);

@@ -15,6 +15,7 @@ mod report;
 mod samples;
 mod server;
 mod target;
+mod uninvolved;
 
 use std::{
     net::{SocketAddr, TcpListener},
@@ -178,6 +179,9 @@ impl Bench<'_> {
                 0 => None,
                 _ => Some(server::attach(&self.agent, self.dir, pid, index == 2, &self.stats())?),
             };
+            if index == 1 {
+                self.samples.add(Row::CallUnderAgentOfServer, uninvolved::system_call());
+            }
             self.samples.add(single, server::measure(address, REQUESTS, 1)?);
             self.samples.add(pipelined, server::measure(address, REQUESTS, PIPELINE)?);
             if let Some(agent) = agent {
@@ -204,6 +208,7 @@ impl Bench<'_> {
     }
 
     fn shim_alone(&mut self, target: &mut Target) -> Result<()> {
+        self.samples.add(Row::CallBare, uninvolved::system_call());
         self.measure(target, Row::EncodeBare, &format!("encode {MESSAGES}"))?;
         self.measure(target, Row::EncodeShim, &format!("shim encode {MESSAGES}"))?;
         self.measure(target, Row::EncodeApi, &format!("otel encode {MESSAGES}"))?;
@@ -215,12 +220,20 @@ impl Bench<'_> {
         let agent = self.attach_agent(target)?;
         self.measure(target, Row::EncodeShimTraced, &format!("shim encode {MESSAGES}"))?;
         self.floor(target, Row::FloorUnderAgent)?;
-        self.end_agent(agent, MESSAGES)
+        self.samples.add(Row::CallUnderAgent, uninvolved::system_call());
+        self.end_agent(agent, MESSAGES)?;
+        let agent = self.attach_with(target, &["--sampler", "parentbased_traceidratio=0.01"])?;
+        self.measure(target, Row::EncodeShimSampled, &format!("shim encode {MESSAGES}"))?;
+        self.end_agent(agent, 0)
     }
 
     fn attach_agent(&self, target: &Target) -> Result<Observer> {
+        self.attach_with(target, &[])
+    }
+
+    fn attach_with(&self, target: &Target, options: &[&str]) -> Result<Observer> {
         Observer::agent(&self.agent, self.dir, "run", &[target.id()], |command| {
-            command.args(["--export", "none", "--stats-json"]).arg(self.stats());
+            command.args(["--export", "none", "--stats-json"]).arg(self.stats()).args(options);
         })
     }
 

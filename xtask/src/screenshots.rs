@@ -2,8 +2,9 @@
 
 use std::{
     io::{BufRead, BufReader},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
+    thread,
 };
 
 use anyhow::{Context, Result, bail, ensure};
@@ -11,8 +12,8 @@ use serde_json::Value;
 
 use crate::{
     build_ebpf,
-    demo::{agent::Agent, service::Service},
-    pipeline::{self, Chain, Load, Variant},
+    demo::service::Service,
+    pipeline::{self, Chain, Load, SERVICES, Variant},
     run,
     setup::{self, Tool, packages},
     workspace,
@@ -37,12 +38,13 @@ pub fn main() -> Result<()> {
     let dir = tempfile::tempdir()?;
     let spans = dir.path().join("order services");
     let chain = Chain::start(Variant::Shim, dir.path())?;
-    let agent = Agent::start(&spans, None)?;
+    let (agent, live) = run_with_page(&spans)?;
     let outcome = chain.send(LOAD)?;
     ensure!(outcome["filled"] == LOAD.count, "the services did not fill all orders: {outcome}");
-    agent.finish()?;
+    picture(dir.path(), &live, "health", "health")?;
+    agent.interrupt()?;
 
-    let mut view = Command::new(workspace::target().join("release/tracer"));
+    let mut view = Command::new(program());
     view.current_dir(dir.path()).args(["view", "order services", "--web", "127.0.0.1:0"]);
     let mut view = Service::start(view.stdout(Stdio::piped()))?;
     let mut url = String::new();
@@ -54,10 +56,34 @@ pub fn main() -> Result<()> {
         ("trace", format!("trace/{trace}")),
         ("map", "map".to_owned()),
         ("latency", "latency?service=msg_order_engine&name=SET".to_owned()),
+        ("redis", "redis".to_owned()),
     ] {
-        picture(dir.path(), &format!("{url}#{hash}"), &workspace::root().join(format!("docs/web-{name}.png")))?;
+        picture(dir.path(), url, &hash, name)?;
     }
     Ok(())
+}
+
+fn program() -> PathBuf {
+    workspace::target().join("release/tracer")
+}
+
+/// A live session of the services with its page; spans go to `file` as well. Returns the page's address.
+fn run_with_page(file: &Path) -> Result<(Service, String)> {
+    let mut agent = Command::new(program());
+    agent.args(["run", "--web", "127.0.0.1:0", "--export", &format!("file:{}", file.display()), "--name"]);
+    let mut agent = Service::start(agent.args(SERVICES).stderr(Stdio::piped()))?;
+    let mut said = BufReader::new(agent.stderr()?).lines();
+    let mut url = None;
+    for line in said.by_ref() {
+        let line = line?;
+        url = url.or_else(|| line.split_whitespace().find(|word| word.starts_with("http://")).map(str::to_owned));
+        if line.contains("Ctrl-C ends") && url.is_some() {
+            break;
+        }
+    }
+    // What it says must be read, or it would have to wait.
+    thread::spawn(move || said.map_while(Result::ok).for_each(|line| eprintln!("{line}")));
+    Ok((agent, url.context("the agent ended before it had a page")?))
 }
 
 /// The trace of an order in the middle of the load.
@@ -69,13 +95,15 @@ fn one_trace(spans: &Path) -> Result<String> {
     Ok(id.context("a span without a trace")?.to_owned())
 }
 
-fn picture(dir: &Path, url: &str, into: &Path) -> Result<()> {
+/// A picture of the view of this name in `docs/`.
+fn picture(dir: &Path, url: &str, hash: &str, name: &str) -> Result<()> {
+    let into = workspace::root().join(format!("docs/web-{name}.png"));
     let mut browser = Command::new(packages::CHROMIUM.find().context("chromium was just set up")?);
     // Chromium's own sandbox refuses to run as root.
     browser.args(["--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--hide-scrollbars"]);
     browser.args(["--window-size=1280,720", "--virtual-time-budget=20000"]);
     browser.arg(format!("--user-data-dir={}", dir.join("profile").display()));
-    browser.arg(format!("--screenshot={}", into.display())).arg(url);
+    browser.arg(format!("--screenshot={}", into.display())).arg(format!("{url}#{hash}"));
     run::output(&mut browser).with_context(|| format!("no picture {}", into.display()))?;
     Ok(())
 }

@@ -19,7 +19,7 @@ struct Group {
     rows: &'static [(Row, &'static str)],
 }
 
-const GROUPS: [Group; 6] = [
+const GROUPS: [Group; 7] = [
     Group {
         key: "message",
         title: "a message: prost encode + decode, 2 spans",
@@ -57,10 +57,20 @@ const GROUPS: [Group; 6] = [
             (Row::EncodeBare, "plain prost"),
             (Row::EncodeShim, "shim, detached"),
             (Row::EncodeShimTraced, "shim, agent attached"),
+            (Row::EncodeShimSampled, "shim, agent attached, 1 % sampled"),
             (Row::EncodeApi, "OpenTelemetry API"),
             (Row::EncodeSdk, "tracing-opentelemetry"),
             (Row::Floor, "an empty probe on a nop5"),
             (Row::FloorUnderAgent, "the same, agent attached"),
+        ],
+    },
+    Group {
+        key: "uninvolved",
+        title: "getppid of a process that is not traced",
+        rows: &[
+            (Row::CallBare, "bare"),
+            (Row::CallUnderAgent, "agent on a service"),
+            (Row::CallUnderAgentOfServer, "agent on a Redis server"),
         ],
     },
     Group {
