@@ -29,7 +29,7 @@ pub struct Collector {
 impl Collector {
     /// Starts it, and waits until it listens.
     pub fn start(dir: &Path) -> Result<Self> {
-        let free = || Ok::<_, std::io::Error>(TcpListener::bind("127.0.0.1:0")?.local_addr()?);
+        let free = || TcpListener::bind("127.0.0.1:0")?.local_addr();
         let (grpc, http) = (free()?, free()?);
         let mut command = Command::new(setup::rotel::agent());
         command.args(["start", "--otlp-grpc-endpoint", &grpc.to_string(), "--otlp-http-endpoint", &http.to_string()]);

@@ -173,8 +173,8 @@ impl Correlator {
         let is_over = |orphaned_ns: u64| all || orphaned_ns.saturating_add(ORPHANED_NS) < now_ns;
         while let Some((orphaned_ns, number)) = self.orphans.pop_front_if(|(orphaned_ns, _)| is_over(*orphaned_ns)) {
             // Another process may have used it since.
-            let is_orphan = |connection: &Box<Connection>| connection.orphaned_ns == Some(orphaned_ns);
-            if self.connections.get(&number).is_some_and(is_orphan) {
+            let orphaned = self.connections.get(&number).map(|connection| connection.orphaned_ns);
+            if orphaned == Some(Some(orphaned_ns)) {
                 self.end_connection(number, orphaned_ns);
             }
         }
@@ -205,8 +205,9 @@ impl Correlator {
 
     /// Gives up what connections hold that were not used since `before_ns`; returns how many did.
     pub(in crate::trace) fn evict_connections(&mut self, before_ns: u64) -> u64 {
-        let unused = |connection: &&Box<Connection>| connection.bytes > 0 && connection.used_ns < before_ns;
-        let numbers: Vec<u64> = self.connections.values().filter(unused).map(|connection| connection.number).collect();
+        let unused =
+            self.connections.values().filter(|connection| connection.bytes > 0 && connection.used_ns < before_ns);
+        let numbers: Vec<u64> = unused.map(|connection| connection.number).collect();
         for &number in &numbers {
             let Some(connection) = self.connections.get_mut(&number) else { continue };
             let commands = connection.speaks.give_up(connection.verdict);
