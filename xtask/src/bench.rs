@@ -20,6 +20,7 @@ mod uninvolved;
 use std::{
     net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
+    process::Command,
 };
 
 use anyhow::{Context, Result, bail, ensure};
@@ -221,19 +222,15 @@ impl Bench<'_> {
         self.measure(target, Row::EncodeShimTraced, &format!("shim encode {MESSAGES}"))?;
         self.floor(target, Row::FloorUnderAgent)?;
         self.samples.add(Row::CallUnderAgent, uninvolved::system_call());
-        self.end_agent(agent, MESSAGES)?;
-        let agent = self.attach_with(target, &["--sampler", "parentbased_traceidratio=0.01"])?;
+        let mut sample = Command::new(&self.agent);
+        run::output(sample.args(["sample", "--ratio", "0.01", "--pid", &target.id().to_string()]))?;
         self.measure(target, Row::EncodeShimSampled, &format!("shim encode {MESSAGES}"))?;
-        self.end_agent(agent, 0)
+        self.end_agent(agent, MESSAGES)
     }
 
     fn attach_agent(&self, target: &Target) -> Result<Observer> {
-        self.attach_with(target, &[])
-    }
-
-    fn attach_with(&self, target: &Target, options: &[&str]) -> Result<Observer> {
         Observer::agent(&self.agent, self.dir, "run", &[target.id()], |command| {
-            command.args(["--export", "none", "--stats-json"]).arg(self.stats()).args(options);
+            command.args(["--export", "none", "--stats-json"]).arg(self.stats());
         })
     }
 

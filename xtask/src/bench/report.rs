@@ -106,7 +106,7 @@ const AIMS: [(&str, &str, Row, Row); 2] = [
 
 /// What the figures do not say.
 const NOTES: [&str; 4] = [
-    "the kernel turns a probe on a nop5 into a system call, so the agent's system-call tracepoints see it, too",
+    "the kernel turns a probe on a nop5 into a system call, so the tracepoints that follow a Redis server see it, too",
     "bpftrace's uretprobes abort a target that panics and catches it; this target does not panic",
     "tracing-opentelemetry and the API export to nothing: the cost of OTLP in the target comes on top",
     "each figure is the median over rounds of a median over batches; a ratio is between figures of one round",
