@@ -1,5 +1,6 @@
 //! What OpenTelemetry's SDK costs in these services, for the benchmark: a span of `tracing` for every step that a service notes,
-//! where the agent has one too. They go to the collector that `OTEL_EXPORTER_OTLP_ENDPOINT` names, or nowhere. The spans are made when the steps are over: their making is what is compared, not their times.
+//! where the agent has one too. They go to the collector that `OTEL_EXPORTER_OTLP_ENDPOINT` names, or nowhere. The spans are made
+//! when the steps are over: their making is what is compared, not their times.
 
 use std::sync::Once;
 

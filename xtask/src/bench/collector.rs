@@ -1,25 +1,22 @@
 //! A collector that somebody else wrote, which drops what it gets: rotel.
 
 use std::{
-    fs::File,
     net::{SocketAddr, TcpListener, TcpStream},
     path::Path,
     process::Command,
-    thread,
-    time::{Duration, Instant},
 };
 
-use anyhow::{Result, bail, ensure};
+use anyhow::Result;
+use tempfile::TempDir;
 
-use super::Service;
+use super::observer::Observer;
 use crate::setup;
-
-/// How long starting it may take.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A running collector; dropping it ends it.
 pub struct Collector {
-    _service: Service,
+    _process: Observer,
+    /// It may run beside the agent, whose log is not to be mixed with its own.
+    _dir: TempDir,
     /// Where it takes OTLP over gRPC.
     pub grpc: SocketAddr,
     /// Where it takes OTLP over HTTP.
@@ -29,21 +26,15 @@ pub struct Collector {
 impl Collector {
     /// Starts it, and waits until it listens.
     pub fn start(dir: &Path) -> Result<Self> {
+        let dir = tempfile::tempdir_in(dir)?;
         let free = || TcpListener::bind("127.0.0.1:0")?.local_addr();
         let (grpc, http) = (free()?, free()?);
         let mut command = Command::new(setup::rotel::agent());
         command.args(["start", "--otlp-grpc-endpoint", &grpc.to_string(), "--otlp-http-endpoint", &http.to_string()]);
-        command.args(["--exporter", "blackhole", "--pid-file"]).arg(dir.join("rotel.pid"));
-        let log = File::create(dir.join("rotel.log"))?;
-        let mut service = Service::start(command.stdout(log.try_clone()?).stderr(log))?;
-        let ends = Instant::now() + PATIENCE;
-        while TcpStream::connect(grpc).and_then(|_| TcpStream::connect(http)).is_err() {
-            if let Some(status) = service.ended()? {
-                bail!("the collector ended: {status}");
-            }
-            ensure!(Instant::now() < ends, "the collector does not listen");
-            thread::sleep(Duration::from_millis(20));
-        }
-        Ok(Self { _service: service, grpc, http })
+        command.args(["--exporter", "blackhole", "--pid-file"]).arg(dir.path().join("rotel.pid"));
+        let mut process = Observer::start(&mut command, dir.path())?;
+        let listens = |_: &str| Ok([grpc, http].into_iter().all(|address| TcpStream::connect(address).is_ok()));
+        process.wait_until("the collector listens", listens)?;
+        Ok(Self { _process: process, _dir: dir, grpc, http })
     }
 }

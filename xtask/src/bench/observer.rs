@@ -1,4 +1,4 @@
-//! A process that watches the target: the agent or bpftrace.
+//! A process that watches the target, or takes what is seen: the agent, bpftrace or a collector.
 
 use std::{
     fs::{self, File},
